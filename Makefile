@@ -1,0 +1,54 @@
+# Every target creates .venv from constraints.txt when it is missing; nothing else has to be set up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5006
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench notebooks lab clean
+
+help:
+	@echo "make demo       compute the embedded demo and serve the dashboard on 127.0.0.1:$(PORT)"
+	@echo "make test       run all tests (browser tests where Chromium is found)"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff rewrite the code"
+	@echo "make bench      benchmarks"
+	@echo "make notebooks  execute the notebooks"
+	@echo "make lab        JupyterLab with everything installed"
+
+# pip, not uv: a local build of torch is found through pip's own settings
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("gradunc-viz needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/gradunc demo --port $(PORT) --no-browser
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	@if ls tests/benchmarks/bench_*.py >/dev/null 2>&1; then for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f || exit 1; done; \
+	else echo "make bench: no benchmarks yet"; fi
+
+notebooks: $(READY)
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(BIN)/python -m nbclient.cli notebooks/*.ipynb; \
+	else echo "make notebooks: no notebooks yet"; fi
+
+lab: $(READY)
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
