@@ -1,0 +1,109 @@
+"""Scores from logits alone: functions of (N, C, h, w) logits that return (N, h, w).
+
+Every function accumulates in float32 at least, and is exact where a probability is 0 or 1: quantities near 1 are
+never formed and subtracted (1 - max softmax is the sum of the other probabilities). Values are as published, not
+oriented; the orientation stands in `gradunc_viz.schema.SCORES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["FUNCTIONS", "energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def msp(logits: Tensor) -> Tensor:
+    """1 minus the maximum softmax probability, in [0, 1 - 1/C]; larger is more uncertain.
+
+    Source: Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
+    Networks" (arXiv:1610.02136).
+    """
+    return softmax_scores(logits, ("msp",))["msp"]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the softmax, -sum_c pi_c ln pi_c in nats, in [0, ln C]; larger is more uncertain."""
+    return softmax_scores(logits, ("entropy",))["entropy"]
+
+
+def margin(logits: Tensor) -> Tensor:
+    """1 minus the difference of the two largest softmax probabilities, in [0, 1]; larger is more uncertain.
+
+    With one class there is no second probability and the margin is 0.
+    """
+    return softmax_scores(logits, ("margin",))["margin"]
+
+
+def energy(logits: Tensor) -> Tensor:
+    """Free energy -ln sum_c exp phi_c at temperature 1; larger is more uncertain.
+
+    Source: Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
+    """
+    return -torch.logsumexp(_wide(logits), 1)
+
+
+def max_logit(logits: Tensor) -> Tensor:
+    """Largest logit, max_c phi_c; smaller is more uncertain.
+
+    Source: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings" (arXiv:1911.11132).
+    """
+    return _wide(logits).amax(1)
+
+
+def softmax_scores(logits: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Several of the scores above with the exponentials taken once.
+
+    Parameters
+    ----------
+    logits : Tensor (N, C, h, w)
+    names : tuple of str
+        Names in `FUNCTIONS`.
+
+    Returns
+    -------
+    dict of name -> Tensor (N, h, w)
+    """
+    phi = _wide(logits)
+    top, predicted = phi.max(1, keepdim=True)
+    result: dict[str, Tensor] = {}
+    if "max_logit" in names:
+        result["max_logit"] = top[:, 0]
+    if "energy" in names:
+        result["energy"] = energy(phi)
+    if set(names) & {"msp", "entropy", "margin"}:
+        # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
+        shifted = phi - top
+        exps = shifted.exp()
+        others = exps.scatter(1, predicted, 0.0)
+        rest = others.sum(1)
+        total = 1 + rest
+        if "msp" in names:
+            result["msp"] = rest / total
+        if "margin" in names:
+            if phi.shape[1] == 1:
+                result["margin"] = torch.zeros_like(rest)
+            else:
+                # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total
+                result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
+        if "entropy" in names:
+            # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
+            weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
+            result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
+    return {name: result[name] for name in names}
+
+
+FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "msp": msp,
+    "entropy": entropy,
+    "margin": margin,
+    "energy": energy,
+    "max_logit": max_logit,
+}
+"""Which function computes which entry of the softmax and logit families."""
