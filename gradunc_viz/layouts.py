@@ -1,0 +1,329 @@
+"""Where the conventions of published data sets keep their files.
+
+A `Layout` lists the files of each frame and looks into none of them. Every mask comes with the `Conversion`
+that says what the ids stored in it mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from .conventions import (
+    ANOMALY_IDS,
+    CAMVID_IDS,
+    CITY_IDS,
+    CITY_TRAIN_IDS,
+    CLASS_IDS,
+    GREY_ANOMALY_IDS,
+    LAF_IDS,
+    LAF_TRAIN_IDS,
+    ROAD_ANOMALY_IDS,
+    Conversion,
+    read_json,
+    some,
+)
+from .schema import FrameError
+
+__all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "FrameFiles", "Layout", "Mask"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Suffixes, in lower case, of the files that count as images."""
+
+
+class Mask(NamedTuple):
+    """A mask file and what its ids mean."""
+
+    path: Path
+    conversion: Conversion
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The files of one frame; `label` and `anomaly` are ``None`` where there is no such mask."""
+
+    id: str
+    image: Path
+    label: Mask | None = None
+    anomaly: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A convention for arranging images and masks in a folder.
+
+    Attributes
+    ----------
+    name, description
+        For lists of layouts; the description is one line and states the meaning of the ids.
+    tree
+        The files that are looked for, ``{split}`` standing for the split.
+    find
+        Lists the frames below a folder, of one split; nothing if the folder is arranged in another way.
+    split
+        The split that is taken if none is named, ``None`` if the layout has no splits.
+    classes
+        Label convention of the catalogue that the class ids follow, ``None`` if there are no class labels or
+        their meaning is not fixed.
+    """
+
+    name: str
+    description: str
+    tree: str
+    find: Callable[[Path, str], list[FrameFiles]]
+    split: str | None = None
+    classes: str | None = None
+
+    def files(self, root: Path, split: str | None = None) -> tuple[FrameFiles, ...]:
+        """List the frames below `root`, sorted, without opening an image.
+
+        Raises
+        ------
+        FrameError
+            If `root` is no folder, is not arranged like this layout, or `split` does not apply.
+        """
+        one_folder = split is None or (split != ".." and bool(split) and Path(split).name == split)
+        if not one_folder or (split is not None and self.split is None):
+            expected = "no split" if self.split is None else f"the name of one folder such as {self.split!r}"
+            raise FrameError(f"{root}: split is {split!r}, layout {self.name!r} expects {expected}")
+        if not root.is_dir():
+            problem = "is a file" if root.exists() else "does not exist"
+            raise FrameError(f"{root}: {problem}, expected a folder of frames")
+        split = split or self.split or ""
+        try:
+            frames = self.find(root, split)
+            found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+        except OSError as error:
+            raise FrameError(f"{error.filename or root}: cannot be listed ({error.strerror or error})") from error
+        if not frames:
+            tree = self.tree.format(split=split)
+            inside = some("entry", found) if found else "nothing"
+            raise FrameError(f"{root}: no images in layout {self.name!r}, expected {tree}; found {inside}")
+        return tuple(frames)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# finding files
+
+
+def _walk(folder: Path, deep: bool) -> Iterator[Path]:
+    """Yield the files of a folder, with `deep` also of those below it, through links but never in circles."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen or not deep:
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            yield from (Path(parent, name) for name in names if not name.startswith("."))
+        seen.add(real)
+
+
+def _images(folder: Path, ending: str = "", deep: bool = False) -> dict[str, Path]:
+    """Map the names of a folder's images, relative and without `ending` and suffix, to the images, sorted."""
+    images: dict[str, Path] = {}
+    for path in sorted(_walk(folder, deep)) if folder.is_dir() else ():
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if path.suffix.lower() in IMAGE_SUFFIXES and name.endswith(ending):
+            name = name.removesuffix(ending)
+            if name in images:
+                raise FrameError(f"{images[name]} and {path}: two images of the same name, expected one")
+            images[name] = path
+    return images
+
+
+def _masks(names: Iterable[str], folder: Path, conventions: Mapping[str, Conversion]) -> dict[str, Mask]:
+    """Find the masks of the images called `names`.
+
+    Parameters
+    ----------
+    conventions
+        File name of the mask, ``{}`` standing for the image's, -> its conversion; the first that exists
+        counts.
+
+    Raises
+    ------
+    FrameError
+        If the folder exists and belongs to none of the images: two sets were mixed up, or the names do not
+        agree.
+    """
+    if not folder.is_dir():
+        return {}
+    masks: dict[str, Mask] = {}
+    for name in names:
+        candidates = (Mask(folder / file.format(name), conversion) for file, conversion in conventions.items())
+        mask = next((mask for mask in candidates if mask.path.is_file()), None)
+        if mask:
+            masks[name] = mask
+    if names and not masks:
+        raise FrameError(f"{folder}: no mask fits any image, expected files named {' or '.join(conventions)}")
+    return masks
+
+
+def _one_of(root: Path, *names: str) -> Path:
+    there = [name for name in names if (root / name).is_dir()]
+    if len(there) > 1:
+        raise FrameError(f"{root}: holds {some('folder', there)}, expected only one of them")
+    return root / (there or names)[0]
+
+
+def _folder(root: Path, _split: str) -> list[FrameFiles]:
+    deep = (root / "images").is_dir()
+    images = _images(root / "images" if deep else root, deep=deep)
+    labels = _masks(images, _one_of(root, "labels", "masks", "annotations"), {"{}.png": CLASS_IDS})
+    anomalies = _masks(images, root / "anomalies", {"{}.png": ANOMALY_IDS})
+    return [
+        FrameFiles(name.replace("/", "__"), image, labels.get(name), anomalies.get(name))
+        for name, image in images.items()
+    ]
+
+
+def _flat(images: Mapping[str, Path], folder: Path, conventions: Mapping[str, Conversion]) -> list[FrameFiles]:
+    """Frames of one folder of images with anomaly masks in another."""
+    masks = _masks(images, folder, conventions)
+    return [FrameFiles(name, image, anomaly=masks.get(name)) for name, image in images.items()]
+
+
+def _smiyc(root: Path, _split: str) -> list[FrameFiles]:
+    return _flat(_images(root / "images"), root / "labels_masks", {"{}_labels_semantic.png": ANOMALY_IDS})
+
+
+def _camvid(root: Path, split: str) -> list[FrameFiles]:
+    folder = root / f"{split}annot"
+    images = _images(root / split) if folder.is_dir() else {}
+    masks = _masks(images, folder, {"{}.png": CAMVID_IDS})
+    return [FrameFiles(name, image, masks.get(name)) for name, image in images.items()]
+
+
+def _city_tree(
+    root: Path, split: str, truth: str, kind: str, conventions: Mapping[str, Conversion]
+) -> list[FrameFiles]:
+    """Frames of the Cityscapes tree: a folder per city or sequence, file names ending in what they hold."""
+    folder = root / truth / split
+    images = _images(root / "leftImg8bit" / split, "_leftImg8bit", deep=True) if folder.is_dir() else {}
+    masks = _masks(images, folder, {f"{{}}_{truth}_{ending}.png": ids for ending, ids in conventions.items()})
+    return [
+        FrameFiles(name.rpartition("/")[2], image, **({kind: masks[name]} if name in masks else {}))
+        for name, image in images.items()
+    ]
+
+
+def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
+    pairs = next((place for place in (root / split, root) if (place / "original").is_dir()), None)
+    if pairs:
+        return _flat(_images(pairs / "original"), pairs / "labels", {"{}.png": GREY_ANOMALY_IDS})
+    masks = _images(root / "fishyscapes_lostandfound", "_labels") or _images(root, "_labels")
+    places = ("laf_images", "images", "leftImg8bit", "lostandfound/leftImg8bit")
+    folder = next((root / place for place in places if (root / place).is_dir()), None)
+    if not (masks and folder):
+        return []
+    # 0000_04_Maurener_Weg_8_000000_000030_labels.png counts the masks and belongs to this image of Lost and
+    # Found: 04_Maurener_Weg_8/04_Maurener_Weg_8_000000_000030_leftImg8bit.png. The masks say which images are
+    # in the set.
+    images = {
+        name.rpartition("/")[2].removesuffix("_leftImg8bit"): path for name, path in _images(folder, deep=True).items()
+    }
+    frames = []
+    for name, mask in masks.items():
+        scene = name.partition("_")[2]
+        image = images.get(scene) or images.get(name)
+        if image is None:
+            raise FrameError(f"{mask}: its image is missing, expected {scene}_leftImg8bit.png below {folder}")
+        frames.append(FrameFiles(scene, image, anomaly=Mask(mask, GREY_ANOMALY_IDS)))
+    return frames
+
+
+def _roadanomaly(root: Path, _split: str) -> list[FrameFiles]:
+    if (root / "original").is_dir():
+        images = _images(root / "original") if (root / "labels").is_dir() else {}
+        return _flat(images, root / "labels", {"{}.png": GREY_ANOMALY_IDS})
+    images = _images(root / "frames")
+    index = root / "frame_list.json"
+    if index.is_file():
+        listed = read_json(index)
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise FrameError(f"{index}: expected a list of file names")
+        missing = [name for name in listed if Path(name).stem not in images]
+        if missing:
+            raise FrameError(f"{index}: lists {some('image', missing)}, not found in {root / 'frames'}")
+        images = {Path(name).stem: images[Path(name).stem] for name in sorted(listed)}
+    return _flat(images, root / "frames", {"{}.labels/labels_semantic.png": ROAD_ANOMALY_IDS})
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            "folder",
+            "your own images; labels/ holds class ids, anomalies/ 0 known, 1 anomaly; 255 ignore in both",
+            "images/**/NAME.jpg|png|webp|... or NAME.jpg|... directly, optional labels/**/NAME.png "
+            "(or masks/, annotations/), anomalies/**/NAME.png, classes.json",
+            _folder,
+        ),
+        Layout(
+            "smiyc",
+            "SegmentMeIfYouCan: RoadAnomaly21, RoadObstacle21; 0 known, 1 anomaly, 255 ignore",
+            "images/NAME.jpg|png|webp, labels_masks/NAME_labels_semantic.png",
+            _smiyc,
+        ),
+        Layout(
+            "camvid",
+            "CamVid in the SegNet release; class ids 0..10, 11 void",
+            "{split}/NAME.png, {split}annot/NAME.png",
+            _camvid,
+            split="val",
+            classes="camvid",
+        ),
+        Layout(
+            "cityscapes",
+            "Cityscapes; ids become the 19 train ids, everything else is ignored",
+            "leftImg8bit/{split}/CITY/*_leftImg8bit.png, gtFine/{split}/CITY/*_gtFine_labelIds.png (or labelTrainIds)",
+            partial(
+                _city_tree,
+                truth="gtFine",
+                kind="label",
+                conventions={"labelIds": CITY_IDS, "labelTrainIds": CITY_TRAIN_IDS},
+            ),
+            split="val",
+            classes="cityscapes",
+        ),
+        Layout(
+            "lostandfound",
+            "Lost and Found; free road is known, every object on it an anomaly, the rest ignored",
+            "leftImg8bit/{split}/SEQUENCE/*_leftImg8bit.png, "
+            "gtCoarse/{split}/SEQUENCE/*_gtCoarse_labelIds.png (or labelTrainIds)",
+            partial(
+                _city_tree,
+                truth="gtCoarse",
+                kind="anomaly",
+                conventions={"labelIds": LAF_IDS, "labelTrainIds": LAF_TRAIN_IDS},
+            ),
+            split="test",
+        ),
+        Layout(
+            "fishyscapes",
+            "Fishyscapes Lost & Found, validation; 0 known, 1 anomaly, 255 ignore",
+            "fishyscapes_lostandfound/0000_SCENE_labels.png with SCENE_leftImg8bit.png below laf_images/, "
+            "images/, leftImg8bit/ or lostandfound/leftImg8bit/; "
+            "or {split}/original/NAME.png, {split}/labels/NAME.png",
+            _fishyscapes,
+            split="LostAndFound",
+        ),
+        Layout(
+            "roadanomaly",
+            "Road Anomaly (2019); 2 is an anomaly in the release, 1 in the copies with original/ and labels/",
+            "frames/NAME.jpg|webp, frames/NAME.labels/labels_semantic.png, frame_list.json; "
+            "or original/NAME.jpg, labels/NAME.png",
+            _roadanomaly,
+        ),
+    )
+}
+"""Every layout by name."""
