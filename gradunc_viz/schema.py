@@ -131,8 +131,8 @@ class ScoreEntry:
     name
         Unique name, for instance ``pgn_oh_p0.5``.
     family
-        ``"gradient"`` (norms of the last layer's gradient), ``"softmax"`` (from class probabilities) or
-        ``"logit"`` (from logits before the softmax).
+        ``"gradient"`` (norms of the last layer's gradient), ``"softmax"`` (from class probabilities), ``"logit"``
+        (from logits before the softmax) or ``"external"`` (maps that others computed, ``ext:NAME``).
     orientation
         +1: larger is more uncertain; -1: smaller is more uncertain.
     formula
@@ -167,6 +167,8 @@ class ScoreEntry:
 
 
 _GRADIENT = re.compile(r"pgn_(oh|uni)_p(\d+(?:\.\d+)?)(_paper)?")
+
+_EXTERNAL = re.compile(r"ext:[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 _LABEL_TEXT = {"oh": "one-hot of the predicted class", "uni": "1/C for every class"}
 
@@ -239,7 +241,8 @@ def score_entry(name: str) -> ScoreEntry:
     Parameters
     ----------
     name
-        A name in `SCORES`, or a gradient norm of any other p > 0 such as ``pgn_oh_p0.7`` or ``pgn_uni_p3_paper``.
+        A name in `SCORES`, a gradient norm of any other p > 0 such as ``pgn_oh_p0.7`` or ``pgn_uni_p3_paper``, or
+        ``ext:NAME`` for maps that were imported.
 
     Raises
     ------
@@ -254,6 +257,9 @@ def score_entry(name: str) -> ScoreEntry:
         if entry.name == name:
             return entry
         raise UnknownScoreError(f"unknown score {name!r}: write it {entry.name!r}")
+    if _EXTERNAL.fullmatch(name):
+        # turned on import where small values mean uncertain, so that the name alone tells the orientation
+        return ScoreEntry(name, "external", +1, "imported map, larger is more uncertain", "1", name[4:])
     near = difflib.get_close_matches(name, SCORES, n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise UnknownScoreError(f"unknown score {name!r}{hint} ('gradunc scores' lists them all)")
@@ -283,7 +289,8 @@ def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]
     if not unique:
         raise UnknownScoreError("no score was named: expected names such as 'msp', 'paper' or 'all'")
     for name in unique:
-        score_entry(name)
+        if score_entry(name).family == "external":
+            raise UnknownScoreError(f"score {name!r} cannot be computed: its maps are imported ('gradunc import')")
     return unique
 
 
@@ -316,7 +323,7 @@ VARIABLES: Mapping[str, VariableSpec] = {
     "anomaly": VariableSpec(("y", "x"), "u", False, "0 known, 1 unknown object, 255 = ignore"),
     "head_score": VariableSpec(("score_head", "v", "u"), "f", False, "log2 gradient norms at the head's resolution"),
     "pixel_score": VariableSpec(("score_pixel", "y", "x"), "f", False, "scores of the resized logits, not oriented"),
-    "logits": VariableSpec(("class", "v", "u"), "f", True, "logits at the head's resolution"),
+    "logits": VariableSpec(("class", "v", "u"), "f", False, "logits at the head's resolution"),
     "image": VariableSpec(("image_byte",), "u", False, "the encoded source image (attrs: format)"),
     "thumbnail": VariableSpec(("thumbnail_byte",), "u", True, "a small JPEG of the image"),
     "counts": VariableSpec(("outcome", "class", "score", "bin"), "u", False, "pixels per bin of the oriented score"),

@@ -1,0 +1,220 @@
+"""One frame as a dataset: what a network said of an image, put into the variables of the schema."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from PIL import Image
+from torch import Tensor, nn
+
+from .cache import half_if_it_fits, quantise_log2
+from .counts import count_frame
+from .schema import IGNORE, QUANTILES, SCHEMA_VERSION, VARIABLES, NonFiniteError, score_entry
+from .scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
+
+__all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
+
+_THUMBNAIL = (240, 240)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What is computed from logits and features, and how; `align_corners` None is as the network does."""
+
+    scores: tuple[str, ...]
+    align_corners: bool | None = None
+    bias: bool = False
+
+
+@dataclass
+class DecodedFrame:
+    """One frame, read and decoded once: everything that later stages need of its files."""
+
+    id: str
+    image: np.ndarray
+    label: np.ndarray | None
+    anomaly: np.ndarray | None
+    digest: str
+    encoded: bytes | None
+    image_format: str
+    source: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass
+class ScoredImage:
+    """Maps of one image on the device they were computed on."""
+
+    logits: Tensor | None  # (C, v, u) without the channels that are no class; None for maps that others computed
+    norms: Tensor  # (S_head, v, u) log2, not oriented
+    prediction: Tensor  # (y, x)
+    pixel: Tensor  # (S_pixel, y, x) not oriented
+    oriented: Tensor  # (S, y, x) in the order of the options
+    confidence: Tensor | None  # (y, x)
+    brier: Tensor | None
+    nll: Tensor | None
+
+
+def _check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
+    # min and max propagate NaN and infinity without a mask of the tensor's size
+    low, high = torch.aminmax(tensor)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise NonFiniteError(
+            f"frame {frame_id!r}: {bad} of {tensor.numel()} {what} are NaN or infinite; expected finite numbers"
+        )
+
+
+def score_maps(
+    logits: Tensor,
+    features: Tensor,
+    layer: nn.Module,
+    size: tuple[int, int],
+    options: ScoreOptions,
+    *,
+    channels: Tensor | None = None,
+    label: np.ndarray | None = None,
+    frame_id: str = "image",
+) -> ScoredImage:
+    """All scores of one image at the image's resolution.
+
+    Parameters
+    ----------
+    logits, features : Tensor (1, C, v, u), (1, D, v', u')
+        Output and input of the head `layer`.
+    size : (height, width)
+        Size of the image.
+    channels : LongTensor, optional
+        Output channels that are classes, where some are not.
+
+    Raises
+    ------
+    NonFiniteError
+        For NaN or infinity in logits or features.
+    """
+    _check_finite(features, "features", frame_id)
+    if channels is not None:
+        logits = logits.index_select(1, channels.to(logits.device))
+    _check_finite(logits, "logits", frame_id)
+    at_head, at_pixel = split_scores(options.scores)
+    align = bool(options.align_corners)
+    norms = head_scores(logits, features, layer, at_head, bias=options.bias, channels=channels)[0]
+    names = at_pixel if "msp" in at_pixel else (*at_pixel, "msp")
+    target = None if label is None else torch.from_numpy(label).to(logits.device, torch.long)[None]
+    found = pixel_scores(resize_logits(logits, size, align), names, target, IGNORE)
+    resized = resize_log2_norms(norms, size, align)
+    maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
+    _check_finite(found.scores, "scores", frame_id)
+    oriented = torch.stack([maps[name] * score_entry(name).orientation for name in options.scores])
+    return ScoredImage(
+        logits=logits[0],
+        norms=norms,
+        prediction=found.prediction[0],
+        pixel=found.scores[0, : len(at_pixel)],
+        oriented=oriented,
+        confidence=1 - maps["msp"],
+        brier=None if found.probability_error is None else found.probability_error[0],
+        nll=None if found.nll is None else found.nll[0],
+    )
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Encode (y, x, 3) uint8 as a small JPEG: bytes in an array."""
+    small = Image.fromarray(image)
+    small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return np.frombuffer(buffer.getvalue(), "u1")
+
+
+def frame_dataset(
+    frame: DecodedFrame,
+    maps: ScoredImage,
+    options: ScoreOptions,
+    classes: Sequence[str],
+    attrs: dict[str, Any],
+    edges: Mapping[str, Tensor] | None = None,
+) -> xr.Dataset:
+    """Assemble the dataset of one frame as `gradunc_viz.schema.VARIABLES` describes it.
+
+    Parameters
+    ----------
+    attrs : dict
+        What else is known of how the frame was computed (head, input size, network).
+    edges : dict of score name -> Tensor, optional
+        For maps that others computed, see `count_frame`.
+    """
+    at_head, at_pixel = split_scores(options.scores)
+    entries = [score_entry(name) for name in options.scores]
+    as_long = {
+        name: None if array is None else torch.from_numpy(array).to(maps.prediction.device, torch.long)
+        for name, array in (("label", frame.label), ("anomaly", frame.anomaly))
+    }
+    counted = count_frame(
+        maps.oriented,
+        entries,
+        maps.prediction,
+        len(classes),
+        label=as_long["label"],
+        anomaly=as_long["anomaly"],
+        confidence=maps.confidence,
+        brier=maps.brier,
+        nll=maps.nll,
+        edges=edges,
+    )
+    arrays: dict[str, np.ndarray] = {
+        "prediction": maps.prediction.cpu().numpy().astype("u1" if len(classes) <= IGNORE else "u2"),
+        "thumbnail": thumbnail(frame.image),
+        **counted.arrays,
+    }
+    if maps.logits is not None:
+        arrays["logits"] = half_if_it_fits(maps.logits.float().cpu().numpy())
+    if frame.encoded is not None:
+        arrays["image"] = np.frombuffer(frame.encoded, "u1")
+    if frame.label is not None:
+        arrays["label"] = frame.label
+    if frame.anomaly is not None:
+        arrays["anomaly"] = frame.anomaly
+    if at_head:
+        arrays["head_score"] = quantise_log2(maps.norms.cpu().numpy())
+    if at_pixel:
+        pixel = maps.pixel.cpu().numpy()
+        arrays["pixel_score"] = half_if_it_fits(pixel) if edges is None else pixel  # others' maps keep every digit
+    names = {
+        "class": list(classes),
+        "label_class": list(classes),
+        "score": list(options.scores),
+        "score_head": list(at_head),
+        "score_pixel": list(at_pixel),
+        "outcome": list(counted.outcomes),
+        "correctness": ["right", "wrong"],
+    }
+    used = {dim for name in arrays for dim in VARIABLES[name].dims}
+    coords: dict[str, Any] = {dim: np.array(values, dtype=object) for dim, values in names.items() if dim in used}
+    coords["quantile"] = np.array(QUANTILES)
+    return xr.Dataset(
+        {name: (VARIABLES[name].dims, array, {"long_name": VARIABLES[name].meaning}) for name, array in arrays.items()},
+        coords=coords,
+        attrs={
+            "schema_version": SCHEMA_VERSION,
+            "frame_id": frame.id,
+            "digest": frame.digest,
+            "source": frame.source,
+            "image_format": frame.image_format,
+            "align_corners": int(bool(options.align_corners)),
+            "ignore": IGNORE,
+            "resize": "bilinear; log2 norms are resized as norms, not as logarithms",
+            "scores": {e.name: {"units": e.units, "orientation": e.orientation, "formula": e.formula} for e in entries},
+            **attrs,
+        },
+    )

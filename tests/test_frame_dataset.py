@@ -1,0 +1,133 @@
+"""From a network's output to the dataset of one frame."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from gradunc_viz.frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
+from gradunc_viz.gradients import gradient_norms
+from gradunc_viz.schema import NonFiniteError, score_entry, validate
+from gradunc_viz.scores import resize_log2_norms
+
+SIZE = (12, 18)
+CLASSES = ("road", "sky", "car")
+SCORES = ("msp", "pgn_uni_p1", "max_logit", "pgn_oh_p0.5")
+LAYER = nn.Conv2d(5, 3, 1)
+
+
+def network_output():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(1, 3, 4, 6, generator=generator)
+    return logits, torch.randn(1, 5, 4, 6, generator=generator)
+
+
+def decoded(label=True, anomaly=True, encoded=b"jpeg"):
+    generator = np.random.default_rng(0)
+    return DecodedFrame(
+        id="f0",
+        image=generator.integers(0, 256, (*SIZE, 3), "u1"),
+        label=generator.choice(np.array([0, 1, 2, 255], "u1"), SIZE) if label else None,
+        anomaly=generator.choice(np.array([0, 1, 255], "u1"), SIZE) if anomaly else None,
+        digest="d",
+        encoded=encoded,
+        image_format="jpeg",
+        source="f0.jpg",
+    )
+
+
+def dataset(scores=SCORES, **options):
+    frame, wanted = decoded(**options), ScoreOptions(scores)
+    maps = score_maps(*network_output(), LAYER, SIZE, wanted, label=frame.label)
+    return frame_dataset(frame, maps, wanted, CLASSES, {"network": "tiny"})
+
+
+@pytest.mark.parametrize("align_corners", [None, False, True])
+def test_oriented_maps_come_in_the_order_of_the_options(align_corners):
+    logits, features = network_output()
+    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES, align_corners))
+    align = bool(align_corners)
+    resized = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=align)
+    norms = torch.stack(
+        [gradient_norms(logits, features, LAYER, p=p, labels=y)[0, 0] for y, p in (("uni", 1), ("oh", 0.5))]
+    )
+    uniform, one_hot = resize_log2_norms(norms, SIZE, align)
+    top, prediction = resized.softmax(1).max(1)
+    expected = torch.stack([1 - top[0], -uniform, -resized.amax(1)[0], one_hot])
+    torch.testing.assert_close(maps.oriented, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(maps.norms, norms)
+    torch.testing.assert_close(maps.confidence, top[0])
+    assert torch.equal(maps.prediction, prediction[0])
+    assert maps.brier is None
+
+
+def test_left_out_channels_are_left_out_everywhere():
+    logits, features = network_output()
+    channels = torch.tensor([0, 2])
+    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(("pgn_oh_p1",)), channels=channels)
+    assert torch.equal(maps.logits, logits[0, channels])
+    assert set(maps.prediction.unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("what", ["logits", "features"])
+def test_non_finite_number_names_frame_and_tensor(what, bad):
+    logits, features = network_output()
+    (logits if what == "logits" else features)[0, 1, 2, 3] = bad
+    with pytest.raises(NonFiniteError, match=f"'f7': 1 of [0-9]+ {what} are NaN or infinite"):
+        score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES), frame_id="f7")
+
+
+def test_non_finite_channel_that_is_no_class_does_no_harm():
+    logits, features = network_output()
+    logits[0, 1] = torch.nan
+    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES), channels=torch.tensor([0, 2]))
+    assert maps.oriented.isfinite().all()
+
+
+@pytest.mark.parametrize("scores", [SCORES, ("msp",), ("pgn_oh_p1",), ("energy", "entropy")])
+@pytest.mark.parametrize(("label", "anomaly"), [(True, True), (True, False), (False, True), (False, False)])
+def test_dataset_follows_the_schema(scores, label, anomaly):
+    found = validate(dataset(scores, label=label, anomaly=anomaly))
+    assert ("label" in found, "anomaly" in found) == (label, anomaly)
+    assert ("confusion" in found, "anomaly_count" in found) == (label, anomaly)
+    assert ("counts" in found) == (label or anomaly)
+    assert list(found["score"].values) == list(scores)
+    assert list(found["class"].values) == list(CLASSES)
+
+
+def test_dataset_holds_what_the_maps_hold():
+    frame, found = decoded(), dataset()
+    assert list(found["score_head"].values) == ["pgn_uni_p1", "pgn_oh_p0.5"]
+    assert list(found["score_pixel"].values) == ["msp", "max_logit"]
+    maps = score_maps(*network_output(), LAYER, SIZE, ScoreOptions(SCORES))
+    np.testing.assert_allclose(found["head_score"], maps.norms, rtol=0, atol=2**-10)
+    np.testing.assert_allclose(found["pixel_score"], maps.pixel, rtol=1e-3)
+    np.testing.assert_allclose(found["logits"], maps.logits, rtol=1e-3)
+    np.testing.assert_array_equal(found["prediction"], maps.prediction)
+    np.testing.assert_array_equal(found["label"], frame.label)
+    np.testing.assert_array_equal(found["anomaly"], frame.anomaly)
+    known = frame.label != 255
+    assert found["counts"].sel(outcome=["right", "wrong"]).sum() == len(SCORES) * known.sum()
+    assert found["confusion"].sum() == found["confidence_count"].sum() == found["brier_count"].sum() == known.sum()
+    assert found["prediction"].dtype == np.uint8
+    assert found["image"].values.tobytes() == b"jpeg"
+    with Image.open(io.BytesIO(found["thumbnail"].values.tobytes())) as picture:
+        assert picture.size == (SIZE[1], SIZE[0])
+
+
+def test_attributes_describe_frame_and_scores():
+    attrs = dataset().attrs
+    assert (attrs["frame_id"], attrs["digest"], attrs["network"], attrs["ignore"]) == ("f0", "d", "tiny", 255)
+    assert list(attrs["scores"]) == list(SCORES)
+    for name, described in attrs["scores"].items():
+        assert described["orientation"] == score_entry(name).orientation
+
+
+def test_images_may_be_left_out():
+    assert "image" not in validate(dataset(encoded=None))
