@@ -1,0 +1,666 @@
+"""What is on disk: round trips, resuming, damage, other writers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr.storage
+from PIL import Image
+from tiny import SCORES, TinyNet
+from torch.nn import functional as F
+
+import gradunc_viz as gv
+from gradunc_viz import cache as module
+from gradunc_viz.cache import CacheWriter, class_probabilities, decode_image, open_cache
+from gradunc_viz.gradients import gradient_norms
+from gradunc_viz.schema import CacheError, CacheMismatchError, GraduncError, UnknownScoreError, score_entry
+from gradunc_viz.softmax import FUNCTIONS
+
+
+def writer_like(cache: gv.Cache, path: Path, **settings) -> CacheWriter:
+    key = {**cache.key, "settings": {**cache.key["settings"], **settings}}
+    return CacheWriter(path, key, cache.classes, cache.colors)
+
+
+def copy_of(cache: gv.Cache, path: Path) -> Path:
+    return Path(shutil.copytree(cache.path, path))
+
+
+def in_memory(cache: gv.Cache, frame: int | str = 0, frame_id: str | None = None) -> xr.Dataset:
+    dataset = cache[frame].load()
+    return dataset if frame_id is None else dataset.assign_attrs(frame_id=frame_id)
+
+
+def staging_of(path: Path) -> Path:
+    return path.parent / f".{path.name}.staging"
+
+
+# ----------------------------------------------------------------------------------------------------------
+# round trips
+
+
+@pytest.mark.parametrize("frame_id", ["f00", "summary", "frames", "zarr", "a b.c", "größe", "x" * 200])
+def test_a_frame_comes_back_value_for_value(tiny_cache, tmp_path, frame_id):
+    dataset = in_memory(tiny_cache, 0, frame_id)
+    with writer_like(tiny_cache, tmp_path / "c") as writer:
+        assert writer.commit(dataset)
+    again = open_cache(tmp_path / "c")
+    assert again.ids == (frame_id,)
+    xr.testing.assert_identical(again[frame_id].load(), dataset)
+    assert again.summary.sizes["frame"] == 1
+    for name, variable in dataset.variables.items():
+        assert again[0][name].dtype == variable.dtype
+
+
+def test_ids_stay_uint8_with_255_for_ignore(tiny_cache):
+    frame = tiny_cache[0]
+    for name in ("prediction", "label", "anomaly"):
+        assert frame[name].dtype == np.uint8
+    assert 255 in frame["label"].values
+    assert 255 in frame["anomaly"].values
+    assert set(np.unique(frame["prediction"].values)) <= {0, 1, 2, 3}
+
+
+def test_labels_are_those_of_the_files(tiny_cache, tiny_set):
+    for frame in gv.open_frames(tiny_set):
+        np.testing.assert_array_equal(tiny_cache[frame.id]["label"].values, frame.label)
+        np.testing.assert_array_equal(tiny_cache[frame.id]["anomaly"].values, frame.anomaly)
+
+
+def test_log2_norms_are_rounded_finely():
+    norms = np.random.default_rng(0).uniform(-149, 100, 10_000).astype("f4")
+    stored = module.quantise_log2(norms)
+    steps = stored / 2.0**-9
+    np.testing.assert_array_equal(steps, np.rint(steps))
+    assert np.abs(stored - norms).max() <= 2.0**-10
+
+
+def test_float16_only_where_the_range_allows():
+    assert module.half_if_it_fits(np.array([6e4], "f4")).dtype == np.float16
+    assert module.half_if_it_fits(np.array([7e4], "f4")).dtype == np.float32
+    with pytest.raises(gv.GraduncError, match="not finite"):
+        module.half_if_it_fits(np.array([np.nan], "f4"))
+
+
+def test_a_cache_holds_its_images(tiny_cache, tiny_set, tmp_path):
+    moved = copy_of(tiny_cache, tmp_path / "moved")
+    for frame in gv.open_frames(tiny_set):
+        dataset = open_cache(moved)[frame.id]
+        assert dataset["image"].values.tobytes() == frame.image_path.read_bytes()
+        np.testing.assert_array_equal(decode_image(dataset), frame.image)
+
+
+def test_plain_xarray_reads_a_cache(tiny_cache):
+    tree = xr.open_datatree(tiny_cache.path, engine="zarr", consolidated=False)
+    assert sorted(tree["frames"].children) == list(tiny_cache.ids)
+    for frame_id in tiny_cache.ids:
+        read = tree[f"frames/{frame_id}"].to_dataset().load()
+        del read.attrs["stored"]
+        xr.testing.assert_identical(read, tiny_cache[frame_id].load())
+    xr.testing.assert_equal(tree["summary"].to_dataset().load(), tiny_cache.summary)
+    tree.close()
+
+
+def test_a_frame_is_lazy(tiny_cache, opened_files):
+    frame = tiny_cache[0]
+    opened_files.clear()
+    frame["head_score"].isel(score_head=1).load()
+    assert [name for name in opened_files if "/c." in name] == [
+        str(tiny_cache.path / "frames" / "f00" / "head_score" / "c.1.0.0")
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# a mapping of frames
+
+
+def test_a_cache_is_a_mapping(tiny_cache):
+    assert list(tiny_cache) == ["f00", "f01", "f02", "f03"] == list(tiny_cache.ids)
+    assert "f01" in tiny_cache
+    assert "f9" not in tiny_cache
+    assert 1 not in tiny_cache
+    assert tiny_cache[-1].attrs["frame_id"] == "f03"
+    assert tiny_cache[np.int64(2)].attrs["frame_id"] == "f02"
+    assert tiny_cache.get("f9") is None
+    assert tiny_cache.scores == SCORES
+    assert "4 frames" in repr(tiny_cache)
+
+
+@pytest.mark.parametrize(
+    "frame_id", ["../f00", "..", "", ".", "f00/", "../frames/f00", "/etc", "f00\0", "../summary"]
+)
+def test_a_hostile_id_is_no_frame(tiny_cache, frame_id):
+    with pytest.raises(KeyError, match="no frame"):
+        tiny_cache[frame_id]
+    assert frame_id not in tiny_cache
+
+
+@pytest.mark.parametrize("frame_id", ["../x", "a/b", "", ".hidden", "__x", "zarr.json", "x" * 201, "a\nb"])
+def test_a_hostile_id_is_not_written(tiny_cache, tmp_path, frame_id):
+    with (
+        writer_like(tiny_cache, tmp_path / "c") as writer,
+        pytest.raises(gv.GraduncError, match="cannot name a group"),
+    ):
+        writer.commit(in_memory(tiny_cache, 0, frame_id))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
+    assert len(open_cache(tmp_path / "c")) == 0
+
+
+@pytest.fixture
+def opened_files():
+    """Names of files as they are opened."""
+    names: list[str] = []
+    _listeners.append(names)
+    yield names
+    _listeners.remove(names)
+
+
+_listeners: list[list[str]] = []
+
+
+def _listen(event: str, args: tuple) -> None:
+    if event == "open" and _listeners:
+        for names in _listeners:
+            names.append(str(args[0]))
+
+
+sys.addaudithook(_listen)  # cannot be removed again
+
+
+def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, opened_files):
+    path = copy_of(tiny_cache, tmp_path / "many")
+    shutil.rmtree(path / "summary")
+    template = tiny_cache.path / "frames" / "f00"
+    arrays = [entry for entry in template.iterdir() if entry.is_dir()]
+    group = json.loads((template / "zarr.json").read_text())
+    for i in range(1000):
+        folder = path / "frames" / f"g{i:04}"
+        folder.mkdir()
+        group["attributes"]["frame_id"] = folder.name
+        (folder / "zarr.json").write_text(json.dumps(group))
+        for array in arrays:
+            (folder / array.name).symlink_to(array)
+    opened_files.clear()
+    cache = open_cache(path)
+    assert len(cache) == 1004
+    assert [name for name in opened_files if str(path) in name] == [str(path / "zarr.json")]
+    opened_files.clear()
+    assert cache["g0500"].attrs["frame_id"] == "g0500"
+    assert cache[4 + 7].attrs["frame_id"] == "g0007"
+    touched = {name[len(str(path)) :].split("/")[2] for name in opened_files if name.startswith(str(path))}
+    assert touched == {"g0500", "g0007"}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# scores
+
+
+@pytest.fixture(scope="module")
+def recomputed(tiny_set):
+    """Logits and features of the tiny network per frame."""
+    net = TinyNet().eval()
+    found = {}
+    with torch.no_grad():
+        for frame in gv.open_frames(tiny_set):
+            x = torch.from_numpy(frame.image).permute(2, 0, 1)[None].float() / 255
+            features = F.softplus(net.body(x))
+            found[frame.id] = net.classifier(features), features, frame.image.shape[:2]
+    return net.classifier, found
+
+
+def resized_score(layer, logits, features, size, name):
+    entry = score_entry(name)
+    if entry.at_head:
+        norms = gradient_norms(logits, features, layer, p=entry.p, labels=entry.label, variant=entry.variant)
+        values = F.interpolate(norms.double().exp2(), size, mode="bilinear", align_corners=False).log2()[0, 0]
+    else:
+        values = FUNCTIONS[name](F.interpolate(logits, size, mode="bilinear", align_corners=False))[0]
+    return values.numpy() * entry.orientation
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_cached_scores_are_those_of_the_network(tiny_cache, recomputed, name):
+    layer, found = recomputed
+    for frame_id, (logits, features, size) in found.items():
+        score = gv.score(tiny_cache[frame_id], name)
+        assert score.dims == ("y", "x")
+        assert score.dtype == np.float32
+        assert score.attrs["units"] == score_entry(name).units
+        wanted = resized_score(layer, logits, features, size, name)
+        # a step of 2^-9 for log2 norms, of float16 for the others
+        np.testing.assert_allclose(score.values, wanted, rtol=6e-4, atol=2.0**-10 + 1e-4)
+
+
+@pytest.mark.parametrize("name", ["margin", "energy", "max_logit"])
+def test_scores_that_were_not_cached_follow_from_the_logits(tiny_cache, recomputed, name):
+    layer, found = recomputed
+    for frame_id, (logits, features, size) in found.items():
+        wanted = resized_score(layer, logits, features, size, name)
+        np.testing.assert_allclose(gv.score(tiny_cache[frame_id], name).values, wanted, rtol=2e-3, atol=5e-3)
+
+
+def test_uncached_and_cached_agree(tiny_cache):
+    frame = tiny_cache[0]
+    for name in ("msp", "entropy"):
+        from_logits = gv.score(frame.drop_vars(["pixel_score", "score_pixel"]), name)
+        np.testing.assert_allclose(from_logits, gv.score(frame, name), atol=5e-3)
+
+
+def test_a_norm_that_was_not_computed_is_an_error(tiny_cache):
+    with pytest.raises(
+        CacheError, match=r"'pgn_oh_p2' is not in the cache, which has pgn_oh_p0\.1, pgn_oh_p1"
+    ):
+        gv.score(tiny_cache[0], "pgn_oh_p2")
+
+
+def test_an_unknown_score_offers_others(tiny_cache):
+    with pytest.raises(UnknownScoreError, match="did you mean entropy"):
+        gv.score(tiny_cache[0], "entrophy")
+
+
+def test_probabilities_of_a_pixel(tiny_cache, recomputed):
+    logits, _, size = recomputed[1]["f01"]
+    wanted = F.interpolate(logits, size, mode="bilinear", align_corners=False).softmax(1)[0]
+    found = class_probabilities(tiny_cache["f01"], 40, 56)
+    np.testing.assert_allclose(found, wanted[:, 40, 56], atol=5e-3)
+    assert list(found["class"].values) == list(tiny_cache.classes)
+    with pytest.raises(GraduncError, match=r"\(41, 0\) lies outside the image of 41 x 57"):
+        class_probabilities(tiny_cache["f01"], 41, 0)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# the summary
+
+
+def check_summary(cache: gv.Cache) -> None:
+    table = cache.summary
+    assert list(table["frame"].values) == list(cache.ids)
+    for frame_id in cache.ids:
+        frame, row = cache[frame_id], table.sel(frame=frame_id)
+        assert (int(row["height"]), int(row["width"])) == (frame.sizes["y"], frame.sizes["x"])
+        for name in cache.scores:
+            score = gv.score(frame, name).values
+            assert float(row["score_mean"].sel(score=name)) == pytest.approx(score.mean(), rel=1e-3, abs=1e-3)
+            quantiles = np.quantile(score, table["quantile"])
+            # between two values of one bin a quantile is interpolated
+            width = 1 / 64 if score_entry(name).at_head else 0.03
+            np.testing.assert_allclose(row["score_quantile"].sel(score=name), quantiles, atol=width)
+        label, prediction = frame["label"].values, frame["prediction"].values
+        known = label != 255
+        assert int(row["labelled_count"]) == known.sum()
+        assert int(row["wrong_count"]) == (prediction != label)[known].sum()
+        assert float(row["error_rate"]) == pytest.approx((prediction != label)[known].mean())
+        pairs = np.zeros((4, 4), int)
+        np.add.at(pairs, (label[known], prediction[known]), 1)
+        np.testing.assert_array_equal(row["confusion"], pairs)
+        anomaly = frame["anomaly"].values
+        assert int(row["anomaly_count"]) == (anomaly == 1).sum()
+        assert int(row["known_count"]) == (anomaly == 0).sum()
+        assert float(row["anomaly_rate"]) == pytest.approx((anomaly == 1).sum() / (anomaly != 255).sum())
+
+
+def test_the_summary_is_right(tiny_cache):
+    check_summary(tiny_cache)
+
+
+def test_the_summary_is_stored_and_not_built_twice(tiny_cache, monkeypatch):
+    monkeypatch.setattr(module, "_build_summary", lambda cache: pytest.fail("built again"))
+    assert open_cache(tiny_cache.path).summary.sizes["frame"] == 4
+
+
+def damage_nothing(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def damage_metadata(folder: Path) -> None:
+    (folder / "zarr.json").write_text("{")
+
+
+def damage_chunk(folder: Path) -> None:
+    chunk = folder / "score_mean" / "c.0.0"
+    chunk.write_bytes(b"\xff" * chunk.stat().st_size)
+
+
+def lose_chunk(folder: Path) -> None:
+    (folder / "score_mean" / "c.0.0").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_nothing, damage_metadata, damage_chunk, lose_chunk])
+def test_a_missing_or_damaged_summary_is_built_again(tiny_cache, tmp_path, damage):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    damage(path / "summary")
+    check_summary(open_cache(path))
+    xr.testing.assert_identical(
+        xr.open_zarr(path / "summary", consolidated=False, chunks=None).load().drop_attrs(deep=False),
+        tiny_cache.summary.drop_attrs(deep=False),
+    )
+
+
+def test_a_stale_summary_is_built_again(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    shutil.rmtree(path / "frames" / "f02")
+    cache = open_cache(path)
+    check_summary(cache)
+    assert cache.ids == ("f00", "f01", "f03")
+
+
+def test_a_frame_replaced_by_hand_makes_the_summary_stale(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    shutil.rmtree(path / "frames" / "f02")
+    with writer_like(tiny_cache, path) as writer:
+        writer.commit(in_memory(tiny_cache, "f00", "f02"))
+    check_summary(open_cache(path))
+
+
+def test_a_cache_that_cannot_be_written_is_read_all_the_same(tiny_cache, tmp_path, monkeypatch):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    shutil.rmtree(path / "summary")
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    check_summary(open_cache(path))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    check_summary(open_cache(path))
+    assert not (path / "summary").exists()
+
+
+def test_an_empty_cache_has_an_empty_summary(tiny_cache, tmp_path):
+    with writer_like(tiny_cache, tmp_path / "c"):
+        pass
+    for _ in range(2):
+        assert open_cache(tmp_path / "c").summary.sizes["frame"] == 0
+
+
+# ----------------------------------------------------------------------------------------------------------
+# what is no cache, or another one
+
+
+def test_what_is_no_cache(tmp_path):
+    with pytest.raises(CacheError, match="no such folder"):
+        open_cache(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="not a gradunc-viz cache"):
+        open_cache(tmp_path / "file")
+    with pytest.raises(CacheError, match="not a gradunc-viz cache"):
+        open_cache(tmp_path)
+    zarr.create_group(
+        tmp_path / "other", zarr_format=3, attributes={"kind": "photos", "key": {"schema_version": 1}}
+    )
+    with pytest.raises(CacheError, match="kind is 'photos', expected 'gradunc-viz cache'"):
+        open_cache(tmp_path / "other")
+    (tmp_path / "other" / "zarr.json").write_text("[1, 2]")
+    with pytest.raises(CacheError, match="not a gradunc-viz cache"):
+        open_cache(tmp_path / "other")
+
+
+def set_version(path: Path, version: int) -> None:
+    file = path / "zarr.json"
+    root = json.loads(file.read_text())
+    root["attributes"]["key"]["schema_version"] = version
+    file.write_text(json.dumps(root))
+
+
+def test_another_schema_version_is_refused(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    set_version(path, 7)
+    with pytest.raises(CacheError, match="schema version is 7, expected 1"):
+        open_cache(path)
+    with pytest.raises(CacheError, match="schema version is 7, expected 1"):
+        writer_like(tiny_cache, path)
+
+
+def test_output_that_is_taken(tiny_cache, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="is a file"):
+        writer_like(tiny_cache, tmp_path / "file")
+    with pytest.raises(CacheError, match="cannot be written"):
+        writer_like(tiny_cache, tmp_path / "file" / "below")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("")
+    with pytest.raises(CacheError, match=r"holds something else \(a\.jpg\)"):
+        writer_like(tiny_cache, tmp_path / "photos")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "photos"]
+
+
+def test_an_empty_folder_becomes_a_cache(tiny_cache, tmp_path):
+    (tmp_path / "c").mkdir()
+    writer_like(tiny_cache, tmp_path / "c")
+    assert open_cache(tmp_path / "c").classes == tiny_cache.classes
+    writer_like(tiny_cache, tmp_path / "a" / "b" / "c")
+    assert len(open_cache(tmp_path / "a" / "b" / "c")) == 0
+
+
+def test_other_settings_are_named(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    with pytest.raises(
+        CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another --out"
+    ):
+        writer_like(tiny_cache, path, input_size=(32, 64))
+    with pytest.raises(
+        CacheMismatchError, match=r"settings\.bias was False, now True; settings\.scores was .*, now msp"
+    ):
+        writer_like(tiny_cache, path, scores=["msp"], bias=True)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# writing goes wrong
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk whose writes may fail: ``disk(error, after)`` lets so many files pass."""
+    files = zarr.storage._local
+    group, array = files._put, Path.write_bytes
+
+    def arm(number: int | None, after: int = 0) -> None:
+        left = [after]
+
+        def failing(write):
+            def put(path, *args, **kwargs):
+                left[0] -= 1
+                if number is not None and left[0] < 0:
+                    raise OSError(number, os.strerror(number), str(path))
+                return write(path, *args, **kwargs)
+
+            return put
+
+        monkeypatch.setattr(files, "_put", failing(group))
+        monkeypatch.setattr(Path, "write_bytes", failing(array))
+
+    return arm
+
+
+@pytest.mark.parametrize("after", [0, 3, 40])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "cannot be written")],
+)
+def test_a_write_that_fails_loses_only_its_frame(tiny_cache, tmp_path, disk, number, text, after):
+    path = tmp_path / "c"
+    with writer_like(tiny_cache, path) as writer:
+        writer.commit(in_memory(tiny_cache, "f00"))
+        disk(number, after)
+        with pytest.raises(CacheError, match=text) as raised:
+            writer.commit(in_memory(tiny_cache, "f01"))
+        assert "\n" not in str(raised.value)
+        assert not list(staging_of(path).glob("*/*"))
+        disk(None)
+        assert writer.commit(in_memory(tiny_cache, "f02"))
+    assert not staging_of(path).exists()
+    cache = open_cache(path)
+    assert cache.ids == ("f00", "f02")
+    xr.testing.assert_identical(cache["f00"].load(), tiny_cache["f00"].load())
+    with writer_like(tiny_cache, path) as writer:
+        assert writer.existing == {"f00", "f02"}
+        assert writer.commit(in_memory(tiny_cache, "f01"))
+
+
+def test_no_place_for_a_cache(tiny_cache, tmp_path, disk):
+    disk(errno.ENOSPC)
+    with pytest.raises(CacheError, match="the disk is full"):
+        writer_like(tiny_cache, tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_permission_beside_a_cache(tiny_cache, tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = copy_of(tiny_cache, tmp_path / "c")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(CacheError, match="no permission to write there"), writer_like(tiny_cache, path):
+        pass
+    with pytest.raises(CacheError, match="no permission to write there"):
+        writer_like(tiny_cache, tmp_path / "new")
+
+
+def test_a_cache_on_a_mount_point_is_explained(tiny_cache, tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(CacheError, match="choose a folder inside it"):
+        writer_like(tiny_cache, tmp_path / "c")
+
+
+def test_a_frame_that_does_not_fit_the_schema_is_not_written(tiny_cache, tmp_path):
+    with (
+        writer_like(tiny_cache, tmp_path / "c") as writer,
+        pytest.raises(gv.GraduncError, match="'prediction' is missing"),
+    ):
+        writer.commit(in_memory(tiny_cache).drop_vars("prediction"))
+    assert len(open_cache(tmp_path / "c")) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------
+# other writers
+
+
+def test_the_second_writer_of_a_frame_learns_that_it_lost(tiny_cache, tmp_path):
+    path = tmp_path / "c"
+    with writer_like(tiny_cache, path) as one, writer_like(tiny_cache, path) as two:
+        assert one.commit(in_memory(tiny_cache, "f00"))
+        other = in_memory(tiny_cache, "f01", "f00")
+        assert not two.commit(other)
+        assert two.commit(in_memory(tiny_cache, "f01"))
+        assert not list(staging_of(path).glob("*/*"))
+    assert not staging_of(path).exists()
+    xr.testing.assert_identical(open_cache(path)["f00"].load(), tiny_cache["f00"].load())
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_leftovers_of_dead_writers_are_swept_and_of_living_ones_kept(tiny_cache, tmp_path):
+    path = tmp_path / "c"
+    host = socket.gethostname()
+    names = {
+        "dead": f"{host}@{dead_pid()}@{uuid.uuid4().hex}",
+        "living": f"{host}@{os.getppid()}@{uuid.uuid4().hex}",
+        "elsewhere": f"other-{host}@{dead_pid()}@{uuid.uuid4().hex}",
+        "foreign": "something",
+    }
+    for name in names.values():
+        (staging_of(path) / name / "frame").mkdir(parents=True)
+    with writer_like(tiny_cache, path):
+        left = {folder.name for folder in staging_of(path).iterdir()}
+        assert names["dead"] not in left
+        assert {names["living"], names["elsewhere"], names["foreign"]} <= left
+    assert names["living"] in {folder.name for folder in staging_of(path).iterdir()}
+
+
+def test_leftovers_are_not_frames(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    (path / "frames" / ".ipynb_checkpoints").mkdir()
+    (path / "frames" / "notes.txt").write_text("")
+    assert open_cache(path).ids == tiny_cache.ids
+
+
+# ----------------------------------------------------------------------------------------------------------
+# damage
+
+
+@pytest.mark.parametrize(
+    "lost", ["counts/c.0.0.2.0", "score/c.0", "logits/zarr.json", "anomaly_count/c", "image"]
+)
+def test_a_lost_file_is_noticed(tiny_cache, tmp_path, lost):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    shutil.rmtree(path / "summary")
+    victim = path / "frames" / "f01" / lost
+    shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+    cache = open_cache(path)
+    cache["f00"].load()
+    with pytest.raises(CacheError, match=r"f01: damaged, holds \d+ files"):
+        cache["f01"]
+    with pytest.raises(CacheError, match="f01"):
+        _ = cache.summary
+    with pytest.raises(CacheError, match="remove this folder and compute again"):
+        writer_like(tiny_cache, path).frame_digest("f01")
+
+
+def test_a_truncated_file_is_noticed(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    chunk = path / "frames" / "f01" / "prediction" / "c.0.0"
+    os.truncate(chunk, chunk.stat().st_size - 1)
+    with pytest.raises(CacheError, match="damaged, holds"):
+        open_cache(path)["f01"]
+
+
+def test_files_of_others_are_no_damage(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    for name in ("prediction/.DS_Store", "prediction/._c.0.0"):
+        (path / "frames" / "f01" / name).write_text("x")
+    xr.testing.assert_identical(open_cache(path)["f01"].load(), tiny_cache["f01"].load())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"zarr_format": 3, "node_type": "group"}'])
+def test_a_frame_with_damaged_metadata_is_named(tiny_cache, tmp_path, text):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    (path / "frames" / "f01" / "zarr.json").write_text(text)
+    with pytest.raises(CacheError, match="f01"):
+        open_cache(path)["f01"]
+
+
+def test_a_damaged_image_is_named(tiny_cache):
+    frame = in_memory(tiny_cache)
+    frame["image"].values[:] = 0
+    with pytest.raises(CacheError, match="frame 'f00': its image cannot be decoded"):
+        decode_image(frame)
+
+
+def test_without_images_the_thumbnail_is_enlarged(tiny_cache):
+    frame = tiny_cache[0]
+    picture = decode_image(frame.drop_vars("image"))
+    assert picture.shape == (48, 64, 3)
+    assert picture.dtype == np.uint8
+    assert abs(picture.mean() - decode_image(frame).mean()) < 3
+
+
+def test_exif_orientation_is_applied(tiny_cache):
+    import io
+
+    stored = Image.fromarray(np.arange(48 * 64 * 3, dtype="u1").reshape(64, 48, 3))
+    exif = Image.Exif()
+    exif[274] = 6  # turn by 90 degrees
+    buffer = io.BytesIO()
+    stored.save(buffer, "PNG", exif=exif)
+    frame = in_memory(tiny_cache).drop_vars("image")
+    frame["image"] = ("image_byte", np.frombuffer(buffer.getvalue(), "u1"))
+    np.testing.assert_array_equal(decode_image(frame), np.rot90(np.asarray(stored), -1))
