@@ -4,7 +4,8 @@ Bins lie on a *lattice* that no frame chooses, so that counts of different frame
 step of 1/64 on an axis on which every score spreads evenly: the oriented score itself where it is unbounded (log2
 norms, logits), and log2(s / (1 - s)) where it is bounded and scaled to s in [0, 1] (1 - max softmax, margin, entropy
 over ln C). A frame stores the window of the lattice that it occupies. Where a window would exceed 4096 bins its
-step is doubled (`bin_level`) until it does not; levels are nested, so a finer frame is made coarser exactly.
+step is doubled (`bin_level`) until it does not, and where it would take less than 512 the step is halved; levels are
+nested, so a finer frame is made coarser exactly.
 
 Maps that others computed may be spread in any way whatever, so their lattice is one of values: the edges of its bins
 are quantiles of the whole set, fixed when the cache is made, and all frames occupy the whole of it.
@@ -26,6 +27,8 @@ from torch import Tensor
 from .schema import BINS_PER_UNIT, BRIER_BINS, CONFIDENCE_BINS, IGNORE, LOG2_FLOOR, MAX_BINS, QUANTILES, ScoreEntry
 
 __all__ = ["FrameCounts", "count_frame", "lattice_axis"]
+
+_FEWEST_BINS = MAX_BINS // 8
 
 
 def lattice_axis(oriented: Tensor, entry: ScoreEntry, n_classes: int) -> Tensor:
@@ -59,7 +62,9 @@ class FrameCounts:
 
 def _bincount(index: Tensor, minlength: int, weights: Tensor | None = None) -> np.ndarray:
     if index.device.type == "cpu":  # several times faster than torch's
-        return np.bincount(index.numpy(), None if weights is None else weights.numpy(), minlength)
+        if weights is None:
+            return np.bincount(index.numpy(), minlength=minlength)
+        return np.bincount(index.numpy(), weights.numpy(), minlength).astype("f8")  # of no pixel numpy returns integers
     return torch.bincount(index, weights, minlength).cpu().numpy()
 
 
@@ -80,11 +85,11 @@ def _assign(
     index, starts, levels, widths = [], [], [], []
     for values, entry in zip(scores, entries, strict=True):
         if edges is not None and entry.name in edges:
-            own = edges[entry.name]
-            index.append(torch.bucketize(values, own, right=True) + 1)
+            cuts = edges[entry.name]
+            index.append(torch.bucketize(values, cuts, right=True) + 1)
             starts.append(0)
             levels.append(0)
-            widths.append(len(own) + 3)
+            widths.append(len(cuts) + 3)
             continue
         axis = lattice_axis(values, entry, n_classes)
         is_finite = axis.isfinite()
@@ -95,11 +100,15 @@ def _assign(
         # the window has to fit MAX_BINS, and a bin's number the integers that float32 holds exactly
         excess = max((high - low) / (MAX_BINS - 4), max(-low, high) / 2**24) * BINS_PER_UNIT
         level = 0
-        while excess > 2**level:
+        while excess > 2.0**level:
             level += 1
+        # a narrow range gets a finer step, down to what float32 holds
+        while excess <= 2.0 ** (level - 1) and 0 < (high - low) * BINS_PER_UNIT < _FEWEST_BINS * 2.0**level:
+            level -= 1
         step = BINS_PER_UNIT / 2.0**level
         start = int(np.floor(low * step))
-        number = (finite * step).floor_().sub_(start - 1)
+        # the step of subnormal scores is beyond float32
+        number = ((finite.double() if level < -64 else finite) * step).floor_().sub_(start - 1)
         stop = int(np.floor(high * step)) - start + 2 if inside else 1
         number = torch.where(axis.isposinf(), float(stop), torch.where(axis.isneginf(), 0.0, number))
         index.append(number.long())

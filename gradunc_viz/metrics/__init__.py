@@ -1,0 +1,20 @@
+"""Evaluation from cached counts: array kernels at the bottom, labelled tables over them.
+
+`merge`, `curves`, `risk`, `reliability`, `components` and `segments` hold kernels on numpy arrays; `pooling` adds up
+the counts of frames; `evaluation` and `meta` give labelled datasets.
+"""
+
+from .evaluation import METRICS, calibration, evaluate, segmentation, sparsification, threshold_curves
+from .pooling import TASKS, Pooled, pool
+
+__all__ = [
+    "METRICS",
+    "TASKS",
+    "Pooled",
+    "calibration",
+    "evaluate",
+    "pool",
+    "segmentation",
+    "sparsification",
+    "threshold_curves",
+]

@@ -1,0 +1,209 @@
+"""One pass over the frames of a cache that adds up what evaluation needs, at fixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from ..cache import Cache
+from ..schema import GraduncError, UnknownScoreError
+from .merge import Histogram, HistogramSum, coarsen, frame_histograms
+
+__all__ = ["TASKS", "Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
+
+TASKS = {"error": ("wrong", "right"), "anomaly": ("anomaly", "normal")}
+"""Outcome of the positives and of the negatives of each task."""
+
+_BY_LABEL = {"error": ("missed", "right")}
+
+_TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
+
+_BOOTSTRAP_COARSER = 3  # an interval needs no 1e-4: an eighth of the bins makes resampling cheap
+
+
+@dataclass
+class Pooled:
+    """Counts of a set of frames.
+
+    Attributes
+    ----------
+    histograms : dict of score -> Histogram
+        ``counts`` has axes (positive or negative, bins), or (positive or negative, class, bins) if pooled by class;
+        ``brier_sum`` likewise without the first.
+    replicates : dict of score -> Histogram
+        The same for bootstrap samples of frames, (replicate, positive or negative, bins).
+    tables : dict of name -> array
+        Sums of the cached tables that belong to no score.
+    frames : list of str
+        Frames that have labels of the task.
+    unlabelled : list of str
+        Frames that have none.
+    positives, negatives : list of int
+        Pixels of each labelled frame.
+    """
+
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    replicates: dict[str, Histogram] = field(default_factory=dict)
+    tables: dict[str, np.ndarray] = field(default_factory=dict)
+    frames: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    positives: list[int] = field(default_factory=list)
+    negatives: list[int] = field(default_factory=list)
+
+
+def choose_frames(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...]:
+    """Ids of the frames to evaluate, all of them by default.
+
+    Raises
+    ------
+    GraduncError
+        If one is not in the cache.
+    """
+    if frames is None:
+        return cache.ids
+    unknown = [frame for frame in frames if frame not in cache]
+    if unknown:
+        raise GraduncError(f"{cache.path}: no frame {unknown[0]!r} among its {len(cache)} frames")
+    return tuple(frames)
+
+
+def choose_scores(cache: Cache, scores: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Scores to evaluate, all cached ones by default.
+
+    Raises
+    ------
+    UnknownScoreError
+        If one was not cached.
+    """
+    if scores is None:
+        return cache.scores
+    names = (scores,) if isinstance(scores, str) else tuple(scores)
+    for name in names:
+        if name not in cache.scores:
+            raise UnknownScoreError(f"{cache.path}: score {name!r} is not cached; it has {', '.join(cache.scores)}")
+    return names
+
+
+def frame_counts(
+    dataset: xr.Dataset,
+    task: str,
+    scores: Sequence[str],
+    *,
+    by: str | None = None,
+    classes: Sequence[int] | None = None,
+    brier: bool = False,
+) -> dict[str, Histogram] | None:
+    """Counts of one frame for a task, with the axes that `Pooled.histograms` has; None without labels of the task."""
+    outcomes = [str(name) for name in dataset["outcome"].values] if "outcome" in dataset.coords else []
+    pair = (_BY_LABEL if by == "label" else TASKS)[task]
+    if pair[0] not in outcomes:
+        return None
+    rows = [outcomes.index(name) for name in pair]
+    found = frame_histograms(dataset, scores, ("counts", "brier_sum") if brier else ("counts",))
+    for histogram in found.values():
+        weights = {**histogram.weights, "counts": histogram.weights["counts"][rows]}
+        if classes is not None:
+            weights = {k: v[..., list(classes), :] for k, v in weights.items()}
+        if by is None:
+            weights = {k: v.sum(-2, dtype="i8" if v.dtype.kind in "ui" else "f8") for k, v in weights.items()}
+        histogram.weights = weights
+    return found
+
+
+def _draws(cache: Cache, task: str, frames: Sequence[str], bootstrap: int, seed: int) -> dict[str, np.ndarray]:
+    """How often each bootstrap sample of the labelled frames has drawn each of them."""
+    labelled = cache.summary["has_label" if task == "error" else "has_anomaly"].sel(frame=list(frames)).values
+    own = [frame for frame, found in zip(frames, labelled, strict=True) if found]
+    if not own:
+        return {}
+    drawn = np.random.default_rng(seed).multinomial(len(own), np.full(len(own), 1 / len(own)), bootstrap)
+    return dict(zip(own, drawn.T, strict=True))
+
+
+def pool(
+    cache: Cache,
+    task: str,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    by: str | None = None,
+    classes: Sequence[int] | None = None,
+    brier: bool = False,
+    tables: bool = False,
+    bootstrap: int = 0,
+    seed: int = 0,
+    each: Callable[[str, dict[str, Histogram]], None] | None = None,
+) -> Pooled:
+    """Add up the counts of frames.
+
+    Parameters
+    ----------
+    cache : Cache
+    task : "error" or "anomaly"
+    scores, frames : optional
+        Subsets; by default everything cached.
+    by : None, "class" or "label"
+        Keep classes apart: those of the prediction, or (for ``error``) those of the label.
+    classes : sequence of int, optional
+        Only pixels predicted as one of these classes.
+    brier, tables : bool
+        Whether sums of Brier scores, and tables for calibration, are added up too.
+    bootstrap : int
+        Number of bootstrap samples of frames to add up beside.
+    seed : int
+        Of the bootstrap.
+    each : callable, optional
+        Called with the id and the counts of every labelled frame, for what is wanted per frame as well.
+
+    Raises
+    ------
+    GraduncError
+        For an unknown task, frame or score.
+    """
+    if task not in TASKS:
+        raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
+    if by == "label" and task not in _BY_LABEL:
+        raise GraduncError(f"task {task!r} has no classes of labels; expected by='class' or task='error'")
+    chosen, names = choose_frames(cache, frames), choose_scores(cache, scores)
+    sums = {name: HistogramSum() for name in names}
+    samples = {name: HistogramSum() for name in names}
+    draws = _draws(cache, task, chosen, bootstrap, seed) if bootstrap else {}
+    result = Pooled()
+    for frame in chosen:
+        dataset = cache[frame]
+        counted = frame_counts(dataset, task, names, by=by, classes=classes, brier=brier)
+        if counted is None:
+            result.unlabelled.append(frame)
+            continue
+        result.frames.append(frame)
+        if tables:
+            for name in _TABLES:
+                if name in dataset:
+                    value = np.asarray(dataset[name].values, "f8" if dataset[name].dtype.kind == "f" else "i8")
+                    result.tables[name] = result.tables.get(name, 0) + value
+        for name, histogram in counted.items():
+            sums[name].add(histogram)
+            if bootstrap:
+                only = Histogram(
+                    histogram.start,
+                    histogram.level,
+                    {"counts": histogram.weights["counts"]},
+                    histogram.low,
+                    histogram.high,
+                )
+                small = coarsen(only, only.level + _BOOTSTRAP_COARSER)
+                drawn = draws[frame].reshape(-1, *[1] * small.weights["counts"].ndim)
+                small.weights["counts"] = drawn * small.weights["counts"][None]
+                samples[name].add(small)
+        if counted:
+            positives, negatives = next(iter(counted.values())).weights["counts"].reshape(2, -1).sum(1, dtype="i8")
+            result.positives.append(int(positives))
+            result.negatives.append(int(negatives))
+        if each is not None:
+            each(frame, counted)
+    result.histograms = {name: s.total for name, s in sums.items() if s.total is not None}
+    result.replicates = {name: s.total for name, s in samples.items() if s.total is not None}
+    return result

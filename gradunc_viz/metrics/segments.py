@@ -1,0 +1,440 @@
+"""What a predicted segment looks like to every score, and how well it matches the annotation, as in MetaSeg.
+
+A segment is an 8-connected component of the pixels that are predicted as one class. Ignored pixels (label 255) are cut
+out before, so they count nowhere: a segment that lies in them wholly does not exist, and one that they divide is
+several. Where a frame has no labels, its segments cover the whole image and have no IoU.
+
+Source: Rottmann et al., "Prediction Error Meta Classification in Semantic Segmentation: Detection via Aggregated
+Dispersion Measures of Softmax Probabilities" (IJCNN 2020, arXiv:1811.00648), section II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage
+
+from ..cache import Cache, score
+from ..resize import bilinear
+from ..schema import IGNORE, SchemaError, resolve_scores, score_entry
+from .components import EIGHT, overlaps
+
+__all__ = [
+    "SHAPES",
+    "STATISTICS",
+    "Segments",
+    "boundary_mask",
+    "find_segments",
+    "frame_segments",
+    "label_classes",
+    "segment_iou",
+    "segment_means",
+    "segment_moments",
+    "segment_shapes",
+    "segment_statistics",
+]
+
+STATISTICS: dict[str, str] = {
+    "mean": "mean over the segment",
+    "variance": "variance over the segment",
+    "boundary_mean": "mean over the segment's boundary",
+    "boundary_variance": "variance over the segment's boundary",
+    "interior_mean": "mean over the segment's interior",
+    "interior_variance": "variance over the segment's interior",
+    "relative_mean": "mean times S / S_bd",
+    "relative_interior_mean": "interior mean times S_in / S_bd",
+}
+"""Statistics of every score."""
+
+SHAPES: dict[str, str] = {
+    "size": "S, pixels",
+    "interior_size": "S_in, pixels whose eight neighbours all belong to the segment",
+    "boundary_size": "S_bd = S - S_in",
+    "relative_size": "S / S_bd",
+    "relative_interior_size": "S_in / S_bd",
+}
+"""Statistics of the shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of one frame.
+
+    Attributes
+    ----------
+    ids : int array (y, x)
+        0 where a pixel is ignored, else 1 to n.
+    boundary : bool array (y, x)
+        Pixels with a neighbour, of eight, that belongs to no or another segment. What lies outside of the image is no
+        neighbour.
+    class_id : int array (n,)
+        Predicted class of each segment; segments are sorted by it, then by their first pixel in scan order.
+    """
+
+    ids: np.ndarray
+    boundary: np.ndarray
+    class_id: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return len(self.class_id)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# arrays
+
+
+def label_classes(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """8-connected components of every class at once.
+
+    Parameters
+    ----------
+    classes : uint8 array (y, x)
+        Class ids, 255 = ignore.
+
+    Returns
+    -------
+    ids : int array (y, x)
+        0 where ignored, else 1 to n.
+    class_id : int array (n,)
+    """
+    ids = np.zeros(classes.shape, "i4")
+    owners: list[np.ndarray] = []
+    total = 0
+    # a class is only looked for where it occurs
+    for class_id, window in enumerate(ndimage.find_objects(np.where(classes == IGNORE, 0, classes.astype("i4") + 1))):
+        if window is None:
+            continue
+        mask = classes[window] == class_id
+        part, count = ndimage.label(mask, EIGHT)
+        ids[window][mask] = part[mask] + total
+        owners.append(np.full(count, class_id, "i8"))
+        total += count
+    return ids, np.concatenate(owners) if owners else np.empty(0, "i8")
+
+
+def boundary_mask(ids: np.ndarray) -> np.ndarray:
+    """Pixels with one of eight neighbours in the image that has another id; (y, x) bool."""
+    boundary = np.zeros(ids.shape, bool)
+    whole, low, high = slice(None), slice(None, -1), slice(1, None)
+    for first, second in (
+        ((whole, low), (whole, high)),
+        ((low, whole), (high, whole)),
+        ((low, low), (high, high)),
+        ((low, high), (high, low)),
+    ):
+        differ = ids[first] != ids[second]
+        boundary[first] |= differ
+        boundary[second] |= differ
+    return boundary
+
+
+def find_segments(prediction: np.ndarray, label: np.ndarray | None = None) -> Segments:
+    """Split a prediction into segments.
+
+    Parameters
+    ----------
+    prediction : uint8 array (y, x)
+        Predicted class ids.
+    label : uint8 array (y, x), optional
+        Only its ignored pixels (255) matter here.
+
+    Raises
+    ------
+    SchemaError
+        If the shapes differ.
+    """
+    classes = np.asarray(prediction)
+    if label is not None:
+        _same_shape(classes, np.asarray(label), "label")
+        classes = np.where(np.asarray(label) == IGNORE, IGNORE, classes)
+    ids, class_id = label_classes(classes)
+    return Segments(ids, boundary_mask(ids), class_id)
+
+
+def _same_shape(expected: np.ndarray, found: np.ndarray, name: str) -> None:
+    if expected.ndim != 2 or found.shape[-2:] != expected.shape:
+        raise SchemaError(f"prediction is {expected.shape} and {name} {found.shape}, expected the same (y, x)")
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Their quotient, NaN where there is nothing below."""
+    top, bottom = np.broadcast_arrays(np.asarray(top, "f8"), bottom)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+
+def segment_shapes(segments: Segments) -> dict[str, np.ndarray]:
+    """Sizes in pixels, relative sizes and the centroid of every segment.
+
+    Returns
+    -------
+    dict of name -> array (n,)
+        `SHAPES` and ``y``, ``x`` (centroid, in pixels from the centre of the first pixel). Relative sizes are NaN for a
+        segment without boundary, one that fills its image.
+    """
+    flat = segments.ids.ravel()
+    bins = segments.count + 1
+    size = np.bincount(flat, minlength=bins)[1:]
+    edge = np.bincount(flat[segments.boundary.ravel()], minlength=bins)[1:]
+    height, width = segments.ids.shape
+    y = np.bincount(flat, np.repeat(np.arange(height, dtype="f8"), width), bins)[1:]
+    x = np.bincount(flat, np.tile(np.arange(width, dtype="f8"), height), bins)[1:]
+    return {
+        "size": size,
+        "interior_size": size - edge,
+        "boundary_size": edge,
+        "relative_size": _ratio(size, edge),
+        "relative_interior_size": _ratio(size - edge, edge),
+        "y": _ratio(y, size),
+        "x": _ratio(x, size),
+    }
+
+
+def segment_means(segments: Segments, values: np.ndarray) -> np.ndarray:
+    """Mean of maps over every segment.
+
+    Parameters
+    ----------
+    segments : Segments
+    values : array (..., y, x)
+
+    Returns
+    -------
+    array (..., n)
+    """
+    _same_shape(segments.ids, values, "map")
+    flat = segments.ids.ravel()
+    size = np.bincount(flat, minlength=segments.count + 1)[1:]
+    means = np.empty((*values.shape[:-2], segments.count))
+    for index in np.ndindex(values.shape[:-2]):
+        means[index] = np.bincount(flat, values[index].ravel(), segments.count + 1)[1:] / size
+    return means
+
+
+def segment_moments(segments: Segments, values: np.ndarray) -> dict[str, np.ndarray]:
+    r"""`STATISTICS` of a map over every segment k, its boundary and its interior.
+
+    With :math:`\mu` the mean over a set of pixels, relative statistics are :math:`\mu(k) S / S_{bd}` and
+    :math:`\mu(k_{in}) S_{in} / S_{bd}`.
+
+    Parameters
+    ----------
+    segments : Segments
+    values : array (y, x)
+        Finite.
+
+    Returns
+    -------
+    dict of name -> array (n,)
+        Variances are those of the pixels (divided by their number). NaN for what a segment lacks: the interior where
+        S_in = 0, boundary and relative statistics where S_bd = 0.
+    """
+    values = np.asarray(values)
+    _same_shape(segments.ids, values, "map")
+    n = segments.count
+    part = (2 * segments.ids + segments.boundary).ravel()  # interior and boundary of each segment side by side
+    weights = values.astype("f8").ravel()
+    size = np.bincount(part, minlength=2 * n + 2)[2:].reshape(n, 2)
+    total = np.bincount(part, weights, 2 * n + 2)
+    mean = _ratio(total, np.bincount(part, minlength=2 * n + 2))
+    # squares of deviations, not of values: log2 norms are far from 0 and vary little
+    deviation = (weights - mean[part]) ** 2
+    spread = np.bincount(part, deviation, 2 * n + 2)[2:].reshape(n, 2)
+    part_mean = mean[2:].reshape(n, 2)
+    variance = _ratio(spread, size)
+    whole = size.sum(1)
+    whole_mean = total[2:].reshape(n, 2).sum(1) / whole
+    between = size * (np.where(size > 0, part_mean, 0) - whole_mean[:, None]) ** 2
+    relative = _ratio(whole, size[:, 1])
+    return {
+        "mean": whole_mean,
+        "variance": (spread + between).sum(1) / whole,
+        "boundary_mean": part_mean[:, 1],
+        "boundary_variance": variance[:, 1],
+        "interior_mean": part_mean[:, 0],
+        "interior_variance": variance[:, 0],
+        "relative_mean": whole_mean * relative,
+        # an empty interior adds up to 0, as S_in = 0 does
+        "relative_interior_mean": _ratio(total[2::2], size[:, 1]),
+    }
+
+
+def segment_iou(segments: Segments, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""IoU and adjusted IoU of every segment with the annotation.
+
+    For a segment k of class c, let K be the union of the 8-connected components of label c that k touches and Q the
+    pixels predicted as c. Then
+
+    .. math:: IoU(k) = \frac{|k \cap K|}{|k \cup K|}, \qquad IoU_{adj}(k) = \frac{|k \cap K|}{|k \cup (K \setminus Q)|}
+
+    The adjusted IoU does not charge a segment for the part of an annotated object that other segments of the same
+    class cover. Both are 0 together. In [0, 1], larger is better.
+
+    Parameters
+    ----------
+    segments : Segments
+    label : uint8 array (y, x)
+        Class ids, 255 = ignore.
+
+    Returns
+    -------
+    iou, iou_adj : array (n,)
+
+    Raises
+    ------
+    SchemaError
+        If the shapes differ.
+
+    Notes
+    -----
+    Follows the paper. The authors' code grows K from the segment's edge through pixels not predicted as c, which
+    differs where an annotated object merely borders on the segment or goes on behind another segment.
+
+    Source: Rottmann et al. 2020 (arXiv:1811.00648), section II.
+    """
+    label = np.asarray(label)
+    _same_shape(segments.ids, label, "label")
+    truth, truth_class = label_classes(label)
+    # class of the prediction by pixel; 255 belongs to no segment
+    predicted = np.concatenate([[IGNORE], segments.class_id])[segments.ids]
+    right = np.where(predicted == label, truth, 0)
+    k, t, pixels = overlaps(segments.ids, right)
+    size = np.bincount(segments.ids.ravel(), minlength=segments.count + 1)
+    truth_size = np.bincount(truth.ravel(), minlength=len(truth_class) + 1)
+    uncovered = truth_size - np.bincount(t, pixels, len(truth_size))
+    hit = np.bincount(k, pixels, segments.count + 1)
+    union = size - hit + np.bincount(k, truth_size[t], segments.count + 1)
+    adjusted = size + np.bincount(k, uncovered[t], segments.count + 1)
+    return (hit[1:] / union[1:]), (hit[1:] / adjusted[1:])
+
+
+def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """Softmax of the resized logits, (class, y, x) float32; one class at a time, as temporaries of all are large."""
+    maps = np.empty((len(logits), *size), "f4")
+    for resized, one in zip(maps, logits, strict=True):
+        resized[:] = bilinear(one, size, align_corners)
+    maps -= maps.max(0)
+    np.exp(maps, out=maps)
+    maps /= maps.sum(0)
+    return maps
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# caches
+
+
+def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
+    """Statistics of the segments of one frame.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A frame of a cache.
+    scores : sequence of str
+
+    Returns
+    -------
+    xarray.Dataset (segment)
+        As `segment_statistics`.
+    """
+    label = dataset["label"].values if "label" in dataset else None
+    segments = find_segments(dataset["prediction"].values, label)
+    names = [str(name) for name in dataset["class"].values]
+    n = segments.count
+    iou, adjusted = segment_iou(segments, label) if label is not None else (np.full(n, np.nan), np.full(n, np.nan))
+    columns: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
+        "iou": ("segment", iou, {"long_name": "IoU with the annotation", "family": "target"}),
+        "iou_adj": ("segment", adjusted, {"long_name": "adjusted IoU with the annotation", "family": "target"}),
+        "class_id": ("segment", segments.class_id, {"long_name": "predicted class id", "family": "class"}),
+    }
+    shapes = segment_shapes(segments)
+    for name, text in SHAPES.items():
+        units = "1" if name.startswith("relative") else "px"
+        columns[name] = ("segment", shapes[name], {"long_name": text, "units": units, "family": "shape"})
+    for name in ("y", "x"):
+        attrs = {"long_name": f"centroid, {name}", "units": "px", "family": "position"}
+        columns[f"centroid_{name}"] = ("segment", shapes[name], attrs)
+    size = dataset.sizes["y"], dataset.sizes["x"]
+    means = segment_means(
+        segments, _probabilities(dataset["logits"].values, size, bool(dataset.attrs["align_corners"]))
+    )
+    for class_id, mean in enumerate(means):
+        attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
+        columns[f"probability_{class_id}"] = ("segment", mean, attrs)
+    for name in scores:
+        entry = score_entry(name)
+        for statistic, values in segment_moments(segments, score(dataset, name).values).items():
+            attrs = {
+                "long_name": f"{name}: {STATISTICS[statistic]}",
+                "units": f"({entry.units})^2" if statistic.endswith("variance") else entry.units,
+                "family": entry.family,
+                "score": name,
+                "statistic": statistic,
+            }
+            columns[f"{name}_{statistic}"] = ("segment", values, attrs)
+    frame = np.full(n, dataset.attrs["frame_id"], dtype=object)
+    by_name = np.array(names, dtype=object)[segments.class_id]
+    return xr.Dataset(columns, coords={"frame": ("segment", frame), "class": ("segment", by_name)})
+
+
+def segment_statistics(
+    cache: Cache, scores: str | Iterable[str] | None = None, frames: Iterable[str | int] | None = None
+) -> xr.Dataset:
+    """Statistics of every predicted segment of a cache: what meta classification and regression learn from.
+
+    Parameters
+    ----------
+    cache : Cache
+    scores : str or iterable of str, optional
+        All scores of the cache if left out. Oriented: larger is more uncertain; gradient norms as log2.
+    frames : iterable of frame ids or positions, optional
+        All frames of the cache if left out.
+
+    Returns
+    -------
+    xarray.Dataset (segment)
+        One variable per statistic, whose attrs name its ``family`` (``target``, ``class``, ``shape``, ``position``,
+        ``probability``, or the score's: ``gradient``, ``softmax``, ``logit``): ``iou`` and ``iou_adj`` (NaN for a frame
+        without labels), ``class_id``, `SHAPES`, ``centroid_y``, ``centroid_x``, ``probability_<class id>`` and
+        ``<score>_<statistic>`` for every entry of `STATISTICS`. Coordinates: ``frame`` (id) and ``class`` (name of the
+        predicted class). attrs: ``frames``, and those of them ``without_label`` or ``without_segment`` (all ignored).
+        ``.to_dataframe()`` makes it a table.
+
+    Raises
+    ------
+    UnknownScoreError, CacheError, KeyError
+        If there is no such score or frame.
+    """
+    names = cache.scores if scores is None else resolve_scores(scores)
+    parts: list[xr.Dataset] = []
+    used: dict[str, list[str]] = {"frames": [], "without_label": [], "without_segment": []}
+    for frame in cache.ids if frames is None else frames:
+        dataset = cache[frame]
+        part = frame_segments(dataset, names)
+        frame_id = str(dataset.attrs["frame_id"])
+        used["frames"].append(frame_id)
+        if "label" not in dataset:
+            used["without_label"].append(frame_id)
+        if part.sizes["segment"] == 0:
+            used["without_segment"].append(frame_id)
+        parts.append(part)
+    if not parts:
+        return xr.Dataset(coords={"frame": ("segment", np.empty(0, object)), "class": ("segment", np.empty(0, object))})
+    return _join(parts).assign_attrs({"scores": list(names), **used})
+
+
+def _join(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """One below the other; all have the same variables over the same one dim."""
+    first = parts[0]
+
+    def column(name: str) -> tuple[str, np.ndarray, dict]:
+        return "segment", np.concatenate([part[name].values for part in parts]), first[name].attrs
+
+    return xr.Dataset(
+        {str(name): column(str(name)) for name in first.data_vars},
+        coords={name: column(name) for name in ("frame", "class")},
+    )

@@ -1,0 +1,244 @@
+"""Evaluation results as records, text, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from ..schema import score_entry
+from .evaluation import METRICS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["best", "caption", "comparison", "latex", "records", "terminal_tables", "to_csv"]
+
+_SHORT = {
+    "auroc": "AuROC",
+    "auprc": "AuPRC",
+    "fpr95": "FPR95",
+    "f1": "F1",
+    "component_siou": "sIoU",
+    "component_ppv": "PPV",
+    "component_f1": "mean F1",
+}
+
+
+def _columns(result: xr.Dataset) -> dict[str, int]:
+    """Metrics that a result holds, and +1 where larger is better."""
+    return {name: METRICS[name][1] if name in METRICS else +1 for name in _SHORT if name in result}
+
+
+def records(result: xr.Dataset) -> list[dict[str, Any]]:
+    """One flat record per row of an evaluation, with NaN as None: what ``--json`` and ``--csv`` hold.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `gradunc_viz.evaluate`.
+
+    Returns
+    -------
+    list of dict
+        ``cache``, ``task``, ``score``, ``pooling`` (``pixels``, ``frames``, or ``frame``, ``class``, ``label`` with the
+        name under ``frame`` or ``class``), ``n_frames``, ``n_pixels``, ``positive_rate`` and the metrics.
+    """
+    by = str(result.attrs["by"])
+    row = "class" if by == "label" else by
+    values = {str(name): result[name].transpose(..., missing_dims="ignore") for name in result.data_vars}
+    found = []
+    for cache in result["cache"].values:
+        for score in result["score"].values:
+            for key in result[row].values:
+                record: dict[str, Any] = {"cache": str(cache), "task": result.attrs["task"], "score": str(score)}
+                record["pooling"] = str(key) if row == "pooling" else by
+                if row != "pooling":
+                    record[row] = str(key)
+                where = {"cache": cache, "score": score, row: key}
+                for name, array in values.items():
+                    value = array.sel({dim: where[str(dim)] for dim in array.dims}).item()
+                    record[name] = _plain(value)
+                if record.get("n_pixels") or row == "pooling":
+                    found.append(record)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) >= 2 else value
+    return value
+
+
+def to_csv(result: xr.Dataset) -> str:
+    """`records` as comma-separated values with a header."""
+    rows = records(result)
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def best(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Where the best of several values stands; all of them where values tie."""
+    signed = np.asarray(values, "f8") * orientation
+    if not np.isfinite(signed).any():
+        return np.zeros(signed.shape, bool)
+    return signed == np.nanmax(signed)
+
+
+def caption(result: xr.Dataset, pooling: str = "pixels") -> list[str]:
+    """Say how values were pooled, from what, and what was missing, one line per cache."""
+    how = {
+        "pixels": "pooled over all pixels",
+        "frames": "mean over frames",
+        "frame": "per frame",
+        "class": "per predicted class, pooled over pixels",
+        "label": "per class of the label, pooled over pixels",
+    }[pooling]
+    lines = []
+    for cache in result["cache"].values:
+        one = result.sel(cache=cache)
+        pixels = int(np.nansum(one["n_pixels"].values))
+        text = f"{cache}: task {result.attrs['task']}, {how}; {pixels:,} labelled pixels"
+        if "n_frames" in one:
+            text += f" of {int(one['n_frames'])} frames"
+        if one["positive_rate"].ndim == 0:
+            text += f", {100 * float(one['positive_rate']):.2f} % positive"
+        for name in ("labels", "positives", "negatives"):
+            variable = f"frames_without_{name}"
+            if variable in one and float(one[variable]) > 0:
+                text += f"; {int(one[variable])} frames without {name}"
+        lines.append(text)
+    if "track" in result.attrs:
+        lines.append(
+            f"sIoU, PPV, mean F1: per object at the best-F1 threshold, limits of the {result.attrs['track']} track"
+        )
+    if int(result.attrs["bootstrap"]) and result.attrs["by"] == "pooling":
+        lines.append(f"[low, high]: 95 % interval over {result.attrs['bootstrap']} bootstrap samples of frames")
+    return lines
+
+
+def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels") -> list[str]:
+    """Say plainly how gradient scores do against entropy, for better or for worse."""
+    if result.attrs["by"] != "pooling" or "entropy" not in result["score"].values:
+        return []
+    names = [str(s) for s in result["score"].values if score_entry(str(s)).family == "gradient"]
+    lines = []
+    for cache in result["cache"].values:
+        values = result[metric].sel(cache=cache, pooling=pooling)
+        reference = float(values.sel(score="entropy"))
+        if not names or not math.isfinite(reference):
+            continue
+        gain = METRICS[metric][1] * (values.sel(score=names).values - reference)
+        better = int((gain > 0).sum())
+        top = names[int(np.nanargmax(gain))] if np.isfinite(gain).any() else names[0]
+        word = "no gradient score beats" if better == 0 else f"{better} of {len(names)} gradient scores beat"
+        lines.append(
+            f"{cache}: {word} entropy in {_SHORT[metric]} (best: {top}, {100 * float(np.nanmax(gain)):+.2f} points)"
+        )
+    return lines
+
+
+def _percent(value: float) -> str:
+    return "-" if not math.isfinite(value) else f"{100 * value:.2f}"
+
+
+def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str = "pixels") -> list[Table]:
+    """Tables for the terminal: scores by metric, or (evaluated by frame or class) rows by score for one metric."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def cell(value: float, marked: bool, interval: tuple[float, float] | None = None) -> Text:
+        text = _percent(value) + ("*" if marked else " ")
+        if interval and math.isfinite(interval[0]):
+            text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        return Text(text, style="bold green" if marked else "", justify="left")
+
+    tables = []
+    by = str(result.attrs["by"])
+    if by == "pooling":
+        chosen = result.sel(pooling=pooling)
+        table = Table(title=f"task {result.attrs['task']}, {pooling} (in %, * best)", title_justify="left")
+        table.add_column("score", no_wrap=True)
+        several = result.sizes["cache"] > 1
+        orientation = _columns(chosen)
+        columns = [(cache, name) for name in orientation for cache in chosen["cache"].values]
+        for cache, name in columns:
+            arrow = "up" if orientation[name] > 0 else "down"
+            title = f"{_SHORT[name]} ({arrow})"
+            table.add_column(Text(f"{cache}\n{title}" if several else title), no_wrap=not several)
+        marks = {
+            (cache, name): best(chosen[name].sel(cache=cache).values, orientation[name]) for cache, name in columns
+        }
+        for s, score in enumerate(chosen["score"].values):
+            cells = []
+            for cache, name in columns:
+                one = chosen.sel(cache=cache).isel(score=s)
+                interval = (float(one[name + "_low"]), float(one[name + "_high"])) if name in METRICS else None
+                cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else interval))
+            table.add_row(Text(str(score)), *cells)
+        tables.append(table)
+        return tables
+    row = "class" if by == "label" else by
+    for cache in result["cache"].values:
+        one = result.sel(cache=cache)
+        title = f"{cache}: {_SHORT[metric]} in % per {row}, task {result.attrs['task']} (* best score of the row)"
+        table = Table(title=title, title_justify="left")
+        table.add_column(row, no_wrap=True)
+        table.add_column("positive %", justify="right")
+        for score in one["score"].values:
+            table.add_column(Text(str(score)), justify="right")
+        for key in one[row].values:
+            line = one.sel({row: key})
+            if not float(line["n_pixels"]) > 0:
+                continue
+            values = line[metric].values
+            top = best(values, METRICS[metric][1])
+            cells = [cell(float(v), bool(m)) for v, m in zip(values, top, strict=True)]
+            table.add_row(Text(str(key)), _percent(float(line["positive_rate"])), *cells)
+        tables.append(table)
+    return tables
+
+
+def latex(result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None) -> str:
+    """A booktabs table of scores by metric and cache, in %, the best value of a column in bold.
+
+    Needs ``\\usepackage{booktabs}``.
+    """
+    if result.attrs["by"] != "pooling":
+        raise ValueError("by is not None; expected an evaluation with one row per score")
+    chosen = result.sel(pooling=pooling)
+    orientation = _columns(chosen)
+    metrics = tuple(orientation) if metrics is None else tuple(metrics)
+    caches = [str(name) for name in chosen["cache"].values]
+    columns = [(cache, name) for cache in caches for name in metrics]
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
+    if len(caches) > 1:
+        heads = [rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_escaped(cache)}}}" for cache in caches]
+        lines.append(" & " + " & ".join(heads) + r" \\")
+    arrows = {+1: r"$\uparrow$", -1: r"$\downarrow$"}
+    lines.append("score & " + " & ".join(f"{_SHORT[m]} {arrows[orientation[m]]}" for _, m in columns) + r" \\")
+    lines.append(r"\midrule")
+    table = np.stack([chosen[m].sel(cache=cache).values for cache, m in columns], 1)
+    marks = np.stack([best(table[:, i], orientation[m]) for i, (_, m) in enumerate(columns)], 1)
+    for s, score in enumerate(chosen["score"].values):
+        cells = [
+            rf"\textbf{{{_percent(v)}}}" if mark else _percent(v) for v, mark in zip(table[s], marks[s], strict=True)
+        ]
+        lines.append(f"{score_entry(str(score)).title} & " + " & ".join(cells) + r" \\")
+    comment = "".join(f"% {line}\n" for line in caption(result, pooling)).replace("\n\n", "\n")
+    return comment + "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escaped(text: str) -> str:
+    return "".join("\\" + c if c in "#$%&_{}" else c for c in text.replace("\\", "/"))
