@@ -35,11 +35,18 @@ _HOME = {
     "score": "cache",
     "compute": "compute",
     "score_image": "compute",
+    "compute_maps": "interchange",
+    "read_submission": "interchange",
+    "write_submission": "interchange",
     "calibration": "metrics",
     "evaluate": "metrics",
     "segmentation": "metrics",
     "sparsification": "metrics",
     "threshold_curves": "metrics",
+    "evaluate_components": "metrics.components",
+    "segment_statistics": "metrics.segments",
+    "meta_classification": "metrics.meta",
+    "meta_regression": "metrics.meta",
     "explore": "app",
 }
 
@@ -88,11 +95,18 @@ if TYPE_CHECKING:
     from .frames import open_frames as open_frames
     from .gradients import gradient_factors as gradient_factors
     from .gradients import gradient_norms as gradient_norms
+    from .interchange import compute_maps as compute_maps
+    from .interchange import read_submission as read_submission
+    from .interchange import write_submission as write_submission
     from .metrics import calibration as calibration
     from .metrics import evaluate as evaluate
     from .metrics import segmentation as segmentation
     from .metrics import sparsification as sparsification
     from .metrics import threshold_curves as threshold_curves
+    from .metrics.components import evaluate_components as evaluate_components
+    from .metrics.meta import meta_classification as meta_classification
+    from .metrics.meta import meta_regression as meta_regression
+    from .metrics.segments import segment_statistics as segment_statistics
     from .models import Network as Network
     from .models import capture as capture
     from .models import load_model as load_model

@@ -311,13 +311,9 @@ def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
         raise GraduncError(f"pixel ({y}, {x}) lies outside the image of {height} x {width}")
     if "logits" not in dataset:
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: the cache has no logits, only imported maps")
-    logits = bilinear(dataset["logits"].values, (height, width), bool(dataset.attrs["align_corners"]))[
-        :, y, x
-    ]
+    logits = bilinear(dataset["logits"].values, (height, width), bool(dataset.attrs["align_corners"]))[:, y, x]
     weights = np.exp(logits - logits.max())
-    return xr.DataArray(
-        weights / weights.sum(), dims="class", coords={"class": dataset["class"]}, name="probability"
-    )
+    return xr.DataArray(weights / weights.sum(), dims="class", coords={"class": dataset["class"]}, name="probability")
 
 
 def decode_image(dataset: xr.Dataset) -> np.ndarray:
@@ -329,13 +325,9 @@ def decode_image(dataset: xr.Dataset) -> np.ndarray:
             from PIL import ImageOps
 
             picture = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(
-                picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
-            )
+            return np.asarray(picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR))
     except OSError as error:
-        raise CacheError(
-            f"frame {dataset.attrs['frame_id']!r}: its {name} cannot be decoded ({error})"
-        ) from error
+        raise CacheError(f"frame {dataset.attrs['frame_id']!r}: its {name} cannot be decoded ({error})") from error
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -516,8 +508,7 @@ class CacheWriter:
             if not (self.path / "zarr.json").is_file():
                 some = sorted(entry.name for entry in self.path.iterdir())[:3]
                 raise CacheError(
-                    f"{self.path}: holds something else ({', '.join(some)}); expected an empty "
-                    "folder or a cache"
+                    f"{self.path}: holds something else ({', '.join(some)}); expected an empty folder or a cache"
                 )
             differences = _differences(_read_root(self.path)["key"], self.key)
             if differences:
@@ -599,15 +590,11 @@ class CacheWriter:
 
 def _write_error(path: Path, error: OSError) -> CacheError:
     if error.errno == errno.ENOSPC:
-        return CacheError(
-            f"{path}: the disk is full; free some space and run again, finished frames are kept"
-        )
+        return CacheError(f"{path}: the disk is full; free some space and run again, finished frames are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CacheError(f"{path}: no permission to write there")
     if error.errno in (errno.EXDEV, errno.EBUSY):
-        return CacheError(
-            f"{path}: lies on another file system than the folder it is in; choose a folder inside it"
-        )
+        return CacheError(f"{path}: lies on another file system than the folder it is in; choose a folder inside it")
     return CacheError(f"{path}: cannot be written ({error.strerror or error})")
 
 
@@ -651,9 +638,7 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         entry["compressors"] = [_BLOSC]
         if variable.ndim:
             single = _CHUNKS.get(str(name), ())
-            entry["chunks"] = tuple(
-                1 if dim in single else max(1, size) for dim, size in variable.sizes.items()
-            )
+            entry["chunks"] = tuple(1 if dim in single else max(1, size) for dim, size in variable.sizes.items())
         if name in ("image", "thumbnail"):
             entry["compressors"] = None  # JPEG, PNG and WebP are compressed already
         if name in _FILL:

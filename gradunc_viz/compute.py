@@ -83,9 +83,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError:
         raise DeviceError(f"device {device!r} is unknown; expected auto, cpu or cuda") from None
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            f"device {str(device)!r} was asked for, but no CUDA device is available; use cpu or auto"
-        )
+        raise DeviceError(f"device {str(device)!r} was asked for, but no CUDA device is available; use cpu or auto")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device {str(device)!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices"
@@ -190,9 +188,7 @@ def compute_report(
     target = resolve_device(device)
     network = (net if isinstance(net, Network) else load_model(net)).to(target)
     chosen = frames[:limit] if limit is not None else frames
-    known, palette = _classes(
-        network, _class_names(network, chosen, input_size, target), frames, classes, colors
-    )
+    known, palette = _classes(network, _class_names(network, chosen, input_size, target), frames, classes, colors)
     options = ScoreOptions(names, align_corners, bias)
     key = _key(network, frames, options, input_size, known, images)
     report = Report(device=str(target))
@@ -241,9 +237,7 @@ def _classes(
     frame_colors = getattr(frames, "colors", None) or ()
     if classes is not None:
         if len(classes) != n:
-            raise ModelError(
-                f"{len(classes)} class names were given, but the network tells {n} classes apart"
-            )
+            raise ModelError(f"{len(classes)} class names were given, but the network tells {n} classes apart")
         named = tuple(classes)
     elif not certain and len(frame_classes) == n:
         named = frame_classes
@@ -325,9 +319,7 @@ class _Run:
             try:
                 for group in self._batches(self._prefetch(missing, reading)):
                     for dataset in self._datasets(group):
-                        while (
-                            len(pending) > 1
-                        ):  # a slow disk holds the network back instead of filling memory
+                        while len(pending) > 1:  # a slow disk holds the network back instead of filling memory
                             pending.popleft().result()
                         pending.append(writing.submit(self._write, writer, dataset))
                     bar.update(len(group))
@@ -472,9 +464,7 @@ def _forward(network: Network, x: Tensor, device: torch.device, what: str) -> He
         raise
     except Exception as error:  # a network may raise anything
         text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ModelError(
-            f"{what}: the network cannot take an input of {size} ({text}); see --input-size"
-        ) from error
+        raise ModelError(f"{what}: the network cannot take an input of {size} ({text}); see --input-size") from error
 
 
 @contextmanager
@@ -557,9 +547,7 @@ def score_image(
             raise FrameError(f"{path}: image cannot be read ({error})") from error
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise FrameError(
-            f"image has shape {image.shape} and dtype {image.dtype}; expected (y, x, 3) of uint8"
-        )
+        raise FrameError(f"image has shape {image.shape} and dtype {image.dtype}; expected (y, x, 3) of uint8")
     target = resolve_device(device)
     network = (net if isinstance(net, Network) else load_model(net)).to(target)
     names = resolve_scores(scores)

@@ -138,9 +138,7 @@ def test_a_cache_is_a_mapping(tiny_cache):
     assert "4 frames" in repr(tiny_cache)
 
 
-@pytest.mark.parametrize(
-    "frame_id", ["../f00", "..", "", ".", "f00/", "../frames/f00", "/etc", "f00\0", "../summary"]
-)
+@pytest.mark.parametrize("frame_id", ["../f00", "..", "", ".", "f00/", "../frames/f00", "/etc", "f00\0", "../summary"])
 def test_a_hostile_id_is_no_frame(tiny_cache, frame_id):
     with pytest.raises(KeyError, match="no frame"):
         tiny_cache[frame_id]
@@ -259,9 +257,7 @@ def test_uncached_and_cached_agree(tiny_cache):
 
 
 def test_a_norm_that_was_not_computed_is_an_error(tiny_cache):
-    with pytest.raises(
-        CacheError, match=r"'pgn_oh_p2' is not in the cache, which has pgn_oh_p0\.1, pgn_oh_p1"
-    ):
+    with pytest.raises(CacheError, match=r"'pgn_oh_p2' is not in the cache, which has pgn_oh_p0\.1, pgn_oh_p1"):
         gv.score(tiny_cache[0], "pgn_oh_p2")
 
 
@@ -397,9 +393,7 @@ def test_what_is_no_cache(tmp_path):
         open_cache(tmp_path / "file")
     with pytest.raises(CacheError, match="not a gradunc-viz cache"):
         open_cache(tmp_path)
-    zarr.create_group(
-        tmp_path / "other", zarr_format=3, attributes={"kind": "photos", "key": {"schema_version": 1}}
-    )
+    zarr.create_group(tmp_path / "other", zarr_format=3, attributes={"kind": "photos", "key": {"schema_version": 1}})
     with pytest.raises(CacheError, match="kind is 'photos', expected 'gradunc-viz cache'"):
         open_cache(tmp_path / "other")
     (tmp_path / "other" / "zarr.json").write_text("[1, 2]")
@@ -446,9 +440,7 @@ def test_an_empty_folder_becomes_a_cache(tiny_cache, tmp_path):
 
 def test_other_settings_are_named(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    with pytest.raises(
-        CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another --out"
-    ):
+    with pytest.raises(CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another --out"):
         writer_like(tiny_cache, path, input_size=(32, 64))
     with pytest.raises(
         CacheMismatchError, match=r"settings\.bias was False, now True; settings\.scores was .*, now msp"
@@ -597,9 +589,7 @@ def test_leftovers_are_not_frames(tiny_cache, tmp_path):
 # damage
 
 
-@pytest.mark.parametrize(
-    "lost", ["counts/c.0.0.2.0", "score/c.0", "logits/zarr.json", "anomaly_count/c", "image"]
-)
+@pytest.mark.parametrize("lost", ["counts/c.0.0.2.0", "score/c.0", "logits/zarr.json", "anomaly_count/c", "image"])
 def test_a_lost_file_is_noticed(tiny_cache, tmp_path, lost):
     path = copy_of(tiny_cache, tmp_path / "c")
     shutil.rmtree(path / "summary")

@@ -41,9 +41,7 @@ def run(net, folder: Path, out: Path, **options) -> gv.Cache:
 
 
 def report_of(net, folder: Path, out: Path, **options):
-    return compute_report(
-        net, gv.open_frames(folder), out, **{"scores": SCORES, "progress": False, **options}
-    )
+    return compute_report(net, gv.open_frames(folder), out, **{"scores": SCORES, "progress": False, **options})
 
 
 def assert_same(one: gv.Cache, two: gv.Cache) -> None:
@@ -113,9 +111,7 @@ def test_closed_form_equals_automatic_differentiation(tiny_net, tiny_cache, tiny
         logits = tiny_net.classifier(F.softplus(tiny_net.body(x)))
         pixel = logits[:, :, v, u]
         F.cross_entropy(pixel, pixel.argmax(1)).backward()
-        assert float(found[v, u]) == pytest.approx(
-            float(tiny_net.classifier.weight.grad.abs().sum().log2()), abs=2e-3
-        )
+        assert float(found[v, u]) == pytest.approx(float(tiny_net.classifier.weight.grad.abs().sum().log2()), abs=2e-3)
 
 
 def test_frames_of_different_size_in_one_set(tiny_cache):
@@ -157,9 +153,7 @@ def test_images_are_resized_for_the_network(tiny_net, tiny_set, tmp_path):
 
 def test_normalisation_reaches_the_network(tiny_net, tiny_set, tmp_path):
     plain = run(tiny_net, tiny_set, tmp_path / "a", limit=1)
-    scaled = run(
-        gv.load_model(tiny_net, normalize=((0, 0, 0), (0.5, 0.5, 0.5))), tiny_set, tmp_path / "b", limit=1
-    )
+    scaled = run(gv.load_model(tiny_net, normalize=((0, 0, 0), (0.5, 0.5, 0.5))), tiny_set, tmp_path / "b", limit=1)
     tiny_net.body.weight.data *= 2
     twice = run(tiny_net, tiny_set, tmp_path / "c", limit=1)
     np.testing.assert_allclose(scaled[0]["logits"], twice[0]["logits"], rtol=2e-3, atol=2e-3)
@@ -331,9 +325,7 @@ def test_what_differs_from_the_cache_is_said(tiny_net, tiny_set, tiny_cache):
 def test_a_changed_image_is_noticed(tiny_net, own_set, tmp_path):
     run(tiny_net, own_set, tmp_path / "c", limit=2)
     Image.new("RGB", (64, 48)).save(own_set / "images" / "f00.png")
-    with pytest.raises(
-        CacheMismatchError, match=r"frame 'f00' was computed from other content than .*f00\.png"
-    ):
+    with pytest.raises(CacheMismatchError, match=r"frame 'f00' was computed from other content than .*f00\.png"):
         run(tiny_net, own_set, tmp_path / "c")
 
 
@@ -478,9 +470,7 @@ def test_groups_to_come_are_smaller_too(tmp_path):
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "cpu", "python"])
 def test_no_memory_for_a_single_frame(tiny_set, tmp_path, error):
     net = gv.load_model(Hungry(0, error).eval(), classes=list("abcd"))
-    with pytest.raises(
-        DeviceError, match=r"out of memory on cpu for frame 'f00', an input of 1x48x64; use a smaller"
-    ):
+    with pytest.raises(DeviceError, match=r"out of memory on cpu for frame 'f00', an input of 1x48x64; use a smaller"):
         run(net, tiny_set, tmp_path / "c")
     with pytest.raises(DeviceError, match="out of memory on cpu for an empty image"):
         run(net.net, tiny_set, tmp_path / "d")

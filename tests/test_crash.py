@@ -90,9 +90,7 @@ def runner(tmp_path):
 
 def test_no_kill_damages_a_frame(runner, tmp_path):
     net = TinyNet().eval()
-    whole = gv.compute(
-        net, gv.open_frames(tmp_path / "set"), tmp_path / "whole", scores=SCORES, progress=False
-    )
+    whole = gv.compute(net, gv.open_frames(tmp_path / "set"), tmp_path / "whole", scores=SCORES, progress=False)
     reference = {frame_id: frame.load() for frame_id, frame in whole.items()}
 
     def check(out: Path) -> int:

@@ -47,9 +47,7 @@ def scored(real_data: Path, name: str, out: Path, *options: str) -> gv.Cache:
         mapping = out.parent / "camvid.json"
         mapping.write_text(json.dumps(CAMVID_TO_TRAIN_ID))
         arguments += ["--labels", str(mapping)]
-    assert (
-        main([*arguments, "--scores", scores, "--device", "cpu", "--quiet", "--out", str(out), *options]) == 0
-    )
+    assert main([*arguments, "--scores", scores, "--device", "cpu", "--quiet", "--out", str(out), *options]) == 0
     return gv.open_cache(out)
 
 
@@ -85,10 +83,7 @@ def test_pooled_figures_are_those_measured_elsewhere(real_data, tmp_path, name, 
     for score in cache.scores:
         # the table's values are not oriented
         sign = score_entry(score).orientation
-        maps = (
-            gv.score(frame, score).values[known]
-            for frame, (known, _) in zip(cache.values(), masks, strict=True)
-        )
+        maps = (gv.score(frame, score).values[known] for frame, (known, _) in zip(cache.values(), masks, strict=True))
         measured = figures(np.concatenate(list(maps)) * sign, positive)
         deviations[score] = np.abs(np.subtract(measured, expected["scores"][score])).max()
     record_property("largest deviation in points", max(deviations.values()))
@@ -98,9 +93,7 @@ def test_pooled_figures_are_those_measured_elsewhere(real_data, tmp_path, name, 
 
 def test_two_frames_are_what_the_network_and_autograd_say(real_data, tmp_path):
     cache = scored(real_data, "anomaly", tmp_path / "cache", "--limit", "2")
-    net = gv.load_model(
-        f"{real_data / 'enet.py'}:load_enet", weights=real_data / "enet_cityscapes.pth"
-    ).net.eval()
+    net = gv.load_model(f"{real_data / 'enet.py'}:load_enet", weights=real_data / "enet_cityscapes.pth").net.eval()
     assert cache.classes[:3] == ("road", "sidewalk", "building")
     assert len(cache.classes) == 19
     for frame in gv.open_frames(real_data / "dataset_AnomalyTrack", "smiyc")[:2]:
@@ -109,9 +102,7 @@ def test_two_frames_are_what_the_network_and_autograd_say(real_data, tmp_path):
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             logits = net(x)[:, :19]
-        resized = F.interpolate(logits, frame.image.shape[:2], mode="bilinear", align_corners=False).softmax(
-            1
-        )[0]
+        resized = F.interpolate(logits, frame.image.shape[:2], mode="bilinear", align_corners=False).softmax(1)[0]
         top, predicted = resized.max(0)
         agree = dataset["prediction"].values == predicted.numpy()
         assert agree.mean() > 0.9999

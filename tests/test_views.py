@@ -224,7 +224,8 @@ def test_table_has_a_row_per_frame_and_a_column_per_score(cache: Cache) -> None:
     assert row["error_rate"] == pytest.approx(100 * wrong.mean())
     assert row["msp"] == pytest.approx(float(score(dataset, "msp").mean()), rel=1e-3)
     options = frame_table.table_options(rows)
-    assert options["titles"]["pgn_uni_p2"] == "pgn_uni_p2 [log2]"
+    assert options["titles"]["pgn_uni_p2"] == "pgn_uni_p2"
+    assert "[log2]" in options["header_tooltips"]["pgn_uni_p2"]
     assert set(options["titles"]) == set(rows.columns)
     assert options["formatters"]["frame"] == {"type": "plaintext"}  # ids are file names, never HTML
 

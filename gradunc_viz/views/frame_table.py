@@ -19,18 +19,19 @@ _PAGE = 12
 
 
 def frame_rows(summary: xr.Dataset) -> pd.DataFrame:
-    """One row per frame: id, size, error and anomaly share in percent, mean of every oriented score.
+    """One row per frame: id, error and anomaly share in percent, mean of every oriented score, size.
 
     Means are those of the oriented scores: larger is more uncertain in every column.
     """
     columns: dict[str, Any] = {
         FRAME: [str(name) for name in summary["frame"].values],
-        "size": [f"{w} × {h}" for w, h in zip(summary["width"].values, summary["height"].values, strict=True)],
         "error_rate": summary["error_rate"].values * 100,
         "anomaly_rate": summary["anomaly_rate"].values * 100,
     }
     for name in summary["score"].values:
         columns[str(name)] = summary["score_mean"].sel(score=name).values
+    # last, so that the first scores are seen without scrolling
+    columns["size"] = [f"{w} × {h}" for w, h in zip(summary["width"].values, summary["height"].values, strict=True)]
     return pd.DataFrame(columns)
 
 
@@ -50,15 +51,15 @@ def table_options(rows: pd.DataFrame) -> dict[str, Any]:
         "error_rate": "Share of labelled pixels whose predicted class is wrong",
         "anomaly_rate": "Share of unknown objects among evaluated pixels",
     }
-    widths = {FRAME: 125, "size": 88, "error_rate": 92, "anomaly_rate": 112}
+    widths = {FRAME: 115, "size": 88, "error_rate": 86, "anomaly_rate": 106}
     for name in rows.columns:
         if name in titles:
             if name not in formatters:
                 formatters[name] = _number(2)
             continue
         units = score_entry(name).units
-        titles[name] = f"{name} [{units}]"
-        tooltips[name] = f"Mean of {name} over the frame; larger = more uncertain"
+        titles[name] = name
+        tooltips[name] = f"Mean of {name} over the frame [{units}]; larger = more uncertain"
         formatters[name] = _number(3)
         widths[name] = 30 + 8 * len(titles[name])
     return {
