@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz import cli
 from gradunc_viz.cache import decode_image
 from gradunc_viz.compute import compute_report, resolve_device
 from gradunc_viz.frame_dataset import DecodedFrame
@@ -588,6 +589,13 @@ def test_few_frames_are_in_memory_at_a_time(tiny_net, tmp_path, monkeypatch):
 # networks from elsewhere
 
 
+def command(model: str, data: Path, out: Path, *options: str) -> gv.Cache:
+    """What a user types."""
+    arguments = ["compute", "--model", model, "--data", str(data), "--out", str(out), "--device", "cpu", "--quiet"]
+    assert cli.main([*arguments, *options]) == 0
+    return gv.open_cache(out)
+
+
 def test_a_model_of_transformers(tiny_set, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(
@@ -605,7 +613,7 @@ def test_a_model_of_transformers(tiny_set, tmp_path):
     )
     torch.manual_seed(0)
     transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
-    cache = run(f"hf:{tmp_path / 'model'}", tiny_set, tmp_path / "c")
+    cache = command(f"hf:{tmp_path / 'model'}", tiny_set, tmp_path / "c", "--scores", ",".join(SCORES))
     assert cache.classes == ("road", "car", "sky", "tree")
     assert cache.ids == ("f00", "f01", "f02", "f03")
     assert cache[0].attrs["head"] == "decode_head.classifier"
@@ -644,7 +652,8 @@ def test_a_transformer_with_a_linear_head_from_a_file(tmp_path, batch):
     (tmp_path / "vit.py").write_text(VIT)
     folder = write_set(tmp_path / "set", 3, ((48, 64),))
     net = gv.load_model(f"{tmp_path / 'vit.py'}:make")
-    cache = run(net, folder, tmp_path / "c", batch=batch, scores=["pgn_oh_p1"])
+    spec = f"{tmp_path / 'vit.py'}:make"
+    cache = command(spec, folder, tmp_path / "c", "--batch", str(batch), "--scores", "pgn_oh_p1")
     assert cache[0].attrs["head"] == "head"
     for frame in gv.open_frames(folder):
         x = torch.from_numpy(frame.image).permute(2, 0, 1)[None].float() / 255
