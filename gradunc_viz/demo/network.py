@@ -1,0 +1,100 @@
+"""The demo network: a small convolutional encoder-decoder with a 1x1 classifier head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..resources import data_path
+from . import CLASSES
+
+__all__ = ["DemoNet", "load_demo_network"]
+
+_MEAN, _STD = 0.42, 0.24
+
+
+class _Unit(nn.Sequential):
+    """Convolution, batch norm and ReLU."""
+
+    def __init__(self, cin: int, cout: int, size: int = 3, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(cin, cout, size, stride, dilation * (size // 2), dilation, bias=False),
+            nn.BatchNorm2d(cout),
+            nn.ReLU(),
+        )
+
+
+class _Residual(nn.Module):
+    """Two convolutions added to their input."""
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = _Unit(width, width, dilation=dilation)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)))
+
+
+class DemoNet(nn.Module):
+    """Segmentation network of the demo.
+
+    Parameters
+    ----------
+    classes
+        Number of classes.
+    features
+        Channels of the non-negative features that the classifier head reads.
+    """
+
+    def __init__(self, classes: int = len(CLASSES), features: int = 48) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_Unit(3, 16, stride=2), _Unit(16, 32, stride=2))
+        self.fine = _Residual(32)
+        self.down8 = _Unit(32, 48, stride=2)
+        self.middle = _Residual(48)
+        self.down16 = _Unit(48, 72, stride=2)
+        self.coarse = nn.Sequential(_Residual(72), _Residual(72, dilation=2), _Residual(72, dilation=4))
+        self.lift8 = _Unit(72, 48, 1)
+        self.join8 = _Unit(48, 48)
+        self.lift4 = _Unit(48, features, 1)
+        self.skip4 = _Unit(32, features, 1)
+        self.join4 = _Unit(features, features)
+        self.head = nn.Conv2d(features, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits at a quarter of the size of an RGB ``image`` with values in 0..1."""
+        height, width = image.shape[-2:]
+        pad = (-width % 16, -height % 16)
+        x = (image - _MEAN) / _STD
+        if any(pad):
+            x = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
+        x4 = self.fine(self.stem(x))
+        x8 = self.middle(self.down8(x4))
+        x16 = self.coarse(self.down16(x8))
+        y8 = self.join8(x8 + functional.interpolate(self.lift8(x16), scale_factor=2.0, mode="bilinear"))
+        y4 = self.skip4(x4) + functional.interpolate(self.lift4(y8), scale_factor=2.0, mode="bilinear")
+        y4 = self.join4(y4)
+        if any(pad):
+            y4 = y4[..., : -(-height // 4), : -(-width // 4)]
+        return self.head(y4)
+
+
+def load_demo_network(path: str | Path | None = None) -> DemoNet:
+    """Load the trained demo network in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        A safetensors file; the packed weights where ``None``.
+    """
+    net = DemoNet()
+    state = load_file(str(path or data_path("demo/weights.safetensors")))
+    net.load_state_dict(
+        {key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state.items()}
+    )
+    return net.eval()
