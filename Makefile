@@ -44,10 +44,11 @@ bench: $(READY)
 	else echo "make bench: no benchmarks yet"; fi
 
 notebooks: $(READY)
-	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(BIN)/python -m nbclient.cli notebooks/*.ipynb; \
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(BIN)/jupyter execute notebooks/*.ipynb; \
 	else echo "make notebooks: no notebooks yet"; fi
 
 lab: $(READY)
+	mkdir -p notebooks
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks
 
 clean:

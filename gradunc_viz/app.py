@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import webbrowser
 from collections.abc import Iterable, Set
 from typing import Any
@@ -349,7 +350,8 @@ def serve(
     server.start()
     print(f"{title}: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
-        server.io_loop.add_callback(webbrowser.open, url)
+        # in a thread: a browser in the terminal would wait for the loop that it keeps from serving it
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     try:
         server.io_loop.start()
     except KeyboardInterrupt:
@@ -363,7 +365,8 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
     port = _usable_port(port)
     pn.extension("tabulator")
     server = pn.io.server.get_server(
-        lambda: Explorer(caches, title),
+        # opened anew for every session, so that a reload shows the frames that came meanwhile
+        lambda: Explorer([open_cache(cache.path) for cache in caches], title),
         port=port,
         address="127.0.0.1",
         websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}"],

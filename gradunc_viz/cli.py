@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     demo = command("demo", _demo, "compute the embedded demo and show it in the dashboard")
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="cache (default: %(default)s)")
+    demo.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
     _serving(demo)
 
     compute = command("compute", _compute, "score a folder of frames with a network and cache the result")
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"
     )
     evaluate.add_argument(
-        "--bootstrap", type=int, default=200, metavar="N", help="samples of frames for intervals (default: 200)"
+        "--bootstrap", type=_natural, default=200, metavar="N", help="samples of frames for intervals (default: 200)"
     )
     evaluate.add_argument(
         "--components",
@@ -209,6 +209,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 1 to 65535")
@@ -291,19 +297,20 @@ def _print_report(report: Any, out: Path) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .cache import open_cache
     from .compute import compute_report
     from .frames import open_frames
     from .models import load_model
     from .resources import data_path
+    from .schema import SCHEMA_VERSION
 
     started = time.perf_counter()
-    frames = open_frames(data_path("demo"), "folder")
-    report = compute_report(load_model("demo"), frames, arguments.out)
-    print(f"{len(open_cache(arguments.out))} demo frames are ready after {time.perf_counter() - started:.0f} s")
-    if report.existing:
-        print(f"(the cache in {arguments.out} was used)")
-    arguments.cache = [arguments.out]
+    network = load_model("demo")
+    # a cache of an earlier version's network or layout is left alone rather than refused
+    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
+    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
+    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
+    print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    arguments.cache = [out]
     return _explore(arguments)
 
 

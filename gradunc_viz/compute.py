@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .cache import Cache, CacheWriter, open_cache
 from .frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
-from .frames import Frame, Frames, check_classes
+from .frames import Frame, Frames, check_classes, read_image
 from .heads import Head
 from .models import Network, load_model
 from .resources import known_classes
@@ -244,6 +244,9 @@ def _classes(
     elif not certain and n == len(known_classes("cityscapes")):
         # nearly every public 19-class network of street scenes is in the order of the Cityscapes train ids
         named = tuple(name for name, _ in known_classes("cityscapes"))
+    for color in colors or ():
+        if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
+            raise GraduncError(f"colour {color!r} of a class; expected (red, green, blue) of 0 to 255")
     given = colors or (network.colors if certain and classes is None else None)
     if given and len(given) == n:
         return named, tuple(given)
@@ -396,9 +399,22 @@ class _Run:
                 return
             self._failed(good[0].id, error)
             return
-        for item, (head, index) in zip(good, parts, strict=True):
+        for n, item in enumerate(good):
+            head, index = parts[n]
             try:
                 yield self._score(item, head, index)
+            except DeviceError as error:
+                if len(good) == 1:
+                    self._failed(item.id, error)
+                    continue
+                # logits of the whole batch stand beside one frame's maps: let go of them and take one at a time
+                self.batch = max(1, len(good) // 2)
+                del parts, head
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                for rest in good[n:]:
+                    yield from self._datasets([rest])
+                return
             except GraduncError as error:
                 self._failed(item.id, error)
 
@@ -539,19 +555,14 @@ def score_image(
         ``prediction``, and one variable per score, oriented: larger is more uncertain.
     """
     if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
-        try:
-            with Image.open(path) as opened:
-                image = np.array(opened.convert("RGB"))
-        except OSError as error:
-            raise FrameError(f"{path}: image cannot be read ({error})") from error
+        image = read_image(Path(image))
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise FrameError(f"image has shape {image.shape} and dtype {image.dtype}; expected (y, x, 3) of uint8")
     target = resolve_device(device)
     network = (net if isinstance(net, Network) else load_model(net)).to(target)
     names = resolve_scores(scores)
-    head = network.infer(network_input(image, network, input_size).to(target))
+    head = _forward(network, network_input(image, network, input_size), target, "the image")
     with torch.inference_mode():
         maps = score_maps(
             head.logits,

@@ -23,7 +23,7 @@ from .conventions import class_table, read_mapping
 from .layouts import LAYOUTS, FrameFiles, Mask
 from .schema import IGNORE, FrameError, SchemaError, check_frame_id
 
-__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames"]
+__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames", "read_image"]
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _MAX_16_BIT = 65535
@@ -100,7 +100,7 @@ def _size(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def _decode_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB; opacity is dropped, 16-bit grey is scaled to 8 bits."""
     with _opened(path) as image:
         if _orientation(image) != 1:
@@ -178,7 +178,7 @@ class Frame:
         FrameError
             If the file is missing, damaged, too large or of an unsupported kind.
         """
-        return _decode_image(self.image_path)
+        return read_image(self.image_path)
 
     @property
     def label(self) -> np.ndarray | None:

@@ -486,6 +486,31 @@ def test_no_memory_for_the_scores(tiny_net, tiny_set, tmp_path, monkeypatch):
         run(tiny_net, tiny_set, tmp_path / "c")
 
 
+def test_scores_take_frames_one_at_a_time_where_memory_runs_out(tmp_path, tiny_net, monkeypatch):
+    folder = write_set(tmp_path / "set", 6, ((24, 32),))
+    plain = run(tiny_net, folder, tmp_path / "plain", batch=1)
+    scored, real = [], module.score_maps
+
+    def hungry(logits, *args, **kwargs):
+        if logits.untyped_storage().nbytes() > logits.nbytes:  # a part of a batch that is kept in memory
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        scored.append(kwargs["frame_id"])
+        return real(logits, *args, **kwargs)
+
+    monkeypatch.setattr(module, "score_maps", hungry)
+    cache = run(tiny_net, folder, tmp_path / "c", batch=4)
+    assert scored == list(plain.ids)
+    for frame_id in plain.ids:
+        xr.testing.assert_allclose(cache[frame_id].load(), plain[frame_id].load())
+
+
+@pytest.mark.parametrize("color", [(1, 2), (0, 0, 300), "#123456"])
+def test_colours_are_checked_before_anything_is_computed(tiny_net, tiny_set, tmp_path, color):
+    with pytest.raises(gv.GraduncError, match=r"expected \(red, green, blue\)"):
+        run(tiny_net, tiny_set, tmp_path / "c", classes=list("abcd"), colors=[color] * 4)
+    assert not (tmp_path / "c").exists()
+
+
 class Picky(TinyNet):
     def forward(self, x):
         if x.shape[-2:] != (32, 32):

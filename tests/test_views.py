@@ -214,7 +214,7 @@ def test_set_range_spans_all_frames(cache: Cache) -> None:
 
 def test_table_has_a_row_per_frame_and_a_column_per_score(cache: Cache) -> None:
     rows = frame_table.frame_rows(cache.summary)
-    assert list(rows.columns) == ["frame", "size", "error_rate", "anomaly_rate", *SCORES]
+    assert list(rows.columns) == ["frame", "error_rate", "anomaly_rate", *SCORES, "size"]
     assert list(rows["frame"]) == list(cache.ids)
     row = rows[rows["frame"] == "a"].iloc[0]
     dataset = cache["a"]

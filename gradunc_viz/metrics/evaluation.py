@@ -413,11 +413,17 @@ def sparsification(
     for cache in opened.values():
         names = _shared(cache, scores, opened)
         pooled = pool(cache, "error", scores=names, frames=frames, by=by, brier=True, tables=True)
-        if not pooled.frames:
-            raise GraduncError(f"{cache.path}: no frame has class labels, which sparsification needs")
+        _need_tables(cache, pooled, "brier_count", "sparsification")
         tables.append(_sparsified(cache, names, pooled, by, dropped))
     dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
     return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
+
+
+def _need_tables(cache: Cache, pooled: Pooled, table: str, what: str) -> None:
+    if not pooled.frames:
+        raise GraduncError(f"{cache.path}: no frame has class labels, which {what} needs")
+    if table not in pooled.tables:
+        raise GraduncError(f"{cache.path}: holds imported maps without class probabilities, which {what} needs")
 
 
 def _sparsified(
@@ -485,8 +491,7 @@ def calibration(
     opened = named_caches(caches)
     for cache in opened.values():
         pooled = pool(cache, "error", scores=(), frames=frames, tables=True)
-        if not pooled.frames:
-            raise GraduncError(f"{cache.path}: no frame has class labels, which calibration needs")
+        _need_tables(cache, pooled, "confidence_count", "calibration")
         t = pooled.tables
         right, wrong, confidence = t["confidence_count"][0], t["confidence_count"][1], t["confidence_sum"]
         brier, nll = t["brier_bin_sum"].sum(-1), t["nll_sum"]

@@ -140,9 +140,15 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
         if not names or not math.isfinite(reference):
             continue
         gain = METRICS[metric][1] * (values.sel(score=names).values - reference)
+        if not np.isfinite(gain).any():
+            continue
         better = int((gain > 0).sum())
-        top = names[int(np.nanargmax(gain))] if np.isfinite(gain).any() else names[0]
-        word = "no gradient score beats" if better == 0 else f"{better} of {len(names)} gradient scores beat"
+        top = names[int(np.nanargmax(gain))]
+        word = (
+            "no gradient score beats"
+            if better == 0
+            else f"{better} of {int(np.isfinite(gain).sum())} gradient scores beat"
+        )
         lines.append(
             f"{cache}: {word} entropy in {_SHORT[metric]} (best: {top}, {100 * float(np.nanmax(gain)):+.2f} points)"
         )

@@ -51,7 +51,7 @@ def table_options(rows: pd.DataFrame) -> dict[str, Any]:
         "error_rate": "Share of labelled pixels whose predicted class is wrong",
         "anomaly_rate": "Share of unknown objects among evaluated pixels",
     }
-    widths = {FRAME: 115, "size": 88, "error_rate": 86, "anomaly_rate": 106}
+    widths = {FRAME: 94, "size": 88, "error_rate": 92, "anomaly_rate": 112}
     for name in rows.columns:
         if name in titles:
             if name not in formatters:

@@ -115,8 +115,10 @@ class ExplorerState(param.Parameterized):
     @param.depends("score", watch=True)
     def _read_score(self) -> None:
         threshold = self._thresholds.get(self.score, self._usual_threshold())
-        if self.frame is None:
+        if self.frame is None:  # it may be another score that could not be read
             self.threshold = threshold
+            if self.frame_id:
+                self._read_frame()
             return
         try:
             values = frame_data.read_score(self.dataset, self.score)
