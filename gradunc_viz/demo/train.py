@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +110,25 @@ def train(
     rate: float = 4e-3,
 ) -> DemoNet:
     """Train a network from scratch; the same arguments on the same machine give the same weights."""
-    torch.manual_seed(seed)
+    with _deterministic():
+        return _train(pairs, steps, batch, size, seed, rate)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Allow only deterministic algorithms, and leave torch as it was: other networks need the others."""
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _train(
+    pairs: list[tuple[Tensor, Tensor]], steps: int, batch: int, size: tuple[int, int], seed: int, rate: float
+) -> DemoNet:
+    torch.manual_seed(seed)
     gen = torch.Generator().manual_seed(seed)
     net = DemoNet().train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
