@@ -620,6 +620,9 @@ _CHUNKS = {
     "head_score": ("score_head",),
     "pixel_score": ("score_pixel",),
     "counts": ("score",),
+    "cell": ("score",),
+    "cell_single": ("score",),
+    "cell_counts": ("score",),
     "brier_sum": ("score",),
 }
 """Dims along which a variable is cut into chunks of one, so that one score is read without the others."""

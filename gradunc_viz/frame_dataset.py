@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .cache import half_if_it_fits, quantise_log2
 from .counts import count_frame
-from .schema import IGNORE, QUANTILES, SCHEMA_VERSION, VARIABLES, NonFiniteError, score_entry
+from .schema import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES, NonFiniteError, score_entry
 from .scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
 
 __all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
@@ -197,6 +197,7 @@ def frame_dataset(
         "score_head": list(at_head),
         "score_pixel": list(at_pixel),
         "outcome": list(counted.outcomes),
+        "pooled_outcome": [name for name in POOLED_OUTCOMES if name in counted.outcomes],
         "correctness": ["right", "wrong"],
     }
     used = {dim for name in arrays for dim in VARIABLES[name].dims}

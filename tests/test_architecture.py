@@ -21,6 +21,7 @@ ORDER = (
     ("gradients",),
     ("softmax",),
     ("scores",),
+    ("cells",),
     ("counts",),
     ("demo",),
     ("heads", "models"),

@@ -10,6 +10,7 @@ from gradunc_viz.schema import (
     DEFAULT_SCORES,
     PAPER_NORMS,
     PAPER_SCORES,
+    SCHEMA_VERSION,
     SCORES,
     VARIABLES,
     GraduncError,
@@ -154,7 +155,7 @@ def frame(**replaced) -> xr.Dataset:
             "score_pixel": ["msp"],
             "class": ["a", "b", "c"],
         },
-        attrs={"schema_version": 1, "frame_id": "f7"},
+        attrs={"schema_version": SCHEMA_VERSION, "frame_id": "f7"},
     )
 
 
