@@ -411,9 +411,9 @@ def set_version(path: Path, version: int) -> None:
 def test_another_schema_version_is_refused(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
     set_version(path, 7)
-    with pytest.raises(CacheError, match="schema version is 7, expected 1"):
+    with pytest.raises(CacheError, match="schema version is 7, expected 2"):
         open_cache(path)
-    with pytest.raises(CacheError, match="schema version is 7, expected 1"):
+    with pytest.raises(CacheError, match="schema version is 7, expected 2"):
         writer_like(tiny_cache, path)
 
 

@@ -16,9 +16,8 @@ is a maximum over ends of bins, so they can be off by that bin's share of the ne
 
 Over all classes a frame's pixels are counted in up to 65536 cells of float32 numbers: pooled over real frames every
 metric is within 1e-4 of scikit-learn on the full-resolution pixels (``tests/test_evaluation.py``), and a frame of fewer
-pixels than cells is hardly rounded at all. Counts by class lie in 512 to
-4096 bins; pooled over real frames all four were within 1e-4, but where a class has few pixels FPR95 and F1 may differ
-by some 1e-4 to 1e-3 (``tests/test_curves.py``).
+pixels than cells is hardly rounded at all. Counts by class lie in 512 to 4096 bins; pooled over real frames all four
+were within 1e-4, but where a class has few pixels they may differ by some 1e-4 to 1e-3 (``tests/test_curves.py``).
 """
 
 from __future__ import annotations
