@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .cache import half_if_it_fits, quantise_log2
 from .counts import count_frame
 from .schema import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES, NonFiniteError, score_entry
-from .scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
+from .scores import image_scores, resize_log2_norms, split_scores
 
 __all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
 
@@ -108,10 +108,22 @@ def score_maps(
     _check_finite(logits, "logits", frame_id)
     at_head, at_pixel = split_scores(options.scores)
     align = bool(options.align_corners)
-    norms = head_scores(logits, features, layer, at_head, bias=options.bias, channels=channels)[0]
     names = at_pixel if "msp" in at_pixel else (*at_pixel, "msp")
     target = None if label is None else torch.from_numpy(label).to(logits.device, torch.long)[None]
-    found = pixel_scores(resize_logits(logits, size, align), names, target, IGNORE)
+    head, found = image_scores(
+        logits,
+        features,
+        layer,
+        at_head,
+        names,
+        size,
+        target,
+        IGNORE,
+        align_corners=align,
+        bias=options.bias,
+        channels=channels,
+    )
+    norms = head[0]
     resized = resize_log2_norms(norms, size, align)
     maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
     _check_finite(found.scores, "scores", frame_id)
