@@ -33,8 +33,6 @@ import numpy as np
 import xarray as xr
 import zarr
 from PIL import Image
-from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore
 
 from .resize import bilinear, bilinear_log2
 from .schema import (
@@ -49,6 +47,7 @@ from .schema import (
     score_entry,
     validate,
 )
+from .zarr_group import group_files
 
 __all__ = ["Cache", "CacheWriter", "class_probabilities", "decode_image", "open_cache", "score"]
 
@@ -622,8 +621,6 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:28] + "..." + text[-28:]
 
 
-_BLOSC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-
 _CHUNKS = {
     "head_score": ("score_head",),
     "pixel_score": ("score_pixel",),
@@ -635,50 +632,14 @@ _CHUNKS = {
 _FILL = {"prediction": IGNORE, "label": IGNORE, "anomaly": IGNORE}
 
 
-def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    encoding: dict[str, dict[str, Any]] = {}
-    for name, variable in dataset.variables.items():
-        # chunks as files side by side: a folder per index would double the number of inodes
-        entry: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
-        encoding[str(name)] = entry
-        if variable.dtype.kind not in "iufb":
-            continue
-        entry["compressors"] = [_BLOSC]
-        if variable.ndim:
-            single = _CHUNKS.get(str(name), ())
-            entry["chunks"] = tuple(1 if dim in single else max(1, size) for dim, size in variable.sizes.items())
-        if name in ("image", "thumbnail"):
-            entry["compressors"] = None  # JPEG, PNG and WebP are compressed already
-        if name in _FILL:
-            entry["fill_value"] = _FILL[str(name)]
-    return encoding
+_COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
 
 
-def _encoded(dataset: xr.Dataset) -> dict[str, Any]:
-    """Contents of the files of a group by name, with a record of them in ``zarr.json``.
-
-    Encoding in memory takes half the time of zarr's own store.
-    """
-    files: dict[str, Any] = {}
-    # chunks equal to the fill value are written too: a chunk that is missing is damage, never data
-    dataset.to_zarr(
-        MemoryStore(files),
-        mode="w-",
-        zarr_format=3,
-        consolidated=False,
-        encoding=_encoding(dataset),
-        write_empty_chunks=True,
-    )
-    contents = {name: content.as_buffer_like() for name, content in files.items()}
-    group = json.loads(bytes(contents.pop("zarr.json")))
-    group["attributes"]["stored"] = {
-        "files": len(contents),
-        "bytes": sum(len(content) for content in contents.values()),
-    }
-    return contents | {"zarr.json": json.dumps(group, indent=2).encode()}
+def _encoded(dataset: xr.Dataset) -> dict[str, bytes]:
+    return group_files(dataset, single=_CHUNKS, plain=_COMPRESSED, fill=_FILL)
 
 
-def _put_files(files: Mapping[str, Any], folder: Path) -> None:
+def _put_files(files: Mapping[str, bytes], folder: Path) -> None:
     """Write files below a folder; what makes it a group, the last of them, comes last."""
     for name, content in files.items():
         file = folder / name

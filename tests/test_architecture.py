@@ -30,6 +30,7 @@ ORDER = (
     ("tap",),
     ("traceable",),
     ("scored_model",),
+    ("zarr_group",),
     ("cache",),
     ("frame_dataset",),
     ("stages",),
