@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .heads import capture
+from .gradients import gradient_norms_for
+from .heads import Head, capture
 from .models import Network, load_model
+from .pixels import resized_pixel_scores
 from .schema import HeadError, ModelError, resolve_scores, score_entry
 from .scores import resize_log2_norms, resize_logits
 from .tap import TappedNetwork
@@ -68,7 +70,10 @@ class ScoredModel(nn.Module):
     Notes
     -----
     The input is what the network expects, normalised if it wants that (`Network.prepare`). Scores are accumulated in
-    float32 whatever the network's precision, norms are log2: p = 0.1 is finite in half precision too.
+    float32 whatever the network's precision, norms are log2: p = 0.1 is finite in half precision too. In plain PyTorch
+    the kernels of `compute` run, while compiling and exporting expressions that say the same
+    (`gradunc_viz.traceable`). Norms with p < 1 are ill-conditioned where a feature is almost zero, as after a ReLU:
+    there, runtimes whose features differ in their last digits differ in the fourth digit of the norm.
     """
 
     grid: Tensor | None
@@ -108,16 +113,23 @@ class ScoredModel(nn.Module):
             logits = logits.index_select(1, self.channels)
         size = x.shape[2:] if self.resolution == "image" else logits.shape[2:]
         entries = [score_entry(name) for name in self.scores]
-        wanted = [(e.label, e.p, e.variant) for e in entries if e.at_head]
+        wanted: Any = [(e.label, e.p, e.variant) for e in entries if e.at_head]
         at_pixel = [e.name for e in entries if not e.at_head]
         maps: dict[str, Tensor] = {}
+        fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
         if wanted:
-            norms = torch.stack(traceable_norms(logits, features, self.network.tap, wanted, self.channels), 1)  # type: ignore[arg-type]
+            norms_of = gradient_norms_for if fast else traceable_norms
+            norms = norms_of(logits, features, self.network.tap, wanted, channels=self.channels)  # type: ignore[operator]
             norms = resize_log2_norms(norms, size, self.align_corners)
             maps |= {name: norms[:, i] for i, name in enumerate(e.name for e in entries if e.at_head)}
         if at_pixel:
-            found = traceable_softmax(resize_logits(logits, size, self.align_corners), at_pixel)
-            maps |= dict(zip(at_pixel, found, strict=True))
+            if fast:
+                found = resized_pixel_scores(
+                    logits, (size[0], size[1]), at_pixel, align_corners=self.align_corners
+                ).scores
+            else:
+                found = traceable_softmax(resize_logits(logits, size, self.align_corners), at_pixel)
+            maps |= {name: found[:, i] for i, name in enumerate(at_pixel)}
         oriented = [maps[e.name] if e.orientation > 0 else -maps[e.name] for e in entries]
         return ScoredOutput(logits, torch.stack(oriented, 1))
 
@@ -129,7 +141,12 @@ class ScoredModel(nn.Module):
         return rows[self.grid].permute(0, 3, 1, 2)
 
 
-def _head(network: Network, example: Tensor | None):  # type: ignore[no-untyped-def]
+def _is_traced() -> bool:
+    """Whether the forward pass is being compiled or exported."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def _head(network: Network, example: Tensor | None) -> Head:
     if example is None:
         first = next(network.net.parameters(), torch.empty(0))
         example = torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)

@@ -40,8 +40,8 @@ def _is_top(phi: Tensor) -> Tensor:
     return classes == phi.argmax(1, keepdim=True)
 
 
-def traceable_softmax(logits: Tensor, names: Sequence[str]) -> list[Tensor]:
-    """Scores of the softmax and logit families, (N, h, w) each, not oriented; see `gradunc_viz.softmax`."""
+def traceable_softmax(logits: Tensor, names: Sequence[str]) -> Tensor:
+    """Scores of the softmax and logit families, (N, S, h, w), not oriented; see `gradunc_viz.softmax`."""
     phi = logits.float()
     top = phi.amax(1, keepdim=True)
     shifted = (phi - top).clamp_min(-200.0)
@@ -55,7 +55,7 @@ def traceable_softmax(logits: Tensor, names: Sequence[str]) -> list[Tensor]:
         "energy": lambda: -(top[:, 0] + log_total),
         "max_logit": lambda: top[:, 0],
     }
-    return [formulas[name]() for name in names]
+    return torch.stack([formulas[name]() for name in names], 1)
 
 
 def traceable_norms(
@@ -64,8 +64,8 @@ def traceable_norms(
     layer: nn.Module,
     wanted: Sequence[tuple[str, float, str]],
     channels: Tensor | None = None,
-) -> list[Tensor]:
-    """Log2 gradient norms of (label, p, variant), (N, h, w) each; see `gradunc_viz.gradients.gradient_norms`.
+) -> Tensor:
+    """Log2 gradient norms of (label, p, variant), (N, S, h, w); see `gradunc_viz.gradients.gradient_norms`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def traceable_norms(
         total = (label_sum * feature_sums[request[1]]).sum(1)
         norm = total.log2() / request[1] + (log2_factor + scale.log2())[:, 0]
         norms.append(norm.clamp_min(LOG2_FLOOR).float())
-    return norms
+    return torch.stack(norms, 1)
 
 
 def _group_matrix(layer: nn.Module, logits: Tensor, channels: Tensor | None, dtype: torch.dtype) -> Tensor | None:

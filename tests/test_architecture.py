@@ -37,6 +37,7 @@ ORDER = (
     ("inference",),
     ("pipeline",),
     ("compute",),
+    ("stream",),
     ("interchange",),
     ("metrics",),
     ("views",),

@@ -1,7 +1,7 @@
 """Throughput of a whole run of `compute`, decode to commit, against the bare forward loop over preloaded tensors.
 
-Run with ``python tests/benchmarks/bench_pipeline.py [--network segformer-b0] [--scores paper] [--data DIR]``; the two take
-turns, and the ratio is that of their medians. SegFormers come from a transformers config with random weights; ENet and
+Run with ``python tests/benchmarks/bench_pipeline.py [--network segformer-b0] [--scores paper]``; the two take turns, and
+the ratio is that of their medians. SegFormers come from a transformers config with random weights; ENet and
 real frames need GRADUNC_REAL_DATA, without which the frames are random JPEGs of 720 x 1280.
 """
 
@@ -142,7 +142,8 @@ def main() -> None:
     print(f"{args.network}, scores {args.scores}: bare forward {result['bare']:.2f} frames/s", end=", ")
     print(f"whole run {result['whole']:.2f} frames/s, ratio {result['ratio']:.2f} (target {TARGET})")
     for name, stage in result["stages"].items():  # type: ignore[attr-defined]
-        print(f"  {name:18}{stage.seconds / args.frames * 1e3:9.1f} ms/frame {stage.cpu_seconds / args.frames * 1e3:9.1f} cpu")
+        wall, cpu = (seconds / args.frames * 1e3 for seconds in (stage.seconds, stage.cpu_seconds))
+        print(f"  {name:18}{wall:9.1f} ms per frame, {cpu:9.1f} ms of its thread")
 
 
 if __name__ == "__main__":
