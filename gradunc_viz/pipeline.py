@@ -1,7 +1,9 @@
 """The stages of a run, side by side: decode, forward and score, count and write.
 
 Threads read the next frames, the calling thread runs the network and scores, and further threads count, compress and
-write. Between them stand short queues, so memory does not grow with the set.
+write. Between them stand short queues, so memory does not grow with the set. Where the network itself takes every core,
+counting beside it costs more than it saves (its threads wait for each other at every layer), and the calling thread
+counts too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -70,7 +73,7 @@ class _Ready:
 
 @dataclass
 class _Scored:
-    """The maps of a frame, still on the device; emptied when the frame is assembled."""
+    """The maps of a frame, still on the device."""
 
     frame: DecodedFrame
     maps: ScoredImage
@@ -145,9 +148,9 @@ class Pipeline:
             desc=f"scoring on {self.device}",
             disable=not progress or not missing,
         )
-        # a device leaves the processor to these threads, a network on a processor wants it for itself
-        finishers = min(4, os.cpu_count() or 1) if self.device.type != "cpu" else max(1, (os.cpu_count() or 1) // 4)
         torch_threads = torch.get_num_threads()
+        free_cores = _cores() - (torch_threads if self.device.type == "cpu" else 1)
+        finishers = min(4, max(1, free_cores))
         started = time.perf_counter()
         try:
             with (
@@ -162,7 +165,10 @@ class Pipeline:
                             while len(pending) > finishers:  # a slow disk holds the network back
                                 with self.stages("wait for writing"):
                                     self._finished(pending.popleft())
-                            pending.append(finishing.submit(self._finish, writer, scored))
+                            if free_cores > 0:
+                                pending.append(finishing.submit(self._finish, writer, scored))
+                            else:
+                                pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
                             del scored
                         bar.update(len(group))
                     with self.stages("wait for writing"):
@@ -311,8 +317,8 @@ class Pipeline:
         attrs = {"head": head.name, "network": self.network.name, "input_size": list(item.tensor.shape[-2:])}
         return _Scored(item.frame, maps, options, attrs)
 
-    def _finish(self, writer: CacheWriter, scored: _Scored) -> _Written:
-        """Assemble and commit one frame; an error of the frame is returned, one of the cache raised."""
+    def _assembled(self, scored: _Scored) -> xr.Dataset | _Written:
+        """Put a frame together; an error of the frame is returned."""
         frame_id = scored.frame.id
         try:
             with (
@@ -320,11 +326,20 @@ class Pipeline:
                 torch.inference_mode(),
                 out_of_memory(f"the counts of frame {frame_id!r} at {scored.frame.size}", self.device),
             ):
-                dataset = frame_dataset(scored.frame, scored.maps, scored.options, self.classes, scored.attrs)
+                return frame_dataset(scored.frame, scored.maps, scored.options, self.classes, scored.attrs)
         except GraduncError as error:
             return _Written(frame_id, error=error)
-        del scored
-        return _Written(frame_id, new=writer.commit(dataset, self.stages))
+
+    def _commit(self, writer: CacheWriter, assembled: xr.Dataset | _Written) -> _Written:
+        """Put a frame into the cache; an error of the cache is raised."""
+        if isinstance(assembled, _Written):
+            return assembled
+        return _Written(assembled.attrs["frame_id"], new=writer.commit(assembled, self.stages))
+
+    def _finish(self, writer: CacheWriter, scored: _Scored) -> _Written:
+        assembled = self._assembled(scored)
+        del scored  # its maps are not needed while the frame is written
+        return self._commit(writer, assembled)
 
     def _finished(self, future: Future[_Written]) -> None:
         written = future.result()
@@ -337,6 +352,11 @@ class Pipeline:
         if self.on_error == "stop":
             raise error
         self.report.skipped.append((frame_id, str(error)))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_thread() -> None:
