@@ -12,7 +12,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +85,7 @@ def frames(count: int, folder: Path) -> gv.Frames:
     return gv.open_frames(folder)
 
 
-def measure(name: str, scores: str, count: int, repeats: int, **options: object) -> dict[str, object]:
+def measure(name: str, scores: str, count: int, repeats: int, **options: Any) -> dict[str, Any]:
     """Frames per second of both, and their ratio."""
     net = network(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,35 +117,33 @@ def measure(name: str, scores: str, count: int, repeats: int, **options: object)
     }
 
 
-def rows(quick: bool = False) -> list[tuple[str, float, str, str]]:
-    """Rows of the benchmark table: name, value, unit, target."""
-    names = ["segformer-b0"] if quick else ["segformer-b0", "deeplab", "segformer-b2"]
+def rows(repeats: int) -> Iterator[Any]:
+    """Rows of ``make bench``."""
+    from harness import Row
+
+    names = ["segformer-b0", "deeplab", "segformer-b2"]
     if os.environ.get("GRADUNC_REAL_DATA"):
         names.insert(0, "enet")
-    found = []
     for name in names:
-        for scores in ("default", "paper"):
-            result = measure(name, scores, 3 if quick else 6, 1 if quick else 3)
-            title = f"whole run against bare forward, {name}, {scores} scores, {SIZE[0]} x {SIZE[1]}"
-            found.append((title, float(result["ratio"]), "ratio", f">= {TARGET}"))  # type: ignore[arg-type]
-    return found
+        result = measure(name, "default", 2, repeats)
+        what = f"frames per second of compute over those of the bare forward pass, {name}, {SIZE[0]} x {SIZE[1]}"
+        detail = f"{result['whole']:.2f} against {result['bare']:.2f} frames/s"
+        yield Row(f"whole run {name}", what, result["ratio"], "x", TARGET, larger_is_better=True, detail=detail)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=("enet", "deeplab", "segformer-b0", "segformer-b2"))
+    parser.add_argument(
+        "--network", choices=("enet", "deeplab", "segformer-b0", "segformer-b2"), default="segformer-b0"
+    )
     parser.add_argument("--scores", default="default")
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    if args.network is None:
-        for title, value, unit, target in rows():
-            print(f"{title:80}{value:8.3f} {unit}  (target {target})")
-        return
     result = measure(args.network, args.scores, args.frames, args.repeats)
     print(f"{args.network}, scores {args.scores}: bare forward {result['bare']:.2f} frames/s", end=", ")
     print(f"whole run {result['whole']:.2f} frames/s, ratio {result['ratio']:.2f} (target {TARGET})")
-    for name, stage in result["stages"].items():  # type: ignore[attr-defined]
+    for name, stage in result["stages"].items():
         wall, cpu = (seconds / args.frames * 1e3 for seconds in (stage.seconds, stage.cpu_seconds))
         print(f"  {name:18}{wall:9.1f} ms per frame, {cpu:9.1f} ms of its thread")
 
