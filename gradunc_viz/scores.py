@@ -16,10 +16,10 @@ from .softmax import softmax_scores
 __all__ = [
     "PixelScores",
     "head_scores",
-    "image_scores",
     "pixel_scores",
     "resize_log2_norms",
     "resize_logits",
+    "same_size_scores",
     "split_scores",
 ]
 
@@ -86,21 +86,19 @@ def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = No
     return _pixel_scores(found, names, logits, label, ignore)
 
 
-def image_scores(
+def same_size_scores(
     logits: Tensor,
     features: Tensor,
     layer: nn.Module,
     at_head: Sequence[str],
     at_pixel: Sequence[str],
-    size: Sequence[int],
     label: Tensor | None = None,
     ignore: int = 255,
     *,
-    align_corners: bool = False,
     bias: bool = False,
     channels: Tensor | None = None,
 ) -> tuple[Tensor, PixelScores]:
-    """`head_scores` and the `pixel_scores` of the resized logits, in one pass where the logits have the image's size.
+    """`head_scores` and `pixel_scores` of logits that have the image's size, in one pass.
 
     Parameters
     ----------
@@ -108,12 +106,8 @@ def image_scores(
         Output and input of the head, and the head.
     at_head, at_pixel : sequence of str
         Names of scores as `split_scores` returns them.
-    size : (height, width)
-        Of the image.
     label, ignore
         As for `pixel_scores`.
-    align_corners : bool
-        How the logits are resized.
     bias, channels
         As for `gradunc_viz.gradients.gradient_norms`.
 
@@ -121,13 +115,10 @@ def image_scores(
     -------
     Tensor (N, len(at_head), h, w), PixelScores
     """
-    if tuple(logits.shape[2:]) == tuple(size):
-        wanted = [_request(score_entry(name)) for name in at_head]
-        names, target = _softmax_names(at_pixel, label), _class_of(label, ignore)
-        norms, found = norms_and_softmax(logits, features, layer, wanted, names, target, bias=bias, channels=channels)
-        return norms, _pixel_scores(found, at_pixel, logits, label, ignore)
-    norms = head_scores(logits, features, layer, at_head, bias=bias, channels=channels)
-    return norms, pixel_scores(resize_logits(logits, size, align_corners), at_pixel, label, ignore)
+    wanted = [_request(score_entry(name)) for name in at_head]
+    names, target = _softmax_names(at_pixel, label), _class_of(label, ignore)
+    norms, found = norms_and_softmax(logits, features, layer, wanted, names, target, bias=bias, channels=channels)
+    return norms, _pixel_scores(found, at_pixel, logits, label, ignore)
 
 
 def _softmax_names(names: Sequence[str], label: Tensor | None) -> tuple[str, ...]:
