@@ -147,9 +147,9 @@ def evaluate(
     rows = {None: _by_pooling, "frame": _by_frame, "class": _by_class, "label": _by_class}[by]
     tables = []
     for cache in opened.values():
-        names = _shared(cache, scores, opened)
+        names = shared_scores(cache, scores, opened)
         subset = None if frames is None else [f for f in frames if f in cache]
-        index = None if classes is None else _class_index(cache, classes)
+        index = None if classes is None else class_index(cache, classes)
         table = rows(cache, task, names, subset, index, by, bootstrap, seed)  # type: ignore[operator]
         tables.append(table)
     if scores is not None:
@@ -176,7 +176,7 @@ def evaluate(
     return result
 
 
-def _shared(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
+def shared_scores(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
     """The scores asked for that this cache has; an error only if it is the only one."""
     if scores is None or len(opened) == 1:
         return choose_scores(cache, scores)
@@ -184,7 +184,7 @@ def _shared(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[st
     return tuple(name for name in wanted if name in cache.scores)
 
 
-def _class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
+def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
     unknown = [name for name in classes if name not in cache.classes]
     if unknown:
         raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
@@ -365,7 +365,7 @@ def threshold_curves(
         raise GraduncError(f"kind is {kind!r}; expected 'roc' or 'pr'")
     opened = _opened(cache)
     task = task or default_task({"": opened})
-    index = None if classes is None else _class_index(opened, classes)
+    index = None if classes is None else class_index(opened, classes)
     pooled = pool(opened, task, scores=scores, frames=frames, classes=index)
     draw: Callable[..., tuple[np.ndarray, ...]] = roc_curve if kind == "roc" else pr_curve
     found = {name: draw(h.weights["counts"][0], h.weights["counts"][1], h.low) for name, h in pooled.histograms.items()}
@@ -411,7 +411,7 @@ def sparsification(
     tables = []
     opened = named_caches(caches)
     for cache in opened.values():
-        names = _shared(cache, scores, opened)
+        names = shared_scores(cache, scores, opened)
         pooled = pool(cache, "error", scores=names, frames=frames, by=by, brier=True, tables=True)
         _need_tables(cache, pooled, "brier_count", "sparsification")
         tables.append(_sparsified(cache, names, pooled, by, dropped))
