@@ -243,7 +243,7 @@ def canvas(
     with style():
         inches = width_inches(width if width is not None else active_width() or default)
         tall = height if height is not None else shape[0] * aspect * inches / shape[1]
-        figure = Figure(figsize=(inches, tall))
+        figure = Figure(figsize=(inches, tall), layout="constrained")
         yield figure, figure.subplots(*shape, squeeze=False, **subplots)
 
 
@@ -251,7 +251,7 @@ class Page:
     """A figure on which axes are put at places in inches, from the top left: for pictures that have to line up."""
 
     def __init__(self, width: float, height: float) -> None:
-        self.figure = Figure(figsize=(width, height), layout="none")
+        self.figure = Figure(figsize=(width, height))
         self.width, self.height = width, height
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:

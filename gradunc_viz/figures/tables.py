@@ -161,7 +161,7 @@ def segment_table(
         segments = segment_statistics(cache, own, frames)
         for title, metric, task, kind in (
             ("AuROC", "auroc", meta_classification, models[model][0]),
-            ("R2", "r2", meta_regression, models[model][1]),
+            ("R²", "r2", meta_regression, models[model][1]),
         ):
             found = [task(segments, wanted, kind, seeds, importance_repeats=0) for wanted in rows.values()]
             columns.append(Column(name, title, +1))

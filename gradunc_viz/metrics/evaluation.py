@@ -38,6 +38,13 @@ METRICS: Mapping[str, tuple[str, int]] = {
 }
 """Title of each pixel metric, and +1 where larger is better."""
 
+_ABOUT: Mapping[str, tuple[str, str]] = {
+    "threshold": ("oriented score from which on pixels are called positive, at the best F1", ""),
+    "n_frames": ("frames with labels", ""),
+    "n_pixels": ("evaluated pixels", "px"),
+    "positive_rate": ("share of positive pixels", ""),
+}
+
 _INTERVAL = (0.025, 0.975)
 
 
@@ -172,6 +179,13 @@ def evaluate(
             "long_name": title,
             "orientation": f"{'larger' if orientation > 0 else 'smaller'} is better",
         }
+    for name, (title, units) in _ABOUT.items():
+        if name in result:
+            result[name].attrs |= {"long_name": title, **({"units": units} if units else {})}
+    for name, (title, _) in METRICS.items():
+        for suffix, what in (("_low", "lower end"), ("_high", "upper end"), ("_std", "standard deviation over frames")):
+            if name + suffix in result:
+                result[name + suffix].attrs = {"long_name": f"{title}: {what}"}
     result.attrs = {"task": task, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
     return result
 

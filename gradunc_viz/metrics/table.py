@@ -6,9 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["Column", "Table", "best", "latex_text", "second"]
 _MATH = re.compile(r"(?<!\\)\$.*?(?<!\\)\$", re.DOTALL)
 
 _LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {c: "\\" + c for c in "&#_%$"}
+_LATEX |= {c: "\\" + c for c in "&#_%$"} | {"²": "$^2$"}
 
 
 def latex_text(text: str) -> str:
@@ -212,7 +212,8 @@ class Table:
 
         Needs ``\usepackage{booktabs,siunitx}``.
         """
-        spec = "l" + "".join(self._siunitx(c) for c in range(len(self.columns)))
+        kinds = [(kind, len(list(same))) for kind, same in groupby(map(self._siunitx, range(len(self.columns))))]
+        spec = "l" + "".join(kind if n == 1 else f"*{{{n}}}{{{kind}}}" for kind, n in kinds)
         lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
         if len(self.groups) > 1 or self.groups[0]:
             heads, rules, first = [], [], 2
@@ -311,8 +312,3 @@ class Table:
         share = 100 * min(max(float(value), 0.0), 1.0) if self.columns[at].scale == 100 else 0.0
         color = "rgba(100,143,255,.28)"
         return f"background:linear-gradient(90deg,{color} {share:.1f}%,transparent {share:.1f}%)"
-
-
-def percent_columns(groups: Sequence[str], metrics: Sequence[tuple[str, int]]) -> tuple[Column, ...]:
-    """Columns in percent of every metric, (short title, orientation), for every group."""
-    return tuple(Column(group, name, orientation) for group in groups for name, orientation in metrics)
