@@ -172,6 +172,10 @@ class Figure(matplotlib.figure.Figure):
 
     def draw(self, renderer: Any) -> None:
         """Draw with the fonts and settings of the figure's style."""
+        for axes in self.axes:
+            # the layout is found step by step: from the same start it comes to the same end, however often it is drawn
+            if (spec := axes.get_subplotspec()) is not None and self.get_layout_engine() is not None:
+                axes.set_subplotspec(spec)
         with applied(self._gradunc_rc):
             super().draw(renderer)
 
