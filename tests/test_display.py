@@ -29,7 +29,10 @@ def test_cache_shows_frames_and_facts(tmp_path) -> None:
     assert "<i>0" not in page
     assert "<b>cache" not in page
     _ = cache.summary
-    assert re.findall(r"([\d.]+ % wrong)", cache._repr_html_())[0] == f"{100 * float(cache.summary.error_rate[0]):.1f} % wrong"
+    assert (
+        re.findall(r"([\d.]+ % wrong)", cache._repr_html_())[0]
+        == f"{100 * float(cache.summary.error_rate[0]):.1f} % wrong"
+    )
     assert repr(cache).startswith(f"<Cache {path}: 8 frames, 4 scores")
 
 
@@ -48,7 +51,8 @@ def test_head_before_and_after_a_forward_pass() -> None:
         assert "nothing captured" in head._repr_html_()
         net(torch.rand(1, 3, 8, 12))
     assert repr(head) == (
-        "<Head 'classifier', Conv2d(6, 4, kernel_size=(1, 1), stride=(1, 1)): logits (1, 4, 4, 6), features (1, 6, 4, 6)>"
+        "<Head 'classifier', Conv2d(6, 4, kernel_size=(1, 1), stride=(1, 1)): "
+        "logits (1, 4, 4, 6), features (1, 6, 4, 6)>"
     )
     page = head._repr_html_()
     assert "1 × 4 × 4 × 6 (N, classes, h, w)" in text_of(page)
@@ -61,7 +65,10 @@ def test_network() -> None:
     assert "<b><b>" not in page
     assert "&lt;i&gt;" in page
     assert "channels 3" in page
-    assert repr(net) == f"<Network <b>: 4 classes, {sum(p.numel() for p in net.parameters())} parameters, head found when it runs>"
+    assert (
+        repr(net)
+        == f"<Network <b>: 4 classes, {sum(p.numel() for p in net.parameters())} parameters, head found when it runs>"
+    )
     assert "not named" in gv.Network(TinyNet())._repr_html_()
 
 
@@ -76,7 +83,9 @@ def test_score_entries(name: str) -> None:
 
 def test_evaluation_reads_well(tiny_cache: gv.Cache) -> None:
     result = gv.evaluate(tiny_cache, "error", bootstrap=3)
-    assert all(array.attrs.get("long_name") for array in result.data_vars.values() if array.name in ("auroc", "auroc_low"))
+    assert all(
+        array.attrs.get("long_name") for array in result.data_vars.values() if array.name in ("auroc", "auroc_low")
+    )
     assert result["n_pixels"].attrs["units"] == "px"
     shown = gv.metrics.evaluation_table(result)
     assert "AuROC" in repr(shown)

@@ -120,7 +120,7 @@ def test_bars_and_intervals(tiny_cache: gv.Cache, metric: str) -> None:
     axis = figures.metric_bars(tiny_cache, metric, "error", bootstrap=30).axes[0]
     result = 100 * gv.evaluate(tiny_cache, "error", bootstrap=30).isel(cache=0).sel(pooling="pixels")
     np.testing.assert_allclose([p.get_width() for p in axis.patches], result[metric])
-    (_, _, (bars,)) = next(c for c in axis.containers if c.get_label() == "" or hasattr(c, "has_xerr") and c.has_xerr)
+    (_, _, (bars,)) = next(c for c in axis.containers if c.get_label() == "" or (hasattr(c, "has_xerr") and c.has_xerr))
     ends = np.array([segment[:, 0] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends[:, 0], np.minimum(result[metric + "_low"], result[metric]))
     np.testing.assert_allclose(ends[:, 1], np.maximum(result[metric + "_high"], result[metric]))

@@ -122,7 +122,12 @@ def test_frames_of_several_caches(scene: gv.Cache) -> None:
     figure = figures.panel(caches, [("two", "a$1"), "c", 1], ["prediction"])
     assert [a.get_gid() for a in figure.axes] == ["a$1:prediction", "c:prediction", "b:prediction"]
     assert len(figures.panel(caches, columns=["image"]).axes) == 6
-    for frames, message in ((["nope"], "no frame 'nope'"), ([7], "position 7"), ([("x", 0)], "no cache 'x'"), ([], "no frame")):
+    for frames, message in (
+        (["nope"], "no frame 'nope'"),
+        ([7], "position 7"),
+        ([("x", 0)], "no cache 'x'"),
+        ([], "no frame"),
+    ):
         with pytest.raises(GraduncError, match=message):
             figures.panel(caches, frames)
 

@@ -136,7 +136,9 @@ def test_ood_table_holds_pixels_and_components(tiny_cache: gv.Cache) -> None:
     frame = figures.ood_table(tiny_cache, track="obstacle", scores=["entropy", "msp"]).to_dataframe()["cache"]
     assert list(frame.columns) == ["AuPRC", "FPR95", "sIoU", "PPV", "mean F1"]
     found = gv.evaluate_components(tiny_cache, "entropy", track="obstacle")
-    np.testing.assert_allclose(frame.loc["entropy", ["sIoU", "PPV", "mean F1"]], [found["siou"], found["ppv"], found["f1"]])
+    np.testing.assert_allclose(
+        frame.loc["entropy", ["sIoU", "PPV", "mean F1"]], [found["siou"], found["ppv"], found["f1"]]
+    )
     assert list(figures.ood_table(tiny_cache, components=False).to_dataframe()["cache"]) == ["AuPRC", "FPR95"]
     with pytest.raises(GraduncError, match="unknown track"):
         figures.ood_table(tiny_cache, track={"cache": "moon"})

@@ -69,7 +69,9 @@ def gallery(
     if score_name is None:
         few = representative(opened)
         score_name = "entropy" if "entropy" in few else few[0]
-    failures, threshold = find_failures(opened, kind, score_name, threshold=threshold, frames=frames, n=n, min_pixels=min_pixels, track=track)
+    failures, threshold = find_failures(
+        opened, kind, score_name, threshold=threshold, frames=frames, n=n, min_pixels=min_pixels, track=track
+    )
     if not failures:
         raise GraduncError(f"{opened.path}: found no {kind} of {score_name} ({KINDS[kind]})")
     columns = min(columns, len(failures))
