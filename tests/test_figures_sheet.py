@@ -33,6 +33,7 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
     return open_cache(path)
 
 
+@pytest.mark.slow
 def test_the_set(cache: gv.Cache, tmp_path: Path) -> None:
     done = figures.figure_set(cache, tmp_path / "out", format="svg", progress=False)
     names = {file.name for file in done.files}
