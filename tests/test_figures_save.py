@@ -55,7 +55,7 @@ def test_text_is_8_pt_and_inside_the_page(tiny_cache: gv.Cache, name: str) -> No
     for width in ("cvpr-single", "cvpr-double"):
         with figures.style(width):
             figure = FIGURES[name](tiny_cache)
-        figure.savefig(io.BytesIO(), format="pdf")  # leaves everything where it stands in the file
+        figure.savefig(io.BytesIO(), dpi=figure.dpi)  # leaves everything where it stands in the file
         page = figure.bbox
         texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
         assert {t.get_fontsize() for t in texts} == {8}
