@@ -51,7 +51,10 @@ _HOME = {
     "explore": "app",
 }
 
-__all__ = ["__version__", *_HOME]
+_ROOMS = ("figures", "metrics")
+"""Packages of this one whose functions are used under their names: `gv.figures.roc`."""
+
+__all__ = ["__version__", *_HOME, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
@@ -84,6 +87,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from . import figures as figures
+    from . import metrics as metrics
     from .app import explore as explore
     from .cache import Cache as Cache
     from .cache import open_cache as open_cache

@@ -53,6 +53,9 @@ __all__ = ["Cache", "CacheWriter", "class_probabilities", "decode_image", "open_
 
 _KIND = "gradunc-viz cache"
 
+_THUMBNAILS = 6
+"""Frames that a cache shows of itself in a notebook."""
+
 
 # ----------------------------------------------------------------------------------------------------------
 # reading
@@ -128,6 +131,39 @@ class Cache(Mapping[str, xr.Dataset]):
     def __repr__(self) -> str:
         network = self.key["network"]["name"]
         return f"<Cache {self.path}: {len(self)} frames, {len(self.scores)} scores, network {network}>"
+
+    def _repr_html_(self) -> str:
+        from .display import bar, card, chips, code, picture, strip
+
+        network, settings = self.key["network"], self.key["settings"]
+        size = settings.get("input_size")
+        rows = {
+            "folder": code(str(self.path)),
+            "frames": f"{len(self):,}",
+            "network": code(str(network["name"]))
+            + (f", head {code(str(network['head']))}" if network.get("head") else ""),
+            "input": "x".join(map(str, size)) if size else "each image's own size",
+            "scores": " ".join(code(name) for name in self.scores),
+            "classes": chips(self.classes, self.colors),
+        }
+        # the table over frames is shown if it is there; to build it takes a look at every frame
+        summary = self.summary if (self.path / "summary" / "zarr.json").is_file() else None
+        items = []
+        for frame_id in self.ids[:_THUMBNAILS]:
+            try:
+                data = _small(self.path / "frames" / frame_id, "thumbnail")
+            except Exception:  # a damaged frame has no picture; opening it says what is wrong
+                data = None
+            if data is None:
+                continue
+            line = ""
+            if summary is not None:
+                for name, what in (("error_rate", "wrong"), ("anomaly_rate", "unknown")):
+                    rate = float(summary[name].sel(frame=frame_id))
+                    if np.isfinite(rate):
+                        line += bar(rate, f"{100 * rate:.1f} % {what}", width=116) + "<br>"
+            items.append((picture(data.tobytes(), "jpeg", frame_id), line))
+        return card(f"Cache {self.name}", rows, strip(items))
 
     @cached_property
     def summary(self) -> xr.Dataset:

@@ -173,6 +173,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     submit.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    figures = command("figures", _figures, "draw the figures and tables of caches for a paper, with a contact sheet")
+    figures.add_argument("cache", type=Path, nargs="+", metavar="CACHE")
+    figures.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder; index.html shows all of it")
+    figures.add_argument(
+        "--format", choices=("pdf", "svg", "png", "pgf"), default="pdf", help="of the figures (default: %(default)s)"
+    )
+    figures.add_argument("--scores", metavar="A,B", help="names (default: what suits each figure)")
+    figures.add_argument(
+        "--width", type=_width, metavar="NAME", help="cvpr-single, cvpr-double, neurips, ieee, ieee-double, or inches"
+    )
+    figures.add_argument("--style", type=Path, metavar="FILE", help="a .mplstyle file that replaces settings")
+    figures.add_argument("--dpi", type=_positive, default=300, metavar="N", help="of images (default: %(default)s)")
+    figures.add_argument(
+        "--track",
+        default="anomaly",
+        metavar="TRACK|CACHE=TRACK,..",
+        help="size limits of unknown objects: anomaly or obstacle, or one for each cache (default: %(default)s)",
+    )
+    figures.add_argument("--quiet", action="store_true", help="no progress bar")
+
     explore = command("explore", _explore, "show caches in the dashboard")
     explore.add_argument("cache", type=Path, nargs="+", metavar="CACHE")
     _serving(explore)
@@ -242,6 +262,20 @@ def _natural(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return int(text)
+
+
+def _width(text: str) -> str | float:
+    from .figures.style import width_inches
+
+    try:
+        width: str | float = float(text)
+    except ValueError:
+        width = text
+    try:
+        width_inches(width)
+    except GraduncError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return width
 
 
 def _port(text: str) -> int:
@@ -416,6 +450,28 @@ def _explore(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _figures(arguments: argparse.Namespace) -> int:
+    from .figures import figure_set, style
+
+    track = arguments.track
+    if "=" in track:
+        track = dict(part.strip().partition("=")[::2] for part in track.split(","))
+    with style(arguments.width, arguments.style):
+        done = figure_set(
+            arguments.cache,
+            arguments.out,
+            format=arguments.format,
+            dpi=arguments.dpi,
+            scores=None if arguments.scores is None else [part.strip() for part in arguments.scores.split(",")],
+            track=track,
+            progress=not arguments.quiet,
+        )
+    for name, reason in done.skipped:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    print(f"{arguments.out}: {len(done.files)} files; look at {done.index}")
+    return DONE
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .metrics import evaluate
     from .metrics.evaluation import named_caches
@@ -433,7 +489,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.components:
         if arguments.by or result.attrs["task"] != "anomaly":
             raise GraduncError("--components is for unknown objects of whole sets; expected task anomaly and no --by")
-        result = _with_components(result, caches, arguments.components)
+        from .metrics.components import with_components
+
+        result = with_components(result, caches, arguments.components, progress=True)
     written = False
     if arguments.json is not None:
         _put(arguments.json, json.dumps(tables.records(result), indent=1) + "\n")
@@ -455,28 +513,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return DONE
-
-
-def _with_components(result: Any, caches: dict[str, Any], track: str) -> Any:
-    """Add sIoU, PPV and F1 over the components of all frames to an evaluation."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from .metrics.components import evaluate_components
-
-    names = {"component_siou": "siou", "component_ppv": "ppv", "component_f1": "f1"}
-    arrays = {name: np.full((result.sizes["cache"], result.sizes["score"]), np.nan) for name in names}
-    pairs = [(c, s) for c in range(result.sizes["cache"]) for s in range(result.sizes["score"])]
-    for c, s in tqdm(pairs, desc="components", unit="score", disable=None):
-        cache, name = list(caches.values())[c], str(result["score"].values[s])
-        threshold = float(result["threshold"].sel(pooling="pixels")[c, s])
-        if name in cache.scores and np.isfinite(threshold):
-            found = evaluate_components(cache, name, track=track)
-            for variable, source in names.items():
-                arrays[variable][c, s] = float(found[source])
-    return result.assign({name: (("cache", "score"), array) for name, array in arrays.items()}).assign_attrs(
-        track=track
-    )
 
 
 def _console() -> Any:

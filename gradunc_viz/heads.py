@@ -119,6 +119,31 @@ class Head:
             raise ModelError(f"no {attribute} captured: run the network inside 'with capture(net) as head:' first")
         raise AttributeError(attribute)
 
+    def __repr__(self) -> str:
+        if "layer" not in self.__dict__:
+            return "<Head: nothing captured yet; run the network inside 'with capture(net) as head:'>"
+        return (
+            f"<Head {self.name!r}, {self.layer}: logits {tuple(self.logits.shape)}, "
+            f"features {tuple(self.features.shape)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from .display import card, code
+
+        if "layer" not in self.__dict__:
+            return card("Head", {"state": f"nothing captured yet: run the network inside {code('with capture(net)')}"})
+
+        def shape(tensor: Tensor, meaning: str) -> str:
+            return f"{' × '.join(map(str, tensor.shape))} ({meaning}), {code(str(tensor.dtype))} on {tensor.device}"
+
+        rows = {
+            "layer": code(str(self.layer)),
+            "logits": shape(self.logits, "N, classes, h, w"),
+            "features": shape(self.features, "N, D, h, w"),
+            "resized with": code(f"align_corners={self.align_corners}"),
+        }
+        return card(f"Head {self.name}", rows, _class_map(self.logits))
+
     def _clear(self) -> None:
         self.__dict__.clear()
 
@@ -156,6 +181,23 @@ class Plan:
             rows = tensor.reshape(-1, tensor.shape[-1])
             return rows[self.grid.to(tensor.device)].permute(0, 3, 1, 2)
         return tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
+
+
+def _class_map(logits: Tensor) -> str:
+    """The class of the largest logit at every place of the first image, as a small picture."""
+    import io
+
+    from PIL import Image
+
+    from .display import picture
+    from .schema import class_colors
+
+    with torch.no_grad():
+        ids = logits[0].detach().argmax(0).cpu()
+    colors = torch.tensor(class_colors(logits.shape[1]), dtype=torch.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(colors[ids].numpy()).save(buffer, "PNG")
+    return picture(buffer.getvalue(), "png", "class of the largest logit", height=90)
 
 
 def logits_of(output: Any) -> Tensor:

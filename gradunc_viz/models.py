@@ -83,6 +83,34 @@ class Network(Wrapper):
         self.head = None if head is None else find_layer(net, head)[0]
         self._plans: dict[torch.Size, Plan] = {}
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        classes = f"{len(self.classes)} classes" if self.classes else "classes not named"
+        return f"<Network {self.name}: {classes}, {parameters:,} parameters, head {self.head or 'found when it runs'}>"
+
+    def _repr_html_(self) -> str:
+        from .display import card, chips, code
+        from .schema import class_colors
+
+        parameters = list(self.parameters())
+        size = sum(p.numel() for p in parameters)
+        devices = ", ".join(sorted({str(p.device) for p in parameters})) or "no parameters"
+        names = self.classes or ()
+        colors = self.colors if self.colors and len(self.colors) == len(names) else class_colors(len(names))
+        rows = {
+            "module": code(type(self.net).__name__),
+            "parameters": f"{size:,} on {devices}",
+            "head": code(self.head) if self.head else "found when it runs",
+            "input": "RGB in [0, 1]"
+            if self.normalize is None
+            else f"normalised, mean and std {code(str(self.normalize))}",
+            "left out": f"channels {', '.join(map(str, self.drop_channels))}" if self.drop_channels else "",
+            "classes": chips(self.classes, colors)
+            if self.classes and len(colors) == len(self.classes)
+            else "not named",
+        }
+        return card(f"Network {self.name}", rows)
+
     def prepare(self, rgb: Tensor) -> Tensor:
         """Normalise images, (N, 3, h, w) with RGB in [0, 1], as the network expects them."""
         if self.normalize is None:

@@ -170,6 +170,27 @@ class ScoreEntry:
         """Whether the score is computed and cached at the head's resolution."""
         return self.family == "gradient"
 
+    def _repr_html_(self) -> str:
+        from .display import card, code
+
+        ends = ("certain", "uncertain")[:: self.orientation]
+        # viridis, as maps of scores are coloured
+        stops = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")[:: self.orientation]
+        ramp = (
+            f"{ends[0]} (small) <span style='display:inline-block;width:110px;height:9px;"
+            f"background:linear-gradient(90deg,{','.join(stops)})'></span> {ends[1]} (large)"
+        )
+        rows = {
+            "formula": code(self.formula),
+            "units": code(self.units),
+            "values": ramp,
+            "largest": code(self.upper),
+            "computed": "at the head's resolution" if self.at_head else "at the image's resolution",
+        }
+        if not self.upper:
+            del rows["largest"]
+        return card(f"{self.name}: {self.family} score", rows)
+
 
 _GRADIENT = re.compile(r"pgn_(oh|uni)_p(\d+(?:\.\d+)?)(_paper)?")
 

@@ -16,7 +16,7 @@ import gradunc_viz
 PACKAGE = Path(gradunc_viz.__file__).parent
 
 ORDER = (
-    ("schema",),
+    ("display", "schema"),
     ("resources",),
     ("taps",),
     ("power_plan",),
@@ -97,7 +97,7 @@ def test_file_imports_only_from_above_it(file):
 
 @pytest.mark.parametrize("room", ["views", "figures"])
 def test_drawing_takes_from_metrics_cache_and_schema(room):
-    allowed = {"metrics", "cache", "schema", "resize", "resources", "softmax", "views", room}
+    allowed = {"metrics", "cache", "schema", "resize", "resources", "softmax", "display", "views", room}
     for file in (file for file in FILES if room_of(file) == room):
         assert imported_rooms(file) <= allowed, file
 
@@ -144,6 +144,13 @@ def test_public_name_stays_what_it_is_when_its_module_is_imported_first(name):
     """Importing a submodule binds its name in the package, where a function of that name may live."""
     code = f"import gradunc_viz.{name}; import gradunc_viz as gv; print(callable(gv.{name}))"
     assert run_python(code) == "True"
+
+
+def test_figures_come_when_they_are_used():
+    """Neither drawing nor tables load with the package, and figures need neither torch nor a browser's charts."""
+    assert loaded_by(("",), ("matplotlib", "pandas", "xarray")) == []
+    assert run_python("import gradunc_viz as gv; print(callable(gv.figures.roc))") == "True"
+    assert loaded_by((".figures",), ("torch", "panel", "holoviews", "bokeh", "matplotlib.pyplot")) == []
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -6,6 +6,7 @@ the counts of frames; `evaluation` and `meta` give labelled datasets.
 
 from .evaluation import METRICS, calibration, evaluate, segmentation, sparsification, threshold_curves
 from .pooling import TASKS, Pooled, pool
+from .tables import evaluation_table
 
 __all__ = [
     "METRICS",
@@ -13,6 +14,7 @@ __all__ = [
     "Pooled",
     "calibration",
     "evaluate",
+    "evaluation_table",
     "pool",
     "segmentation",
     "sparsification",

@@ -8,7 +8,7 @@ Source: Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation" (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ __all__ = [
     "frame_components",
     "overlaps",
     "pool_components",
+    "with_components",
 ]
 
 SIOU_THRESHOLDS = np.linspace(0.25, 0.75, 11)
@@ -394,3 +395,62 @@ def _state(table: ComponentTable | None) -> str:
         return "no anomaly labels"
     lacking = [name for name, count in (("annotated", table.n_truth), ("predicted", table.n_predicted)) if count == 0]
     return f"no {' and no '.join(lacking)} component" if lacking else "evaluated"
+
+
+def with_components(
+    result: xr.Dataset,
+    caches: Mapping[str, Cache],
+    track: str | Mapping[str, str] = "anomaly",
+    *,
+    frames: Sequence[str] | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Add sIoU, PPV and mean F1 over the components of all frames to an evaluation of unknown objects.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `gradunc_viz.evaluate` for the task ``anomaly``, one row per score, of the same frames.
+    caches : mapping from names to Cache
+        Those that were evaluated.
+    track : str, or mapping from names of caches to these
+        Names in `TRACKS`.
+    frames : optional
+        Ids of frames.
+    progress : bool
+        Whether a progress bar is shown.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``component_siou``, ``component_ppv`` and ``component_f1`` (cache, score), at the threshold of the best F1
+        over pixels; attrs: ``track``.
+
+    Raises
+    ------
+    GraduncError
+        If a track is unknown.
+    """
+    tracks = {name: track if isinstance(track, str) else track.get(name, "") for name in caches}
+    for name, own in tracks.items():
+        if own not in TRACKS:
+            raise GraduncError(f"unknown track {own!r} of cache {name!r}, expected one of {', '.join(TRACKS)}")
+    names = {"component_siou": "siou", "component_ppv": "ppv", "component_f1": "f1"}
+    arrays = {name: np.full((result.sizes["cache"], result.sizes["score"]), np.nan) for name in names}
+    pairs = [(c, s) for c in range(result.sizes["cache"]) for s in range(result.sizes["score"])]
+    if progress:
+        from tqdm import tqdm
+
+        pairs = tqdm(pairs, desc="components", unit="score", disable=None)
+    for c, s in pairs:
+        cache_name, score_name = str(result["cache"].values[c]), str(result["score"].values[s])
+        cache = caches[cache_name]
+        threshold = float(result["threshold"].sel(pooling="pixels")[c, s])
+        if score_name in cache.scores and np.isfinite(threshold):
+            subset = None if frames is None else [frame for frame in frames if frame in cache]
+            found = evaluate_components(cache, score_name, frames=subset, track=tracks[cache_name])
+            for variable, source in names.items():
+                arrays[variable][c, s] = float(found[source])
+    return result.assign({name: (("cache", "score"), array) for name, array in arrays.items()}).assign_attrs(
+        track=", ".join(dict.fromkeys(tracks.values()))
+    )

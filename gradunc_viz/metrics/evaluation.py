@@ -39,6 +39,13 @@ METRICS: Mapping[str, tuple[str, int]] = {
 }
 """Title of each pixel metric, and +1 where larger is better."""
 
+_ABOUT: Mapping[str, tuple[str, str]] = {
+    "threshold": ("oriented score from which on pixels are called positive, at the best F1", ""),
+    "n_frames": ("frames with labels", ""),
+    "n_pixels": ("evaluated pixels", "px"),
+    "positive_rate": ("share of positive pixels", ""),
+}
+
 _INTERVAL = (0.025, 0.975)
 
 
@@ -164,9 +171,9 @@ def evaluate(
     rows = {None: _by_pooling, "frame": _by_frame, "class": _by_class, "label": _by_class}[by]
     tables = []
     for cache in opened.values():
-        names = _shared(cache, scores, opened)
+        names = shared_scores(cache, scores, opened)
         subset = None if frames is None else [f for f in frames if f in cache]
-        index = None if classes is None else _class_index(cache, classes)
+        index = None if classes is None else class_index(cache, classes)
         tables.append(rows(_Request(cache, task, names, subset, index, by, bootstrap, seed)))
     if scores is not None:
         for name in [scores] if isinstance(scores, str) else scores:
@@ -189,11 +196,18 @@ def evaluate(
             "long_name": title,
             "orientation": f"{'larger' if orientation > 0 else 'smaller'} is better",
         }
+    for name, (title, units) in _ABOUT.items():
+        if name in result:
+            result[name].attrs |= {"long_name": title, **({"units": units} if units else {})}
+    for name, (title, _) in METRICS.items():
+        for suffix, what in (("_low", "lower end"), ("_high", "upper end"), ("_std", "standard deviation over frames")):
+            if name + suffix in result:
+                result[name + suffix].attrs = {"long_name": f"{title}: {what}"}
     result.attrs = {"task": task, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
     return result
 
 
-def _shared(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
+def shared_scores(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
     """The scores asked for that this cache has; an error only if it is the only one."""
     if scores is None or len(opened) == 1:
         return choose_scores(cache, scores)
@@ -201,7 +215,7 @@ def _shared(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[st
     return tuple(name for name in wanted if name in cache.scores)
 
 
-def _class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
+def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
     unknown = [name for name in classes if name not in cache.classes]
     if unknown:
         raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
@@ -374,7 +388,7 @@ def threshold_curves(
         raise GraduncError(f"kind is {kind!r}; expected 'roc' or 'pr'")
     opened = _opened(cache)
     task = task or default_task({"": opened})
-    index = None if classes is None else _class_index(opened, classes)
+    index = None if classes is None else class_index(opened, classes)
     pooled = pool(opened, task, scores=scores, frames=frames, classes=index)
     draw: Callable[..., tuple[np.ndarray, ...]] = roc_curve if kind == "roc" else pr_curve
     found = {name: draw(*h.weights["counts"], h.low) for name, h in pooled.histograms.items()}
@@ -420,7 +434,7 @@ def sparsification(
     tables = []
     opened = named_caches(caches)
     for cache in opened.values():
-        names = _shared(cache, scores, opened)
+        names = shared_scores(cache, scores, opened)
         pooled = pool(cache, "error", scores=names, frames=frames, by=by, brier=True, tables=True)
         _need_tables(cache, pooled, "brier_count", "sparsification")
         tables.append(_sparsified(cache, names, pooled, by, dropped))

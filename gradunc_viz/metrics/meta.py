@@ -200,7 +200,9 @@ def meta_classification(
         ``naive`` estimator is chance. ``importance`` over (feature, seed) and its mean and std: for the logistic model
         its coefficients, signed, per standard deviation of the feature (positive: speaks for IoU = 0); for gradient
         boosting the loss of test AuROC when the feature is permuted. ``n_segments``, ``n_positive``, ``n_frames`` over
-        (split, seed), and ``state`` over (seed): why a value is NaN, if one is.
+        (split, seed), and ``state`` over (seed): why a value is NaN, if one is. What was predicted for every segment
+        that was tested on, seeds one after another: ``test_predicted`` (estimator, test_segment; a probability here),
+        ``test_truth``, ``test_frame``, ``test_seed`` (test_segment).
 
     Raises
     ------
@@ -314,6 +316,7 @@ def _run(
     importance = np.full((len(names), len(seed_list)), np.nan)
     n_segments, n_positive, n_frames = (np.zeros(shape[1:], "i8") for _ in range(3))
     states = []
+    tested: list[dict[str, np.ndarray]] = []
     for column, seed in enumerate(seed_list):
         rows = _split(frames, test_size, seed)
         if rows is None:
@@ -341,6 +344,15 @@ def _run(
                 states[-1] = "not converged"
             permutations = repeats if testable else 0
             importance[:, column] = _importance(fitted, known[test], target[test], task.scoring, permutations, seed)
+        missing = np.full(len(target), np.nan)
+        tested.append(
+            {
+                "test_seed": np.full(len(test), seed),
+                "test_frame": frames[test],
+                "test_truth": target[test].astype("f8"),
+                "test_predicted": np.stack([predicted.get(name, missing)[test] for name in ESTIMATORS]),
+            }
+        )
         for split, part in enumerate(rows):
             n_segments[split, column], n_frames[split, column] = len(part), len(set(frames[part]))
             n_positive[split, column] = target[part].sum() if task.two_classes else 0
@@ -349,7 +361,7 @@ def _run(
                     place = ESTIMATORS.index(estimator), split, column
                     metrics[name][place] = metric(target[part], values_of[part])
     return _dataset(
-        task, metrics, importance, (n_segments, n_positive, n_frames), states, seed_list, names
+        task, metrics, importance, (n_segments, n_positive, n_frames), states, seed_list, names, tested
     ).assign_attrs(
         target=target_name,
         model=model,
@@ -396,6 +408,7 @@ def _dataset(
     states: list[str],
     seeds: list[int],
     names: list[str],
+    tested: list[dict[str, np.ndarray]],
 ) -> xr.Dataset:
     columns: dict[str, Any] = {}
     for name, dims, values in (
@@ -409,6 +422,10 @@ def _dataset(
     if task.two_classes:
         columns["n_positive"] = (("split", "seed"), n_positive)
     columns["state"] = ("seed", np.array(states, dtype=object))
+    empty = {"test_seed": np.empty(0, "i8"), "test_frame": np.empty(0, object), "test_truth": np.empty(0)}
+    for name, none in {**empty, "test_predicted": np.empty((len(ESTIMATORS), 0))}.items():
+        dims = ("estimator", "test_segment") if name == "test_predicted" else ("test_segment",)
+        columns[name] = (dims, np.concatenate([none, *(part[name] for part in tested)], -1))
     return xr.Dataset(
         columns,
         coords={

@@ -13,11 +13,12 @@ import xarray as xr
 
 from ..schema import score_entry
 from .evaluation import METRICS
+from .table import Column, Table, best
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-__all__ = ["best", "caption", "comparison", "latex", "records", "terminal_tables", "to_csv"]
+__all__ = ["best", "caption", "comparison", "evaluation_table", "latex", "records", "terminal_tables", "to_csv"]
 
 _SHORT = {
     "auroc": "AuROC",
@@ -88,14 +89,6 @@ def to_csv(result: xr.Dataset) -> str:
     return buffer.getvalue()
 
 
-def best(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Where the best of several values stands; all of them where values tie."""
-    signed = np.asarray(values, "f8") * orientation
-    if not np.isfinite(signed).any():
-        return np.zeros(signed.shape, bool)
-    return signed == np.nanmax(signed)
-
-
 def caption(result: xr.Dataset, pooling: str = "pixels") -> list[str]:
     """Say how values were pooled, from what, and what was missing, one line per cache."""
     how = {
@@ -159,7 +152,7 @@ def _percent(value: float) -> str:
     return "-" if not math.isfinite(value) else f"{100 * value:.2f}"
 
 
-def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str = "pixels") -> list[Table]:
+def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str = "pixels") -> list[RichTable]:
     """Tables for the terminal: scores by metric, or (evaluated by frame or class) rows by score for one metric."""
     from rich.table import Table
     from rich.text import Text
@@ -216,35 +209,45 @@ def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str =
     return tables
 
 
-def latex(result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None) -> str:
-    """A booktabs table of scores by metric and cache, in %, the best value of a column in bold.
+def evaluation_table(
+    result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None, title: str | None = None
+) -> Table:
+    """Make a table of an evaluation, scores by metric and cache, that prints itself in any form.
 
-    Needs ``\\usepackage{booktabs}``.
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `gradunc_viz.evaluate`, one row per score.
+    pooling : "pixels" or "frames"
+    metrics : optional
+        Names of variables; by default all that the result holds.
+
+    Raises
+    ------
+    ValueError
+        If the result is by frame or class.
     """
     if result.attrs["by"] != "pooling":
         raise ValueError("by is not None; expected an evaluation with one row per score")
     chosen = result.sel(pooling=pooling)
     orientation = _columns(chosen)
     metrics = tuple(orientation) if metrics is None else tuple(metrics)
-    caches = [str(name) for name in chosen["cache"].values]
-    columns = [(cache, name) for cache in caches for name in metrics]
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
-    if len(caches) > 1:
-        heads = [rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_escaped(cache)}}}" for cache in caches]
-        lines.append(" & " + " & ".join(heads) + r" \\")
-    arrows = {+1: r"$\uparrow$", -1: r"$\downarrow$"}
-    lines.append("score & " + " & ".join(f"{_SHORT[m]} {arrows[orientation[m]]}" for _, m in columns) + r" \\")
-    lines.append(r"\midrule")
-    table = np.stack([chosen[m].sel(cache=cache).values for cache, m in columns], 1)
-    marks = np.stack([best(table[:, i], orientation[m]) for i, (_, m) in enumerate(columns)], 1)
-    for s, score in enumerate(chosen["score"].values):
-        cells = [
-            rf"\textbf{{{_percent(v)}}}" if mark else _percent(v) for v, mark in zip(table[s], marks[s], strict=True)
-        ]
-        lines.append(f"{score_entry(str(score)).title} & " + " & ".join(cells) + r" \\")
-    comment = "".join(f"% {line}\n" for line in caption(result, pooling)).replace("\n\n", "\n")
-    return comment + "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    names = [str(name) for name in chosen["cache"].values]
+    scores = tuple(str(score) for score in chosen["score"].values)
+    values = np.stack([chosen[m].sel(cache=cache).values for cache in names for m in metrics], 1)
+    return Table(
+        title or f"Task {result.attrs['task']}",
+        scores,
+        tuple(Column(cache, _SHORT[m], orientation[m]) for cache in names for m in metrics),
+        values,
+        tuple(score_entry(score).title for score in scores),
+        notes=tuple(caption(result, pooling)),
+    )
 
 
-def _escaped(text: str) -> str:
-    return "".join("\\" + c if c in "#$%&_{}" else c for c in text.replace("\\", "/"))
+def latex(result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None) -> str:
+    """Make a booktabs table of scores by metric and cache, in %, the best of a column bold, the second underlined.
+
+    Needs ``\\usepackage{booktabs,siunitx}``.
+    """
+    return evaluation_table(result, pooling=pooling, metrics=metrics).to_latex()

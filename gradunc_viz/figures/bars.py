@@ -1,0 +1,208 @@
+"""One number per score: bars with intervals, and metrics against the p of the norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from ..metrics import METRICS, evaluate
+from ..metrics.evaluation import Caches
+from ..schema import GraduncError, score_entry
+from .choose import TASK_TEXT, chosen, task_of
+from .style import Width, canvas, plain, score_style, score_title
+
+__all__ = ["metric_bars", "p_ablation"]
+
+SHORT = {"auroc": "AuROC", "auprc": "AuPRC", "fpr95": r"FPR$_{95}$", "f1": r"best F$_1$"}
+
+_ROW = 0.135
+"""Inches per score: a line of 8 pt text."""
+
+
+def _axis_title(metric: str, task: str) -> str:
+    arrow = r"$\uparrow$" if METRICS[metric][1] > 0 else r"$\downarrow$"
+    return f"{SHORT[metric]} {arrow} [%], {TASK_TEXT[task]}"
+
+
+def _check(metric: str) -> None:
+    if metric not in METRICS:
+        raise GraduncError(f"unknown metric {metric!r}; expected one of {', '.join(METRICS)}")
+
+
+def metric_bars(
+    caches: Caches,
+    metric: str = "auprc",
+    task: str | None = None,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    pooling: str = "pixels",
+    bootstrap: int = 200,
+    sort: bool = False,
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width | None = None,
+) -> matplotlib.figure.Figure:
+    """Bars of a metric over scores, with 95 % bootstrap intervals over frames; one plot per cache.
+
+    The vertical line is the entropy, where it is cached: what a gradient score has to beat.
+
+    Parameters
+    ----------
+    caches, task, frames, classes, ax, width
+        As for `gradunc_viz.figures.roc`.
+    metric : "auroc", "auprc", "fpr95" or "f1"
+    scores : optional
+        Names; by default all.
+    pooling : "pixels" or "frames"
+        All pixels at once, or the mean over frames.
+    bootstrap : int
+        Samples of frames; 0 for no intervals.
+    sort : bool
+        Best first (in the first cache), instead of the order of the scores.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    GraduncError
+        For an unknown metric, pooling, task, score, frame or class, or a cache without labels of the task.
+
+    See Also
+    --------
+    gradunc_viz.evaluate : what is drawn.
+    """
+    _check(metric)
+    if pooling not in ("pixels", "frames"):
+        raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
+    opened, names = chosen(caches, scores, all_scores=True)
+    task = task_of(opened, task)
+    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
+    result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
+    if sort:
+        first = METRICS[metric][1] * result[metric].isel(cache=0).sel(score=list(names)).values
+        names = tuple(np.array(names, dtype=object)[np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")])
+    height = 0.45 + _ROW * len(names) + (0.16 if len(opened) > 1 else 0)
+    with canvas(ax, (1, len(opened)), width=width, height=height, sharey=True) as (figure, axes):
+        for axis, name in zip(axes.flat, opened, strict=True):
+            one = result.sel(cache=name, score=list(names))
+            value, low, high = (one[v].values for v in (metric, f"{metric}_low", f"{metric}_high"))
+            place = np.arange(len(names))
+            axis.barh(place, np.nan_to_num(value), 0.72, color=[score_style(n)["color"] for n in names], gid=metric)
+            for y, score in enumerate(names):
+                if score_style(score)["markerfacecolor"] == "white":
+                    axis.patches[y].set(hatch="////////", edgecolor="white", linewidth=0)
+            known = np.isfinite(low) & np.isfinite(value)
+            if known.any():
+                # an interval of resampled frames need not hold the value itself
+                spread = np.stack([np.clip(value - low, 0, None), np.clip(high - value, 0, None)])[:, known]
+                axis.errorbar(
+                    value[known], place[known], xerr=spread, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.2,
+                    capthick=0.7, gid="interval",
+                    # seen on black bars too
+                    path_effects=[withStroke(linewidth=1.9, foreground="white")],
+                )  # fmt: skip
+            if "entropy" in names and np.isfinite(value[names.index("entropy")]):
+                axis.axvline(value[names.index("entropy")], color="black", linestyle="--", linewidth=0.7, gid="entropy")
+            for y in place[~np.isfinite(value)]:
+                axis.text(0, y, " not cached", va="center", color="0.4")
+            axis.set(yticks=place, ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel=_axis_title(metric, task))
+            axis.set_yticklabels([score_title(n) for n in names])
+            axis.tick_params(axis="y", length=0)
+            axis.grid(False, axis="y")
+            if len(opened) > 1:
+                axis.set_title(plain(name))
+                axis.set_xlabel(_axis_title(metric, task).partition(",")[0])
+        return figure
+
+
+def p_ablation(
+    caches: Caches,
+    metric: str = "auprc",
+    task: str | None = None,
+    *,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    pooling: str = "pixels",
+    bootstrap: int = 200,
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width | None = None,
+    legend: bool = True,
+) -> matplotlib.figure.Figure:
+    """A metric against the p of the gradient norm: one-hot and uniform labels, exact and the paper's formula.
+
+    Entropy and maximum softmax are horizontal lines. Bars are 95 % bootstrap intervals over frames.
+
+    Parameters
+    ----------
+    caches, metric, task, frames, classes, pooling, bootstrap, ax, width
+        As for `metric_bars`.
+    legend : bool
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    GraduncError
+        As for `metric_bars`; and if no cache has a gradient norm.
+    """
+    _check(metric)
+    opened, every = chosen(caches, None, all_scores=True)
+    task = task_of(opened, task)
+    norms = [score_entry(name) for name in every if score_entry(name).family == "gradient"]
+    if not norms:
+        raise GraduncError(f"{', '.join(str(c.path) for c in opened.values())}: no gradient norm is cached")
+    levels = [name for name in ("entropy", "msp") if name in every]
+    names = [entry.name for entry in norms] + levels
+    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
+    result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
+    ticks = sorted({float(entry.p or 1) for entry in norms})
+    groups = list(dict.fromkeys((str(entry.label), str(entry.variant)) for entry in norms))
+    with canvas(ax, (1, len(opened)), width=width, aspect=0.95, sharey=True) as (figure, axes):
+        for axis, name in zip(axes.flat, opened, strict=True):
+            one = result.sel(cache=name)
+            for g, (label, variant) in enumerate(groups):
+                own = sorted(
+                    (e for e in norms if (e.label, e.variant) == (label, variant)), key=lambda e: float(e.p or 1)
+                )
+                # side by side, so that bars of one p do not cover each other
+                p = np.array([float(e.p or 1) for e in own]) * 1.035 ** (g - (len(groups) - 1) / 2)
+                value, low, high = (
+                    one[v].sel(score=[e.name for e in own]).values for v in (metric, f"{metric}_low", f"{metric}_high")
+                )
+                look = score_style(f"pgn_{label}_p1" + ("_paper" if variant == "paper" else ""))
+                look["marker"] = {"oh": "o", "uni": "s"}[label]
+                title = {"oh": "one-hot", "uni": "uniform"}[label] + (", paper" if variant == "paper" else ", exact")
+                axis.plot(p, value, **look, markersize=3.5, label=title, gid=f"{label}:{variant}")
+                if bootstrap:
+                    axis.vlines(
+                        p, low, high, color=look["color"], linewidth=0.5, alpha=0.6, gid=f"{label}:{variant}:interval"
+                    )
+            for level in levels:
+                height = float(one[metric].sel(score=level))
+                if np.isfinite(height):
+                    look = {key: score_style(level)[key] for key in ("color", "linestyle")}
+                    axis.axhline(height, **look, linewidth=0.9, label=score_title(level), gid=level)
+            axis.set(xscale="log", xlabel="p of the norm", ylim=(0, None))
+            axis.xaxis.set_major_locator(FixedLocator(ticks))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            if len(opened) > 1:
+                axis.set_title(plain(name))
+        axes.flat[0].set_ylabel(_axis_title(metric, task))
+        if legend:
+            handles, labels = axes.flat[0].get_legend_handles_labels()
+            if ax is None:
+                figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(opened) == 1 else 3)
+            else:
+                axes.flat[0].legend(handles, labels, ncols=2)
+        return figure

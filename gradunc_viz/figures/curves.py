@@ -1,0 +1,268 @@
+"""ROC, precision-recall and sparsification curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from ..metrics import evaluate, threshold_curves
+from ..metrics import sparsification as sparsification_curves
+from ..metrics.evaluation import Caches
+from ..schema import GraduncError
+from .choose import TASK_TEXT, chosen, task_of
+from .style import Width, canvas, plain, score_style, score_title
+
+__all__ = ["pr", "roc", "sparsification"]
+
+_PERCENT = 100
+
+LEAST_RECALL = 0.005
+"""From where precision is drawn: before, it is that of a handful of pixels and jumps between 0 and 1."""
+
+
+def roc(
+    caches: Caches,
+    task: str | None = None,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    log_x: bool = False,
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width | None = None,
+    legend: bool = True,
+    **line: Any,
+) -> matplotlib.figure.Figure:
+    """ROC curves of scores, pooled over pixels; one plot per cache.
+
+    Parameters
+    ----------
+    caches : Cache, path, a sequence of these, or a mapping from names to these
+    task : "error" or "anomaly"
+        By default ``anomaly`` where there are anomaly labels.
+    scores : optional
+        Names; by default all if there are few, else those that are computed by default.
+    frames, classes : optional
+        Subsets: ids of frames, names of predicted classes.
+    log_x : bool
+        Logarithmic axis of the false-positive rate, for objects that are rare.
+    ax : Axes or one Axes per cache, optional
+        Where to draw; by default on a new figure in the style of `gradunc_viz.figures.style`.
+    width : str or float, optional
+        Of a new figure: a name such as ``"cvpr-single"`` (the default) or inches.
+    legend : bool
+        Whether scores are named, best first, with their AuROC in %.
+    **line
+        For `matplotlib.axes.Axes.plot`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    GraduncError
+        For an unknown task, score, frame or class, or a cache without labels of the task.
+
+    See Also
+    --------
+    gradunc_viz.threshold_curves : what is drawn.
+    """
+    return _threshold(caches, task, "roc", scores, frames, classes, log_x, ax, width, legend, line)
+
+
+def pr(
+    caches: Caches,
+    task: str | None = None,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width | None = None,
+    legend: bool = True,
+    **line: Any,
+) -> matplotlib.figure.Figure:
+    """Precision-recall curves of scores, pooled over pixels, with AuPRC in the legend; one plot per cache.
+
+    The dotted line is chance, the share of positive pixels. Curves start at a recall of 0.5 %.
+    Parameters, result and errors are those of `roc`.
+    """
+    return _threshold(caches, task, "pr", scores, frames, classes, False, ax, width, legend, line)
+
+
+def _threshold(
+    caches: Caches,
+    task: str | None,
+    kind: str,
+    scores: Sequence[str] | str | None,
+    frames: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    log_x: bool,
+    ax: Axes | Sequence[Axes] | None,
+    width: Width | None,
+    legend: bool,
+    line: dict[str, Any],
+) -> matplotlib.figure.Figure:
+    opened, names = chosen(caches, scores)
+    task = task_of(opened, task)
+    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=0)
+    area = result["auroc" if kind == "roc" else "auprc"].sel(pooling="pixels")
+    with canvas(ax, (1, len(opened)), width=width, aspect=1.15) as (figure, axes):
+        for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
+            own = [score for score in names if score in cache.scores]
+            subset = None if frames is None else [f for f in frames if f in cache]
+            curves = threshold_curves(cache, task, kind, scores=own, frames=subset, classes=classes)
+            _ranked_lines(axis, curves, kind, area.sel(cache=name), len(opened) == 1, line)
+            _decorate(axis, curves, kind, task, log_x)
+            if len(opened) > 1:
+                axis.set_title(plain(name))
+        _legend(figure, axes, legend, ax is None)
+        return figure
+
+
+def _ranked_lines(
+    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: dict[str, Any]
+) -> None:
+    """One line per score, the best last so that it lies on top, and first in the legend."""
+    x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
+    names = [str(score) for score in curves["score"].values]
+    ranked = sorted(names, key=lambda score: -np.nan_to_num(float(area.sel(score=score)), nan=-1))
+    for rank, score in enumerate(ranked):
+        one = curves.sel(score=score)
+        known = np.isfinite(one[x].values)
+        if kind == "pr":
+            known &= one[x].values >= LEAST_RECALL
+        value = f"  {_PERCENT * float(area.sel(score=score)):.1f}" if valued else ""
+        axis.plot(
+            one[x].values[known],
+            one[y].values[known],
+            **{
+                **score_style(score),
+                "label": score_title(score) + value,
+                "gid": score,
+                "markevery": _marks(rank, len(ranked)),
+                "zorder": 3 - rank / 100,
+                **line,
+            },
+        )
+
+
+def _marks(rank: int, count: int) -> tuple[float, float]:
+    """Where markers stand along a line, in shares of the plot's diagonal: those of different scores stand apart."""
+    return 0.03 + 0.13 * rank / count, 0.16
+
+
+def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool) -> None:
+    rate = curves.attrs["positive_rate"]
+    if kind == "pr":
+        axis.axhline(rate, **_CHANCE)
+        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel=f"precision ({TASK_TEXT[task]})")
+        return
+    axis.set(
+        xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({TASK_TEXT[task]})"
+    )
+    if log_x:
+        fpr, tpr = curves["fpr"].values, curves["tpr"].values
+        # from where any score has found one in a hundred
+        visible = fpr[(tpr >= 0.01) & (fpr > 0)]
+        low = 10.0 ** np.floor(np.log10(visible.min())) if visible.size else 1e-4
+        axis.set(xscale="log", xlim=(max(low, 1e-6), 1))
+        grid = np.geomspace(max(low, 1e-6), 1, 200)
+        axis.plot(grid, grid, **_CHANCE)
+    else:
+        axis.plot([0, 1], [0, 1], **_CHANCE)
+
+
+_CHANCE: dict[str, Any] = {"color": "0.55", "linestyle": (0, (1, 2)), "linewidth": 0.8, "zorder": 1, "gid": "chance"}
+
+
+def _legend(figure: matplotlib.figure.Figure, axes: np.ndarray, legend: bool, own: bool) -> None:
+    """Below the plots of an own figure, where it covers nothing; inside the last Axes of somebody else's."""
+    if not legend:
+        return
+    found = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if own:
+        columns = 2 * axes.shape[1] if figure.get_figwidth() > 3 else 1
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), columns))
+    else:
+        axes.flat[-1].legend(found.values(), found.keys(), loc="best")
+
+
+def sparsification(
+    caches: Caches,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    error: str = "brier",
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width | None = None,
+    legend: bool = True,
+    **line: Any,
+) -> matplotlib.figure.Figure:
+    """Sparsification curves: the error of what is kept after dropping the most uncertain pixels; one plot per cache.
+
+    Parameters
+    ----------
+    caches, scores, frames, ax, width, legend, **line
+        As for `roc`; the legend holds AuSE in % (smaller is better), best first.
+    error : "brier" or "error_rate"
+        Error of a pixel. The dashed grey line is the oracle that drops pixels by their true error.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    GraduncError
+        For an unknown score, frame or error, or a cache without class labels.
+
+    See Also
+    --------
+    gradunc_viz.sparsification : what is drawn.
+    """
+    titles = {"brier": "Brier score", "error_rate": "error rate"}
+    if error not in titles:
+        raise GraduncError(f"error is {error!r}; expected one of {', '.join(titles)}")
+    opened, names = chosen(caches, scores)
+    result = sparsification_curves(opened, scores=names, frames=frames)
+    with canvas(ax, (1, len(opened)), width=width, aspect=1.0) as (figure, axes):
+        for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
+            one = result.sel(cache=name, error=error)
+            own = [score for score in names if score in cache.scores]
+            ranked = sorted(own, key=lambda score: np.nan_to_num(float(one["ause"].sel(score=score)), nan=9))
+            dropped = _PERCENT * one["dropped"].values
+            for rank, score in enumerate(ranked):
+                value = f"  {_PERCENT * float(one['ause'].sel(score=score)):.1f}" if len(opened) == 1 else ""
+                axis.plot(
+                    dropped,
+                    one["curve"].sel(score=score).values,
+                    **{
+                        **score_style(score),
+                        "label": score_title(score) + value,
+                        "gid": score,
+                        "markevery": _marks(rank, len(ranked)),
+                        "zorder": 3 - rank / 100,
+                        **line,
+                    },
+                )
+            axis.plot(
+                dropped, one["oracle"].values, color="0.5", linestyle="--", linewidth=0.8, label="oracle", gid="oracle"
+            )
+            axis.axhline(1, **_CHANCE)
+            axis.set(
+                xlim=(0, 100),
+                ylim=(0, None),
+                xlabel="most uncertain pixels dropped [%]",
+                ylabel=f"{titles[error]} of the rest, relative",
+            )
+            if len(opened) > 1:
+                axis.set_title(plain(name))
+        _legend(figure, axes, legend, ax is None)
+        return figure

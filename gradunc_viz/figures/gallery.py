@@ -1,0 +1,121 @@
+"""A gallery of failures: crops around confident mistakes, missed objects and false alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+
+from ..cache import Cache, decode_image, score
+from ..metrics.evaluation import named_caches
+from ..metrics.failures import KINDS, Failure, find_failures
+from ..schema import GraduncError
+from .choose import representative
+from .panel import ANOMALY, contour, square_around
+from .style import BAR, Page, Width, active_width, plain, score_title, style, width_inches
+
+__all__ = ["gallery"]
+
+_TITLES = {"mistakes": "Confident mistakes", "missed": "Missed objects", "alarms": "False alarms"}
+
+_HEAD, _TITLE, _GAP = 0.2, 0.3, 0.04
+"""Inches: of the heading, of the titles, between pictures."""
+
+
+def gallery(
+    cache: Cache | str,
+    kind: str = "mistakes",
+    n: int = 8,
+    *,
+    score_name: str | None = None,
+    threshold: float | None = None,
+    frames: Sequence[str] | None = None,
+    min_pixels: int | None = None,
+    track: str = "anomaly",
+    columns: int = 4,
+    width: Width | None = None,
+) -> matplotlib.figure.Figure:
+    """Draw the worst failures of one kind: each a crop of the image, and below it the same part of the score.
+
+    Outlined is what fails: the wrong pixels, the missed object, or what was raised as an alarm.
+
+    Parameters
+    ----------
+    cache : Cache or path
+    kind : "mistakes", "missed" or "alarms"
+        See `gradunc_viz.metrics.failures.find_failures`, which finds them.
+    n : int
+        How many at most.
+    score_name : str, optional
+        By default the entropy, or the first score.
+    threshold, frames, min_pixels, track
+        As for `find_failures`.
+    columns : int
+        Crops side by side.
+    width : str or float, optional
+        By default ``"cvpr-double"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    GraduncError
+        For an unknown kind, score or frame, a cache without the labels that are needed, or if nothing fails.
+    """
+    opened = next(iter(named_caches(cache).values()))
+    if score_name is None:
+        few = representative(opened)
+        score_name = "entropy" if "entropy" in few else few[0]
+    failures, threshold = find_failures(
+        opened, kind, score_name, threshold=threshold, frames=frames, n=n, min_pixels=min_pixels, track=track
+    )
+    if not failures:
+        raise GraduncError(f"{opened.path}: found no {kind} of {score_name} ({KINDS[kind]})")
+    columns = min(columns, len(failures))
+    rows = -(-len(failures) // columns)
+    inches = width_inches(width if width is not None else active_width() or "cvpr-double")
+    side = (inches - _GAP * (columns - 1)) / columns
+    block = _TITLE + 2 * side + _GAP
+    quantiles = opened.summary["score_quantile"].sel(score=score_name)
+    low, high = float(quantiles.isel(quantile=0).min()), float(quantiles.isel(quantile=-1).max())
+    with style():
+        page = Page(inches, _HEAD + rows * block + 0.05 + BAR)
+        page.figure.text(
+            0.5, 1, f"{_TITLES[kind]}: {score_title(score_name)}, threshold {threshold:.3g}", ha="center", va="top"
+        )
+        image = None
+        for i, failure in enumerate(failures):
+            dataset = opened[failure.frame]
+            size = dataset.sizes["y"], dataset.sizes["x"]
+            y0, x0, y1, x1 = square_around(failure.box, size, margin=0.3, smallest=0.2, largest=1.0)
+            part = slice(y0, y1), slice(x0, x1)
+            values = score(dataset, score_name).values[part]
+            y_from, x_from, y_to, x_to = failure.box
+            outline = np.zeros(size, bool)
+            outline[y_from:y_to, x_from:x_to] = failure.mask
+            left, top = i % columns * (side + _GAP), _HEAD + i // columns * block + _TITLE
+            for down, picture, options in (
+                (0.0, decode_image(dataset)[part], {"interpolation": "antialiased"}),
+                (side, values, {"vmin": low, "vmax": high, "interpolation": "nearest"}),
+            ):
+                axis = page.axes(left, top + down, side, side)
+                axis.set_axis_off()
+                axis.set_gid(f"{failure.frame}:{failure.box}:{'score' if down else 'image'}")
+                image = axis.imshow(picture, aspect="auto", **options)
+                contour(axis, outline[part], ANOMALY)
+                if not down:
+                    axis.set_title(_text(failure, kind), pad=2)
+        page.colorbar(image, inches / 4, _HEAD + rows * block + 0.03, inches / 2, score_title(score_name))
+        return page.figure
+
+
+def _text(failure: Failure, kind: str) -> str:
+    found = f", {100 * failure.found:.0f} % found" if kind == "missed" else ""
+    return f"{plain(_short(failure.text))}\n{failure.pixels:,} px{found}"
+
+
+def _short(text: str, longest: int = 30) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

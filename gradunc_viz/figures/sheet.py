@@ -1,0 +1,286 @@
+"""The whole set of figures and tables of some caches, and a contact sheet of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib.figure
+import numpy as np
+
+from ..cache import Cache
+from ..metrics import evaluate
+from ..metrics.evaluation import Caches, named_caches
+from ..metrics.meta import meta_regression
+from ..metrics.segments import segment_statistics
+from ..metrics.table import Table
+from ..schema import GraduncError, score_entry
+from .bars import metric_bars, p_ablation
+from .choose import representative
+from .confusion import confusion
+from .curves import pr, roc, sparsification
+from .distributions import distributions
+from .gallery import gallery
+from .meta import meta_scatter
+from .panel import panel
+from .reliability import reliability
+from .save import FORMATS, save
+from .tables import ood_table, pixel_table, segment_table
+
+__all__ = ["FigureSet", "figure_set"]
+
+_WHAT = {"error": "class labels", "anomaly": "anomaly labels"}
+
+_THUMBNAIL_DPI = 144
+
+
+@dataclass
+class FigureSet:
+    """What `figure_set` wrote.
+
+    Attributes
+    ----------
+    index : pathlib.Path
+        The contact sheet.
+    files : list of pathlib.Path
+        Figures and tables.
+    skipped : list of (name, reason)
+        What could not be made, and why.
+    """
+
+    index: Path
+    files: list[Path] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    title: str
+    make: Callable[[], matplotlib.figure.Figure | Table]
+
+
+def figure_set(
+    caches: Caches,
+    out: str | os.PathLike[str],
+    *,
+    format: str = "pdf",
+    dpi: int = 300,
+    scores: Sequence[str] | None = None,
+    track: str | Mapping[str, str] = "anomaly",
+    progress: bool = True,
+) -> FigureSet:
+    """Make every figure and table that the caches have labels for, and ``index.html``, a contact sheet.
+
+    Parameters
+    ----------
+    caches : Cache, path, a sequence of these, or a mapping from names to these
+    out : path-like
+        Folder; made if it is missing, files of the same names are replaced.
+    format : "pdf", "svg", "png" or "pgf"
+    dpi : int
+        Of images, and of PNG files.
+    scores : optional
+        Names; by default all in tables and bars, and those computed by default in curves.
+    track : "anomaly", "obstacle", or a mapping from names of caches to these
+        Size limits of unknown objects.
+    progress : bool
+        Whether a progress bar is shown.
+
+    Returns
+    -------
+    FigureSet
+
+    Raises
+    ------
+    GraduncError
+        For an unknown format, score or track, or a folder that cannot be written.
+    """
+    if format not in FORMATS:
+        raise GraduncError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    opened = named_caches(caches)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraduncError(f"{folder}: cannot be made ({error.strerror})") from error
+    done = FigureSet(folder / "index.html")
+    entries = list(_entries(opened, scores, track, done.skipped))
+    cards: list[str] = []
+    for entry in _with_progress(entries, progress):
+        try:
+            made = entry.make()
+        except GraduncError as error:
+            done.skipped.append((entry.name, " ".join(str(error).split())))
+            continue
+        if isinstance(made, Table):
+            files = _write_table(made, folder / entry.name)
+            content = made._repr_html_()
+        else:
+            files = [save(made, folder / f"{entry.name}.{format}", dpi)]
+            content = _thumbnail(made, entry.title)
+        done.files += files
+        cards.append(_card(entry.title, content, files))
+    _write(done.index, _page(opened, cards, done.skipped))
+    return done
+
+
+def _with_progress(entries: list[_Entry], progress: bool) -> Iterator[_Entry]:
+    from tqdm import tqdm
+
+    # None: no bar where stderr is no terminal
+    with tqdm(entries, unit="figure", disable=None if progress else True) as bar:
+        for entry in bar:
+            bar.set_description(entry.name)
+            yield entry
+
+
+def _entries(
+    opened: dict[str, Cache],
+    scores: Sequence[str] | None,
+    track: str | Mapping[str, str],
+    skipped: list[tuple[str, str]],
+) -> Iterator[_Entry]:
+    """Name, title and maker of everything that the labels allow."""
+    for task, flag in (("error", "has_label"), ("anomaly", "has_anomaly")):
+        own = {name: cache for name, cache in opened.items() if bool(cache.summary[flag].any())}
+        for name in opened.keys() - own.keys():
+            skipped.append((f"{name}: task {task}", f"the cache has no {_WHAT[task]}"))
+        if own:
+            yield from _task_entries(own, task, scores)
+            yield from (_error_entries(own, scores) if task == "error" else _anomaly_entries(own, scores, track))
+    for name, cache in opened.items():
+        if len(cache):
+            yield _Entry(f"panel_{_slug(name)}", f"{name}: frames", partial(_panel, cache))
+
+
+def _task_entries(own: dict[str, Cache], task: str, scores: Sequence[str] | None) -> Iterator[_Entry]:
+    what = {"error": "wrong predictions", "anomaly": "unknown objects"}[task]
+    yield _Entry(f"roc_{task}", f"ROC, {what}", partial(roc, own, task, scores=scores))
+    yield _Entry(f"roc_log_{task}", f"ROC, {what}, logarithmic", partial(roc, own, task, scores=scores, log_x=True))
+    yield _Entry(f"pr_{task}", f"Precision-recall, {what}", partial(pr, own, task, scores=scores))
+    for metric, title in (("auprc", "AuPRC"), ("auroc", "AuROC"), ("fpr95", "FPR95")):
+        yield _Entry(
+            f"bars_{metric}_{task}", f"{title}, {what}", partial(metric_bars, own, metric, task, scores=scores)
+        )
+    yield _Entry(f"p_ablation_{task}", f"AuPRC against p, {what}", partial(p_ablation, own, "auprc", task))
+    for name, cache in own.items():
+        two = None if scores is None else [score for score in scores if score in cache.scores][:2]
+        title = f"{name}: distributions, {what}"
+        yield _Entry(f"distributions_{task}_{_slug(name)}", title, partial(distributions, cache, task, scores=two))
+
+
+def _error_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Iterator[_Entry]:
+    yield _Entry("sparsification", "Sparsification", partial(sparsification, own, scores=scores))
+    yield _Entry("reliability", "Reliability", partial(reliability, own))
+    yield _Entry("table_pixels", "Table: pixels", partial(pixel_table, own, scores=scores))
+    yield _Entry("table_segments", "Table: segments", partial(segment_table, own, scores=scores))
+    for name, cache in own.items():
+        slug = _slug(name)
+        yield _Entry(f"confusion_{slug}", f"{name}: confusion matrix", partial(confusion, cache))
+        yield _Entry(f"meta_scatter_{slug}", f"{name}: meta regression", partial(_scatter, cache, scores))
+        yield _Entry(f"mistakes_{slug}", f"{name}: confident mistakes", partial(gallery, cache, "mistakes"))
+
+
+def _anomaly_entries(
+    own: dict[str, Cache], scores: Sequence[str] | None, track: str | Mapping[str, str]
+) -> Iterator[_Entry]:
+    yield _Entry("table_ood", "Table: unknown objects", partial(ood_table, own, track=track, scores=scores))
+    for name, cache in own.items():
+        limits = track if isinstance(track, str) else track.get(name, "anomaly")
+        for kind, title in (("missed", "missed objects"), ("alarms", "false alarms")):
+            yield _Entry(f"{kind}_{_slug(name)}", f"{name}: {title}", partial(gallery, cache, kind, track=limits))
+
+
+def _panel(cache: Cache) -> matplotlib.figure.Figure:
+    return panel(cache, _typical(cache), insets="auto")
+
+
+def _scatter(cache: Cache, scores: Sequence[str] | None) -> matplotlib.figure.Figure:
+    names = representative(cache) if scores is None else [score for score in scores if score in cache.scores]
+    return meta_scatter(meta_regression(segment_statistics(cache, names)))
+
+
+def _typical(cache: Cache, count: int = 3) -> list[str]:
+    """Frames where scores do well, middling and badly, by the AuPRC of the first gradient score or of any."""
+    names = sorted(representative(cache), key=lambda name: score_entry(name).family != "gradient")
+    try:
+        found = evaluate(cache, scores=names[0], by="frame")["auprc"].isel(cache=0, score=0)
+    except GraduncError:  # no labels at all
+        return list(cache.ids[:count])
+    ids, values = found["frame"].values, found.values
+    ranked = ids[np.isfinite(values)][np.argsort(-values[np.isfinite(values)], kind="stable")]
+    if len(ranked) <= count:
+        return [str(frame) for frame in (ranked if len(ranked) else ids[:count])]
+    return [str(ranked[round(share * (len(ranked) - 1))]) for share in np.linspace(0, 1, count)]
+
+
+def _slug(name: str) -> str:
+    """Name of a file from that of a cache."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._") or "cache"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# files
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_table(table: Table, stem: Path) -> list[Path]:
+    files = []
+    for ending, text in ((".tex", table.to_latex()), (".md", table.to_markdown()), (".csv", table.to_csv())):
+        path = stem.with_name(stem.name + ending)
+        _write(path, text)
+        files.append(path)
+    return files
+
+
+def _thumbnail(figure: matplotlib.figure.Figure, title: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_THUMBNAIL_DPI)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = round(figure.get_size_inches()[0] * _THUMBNAIL_DPI * 0.75)
+    return f"<img alt='{escape(title, quote=True)}' style='width:{width}px' src='data:image/png;base64,{data}'>"
+
+
+def _card(title: str, content: str, files: Sequence[Path]) -> str:
+    links = " ".join(f"<a href='{quote(file.name)}'>{escape(file.name)}</a>" for file in files)
+    return f"<section><h2>{escape(title)}</h2>{content}<p>{links}</p></section>"
+
+
+_CSS = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem;background:#f6f7f9;color:#1d2733}
+main{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}
+section{background:#fff;border:1px solid #dfe3e8;border-radius:6px;padding:.8rem 1rem;max-width:100%;overflow-x:auto;
+box-sizing:border-box}
+h1{font-size:1.3rem}h2{font-size:.95rem;margin:0 0 .5rem}img{max-width:100%;height:auto;display:block}
+p{margin:.4rem 0 0;font-size:.8rem}table{font-size:.85rem}li{overflow-wrap:anywhere}
+"""
+
+
+def _page(opened: Mapping[str, Cache], cards: Sequence[str], skipped: Sequence[tuple[str, str]]) -> str:
+    caches = "".join(
+        f"<li><b>{escape(name)}</b>: {len(cache)} frames, network {escape(str(cache.key['network']['name']))}</li>"
+        for name, cache in opened.items()
+    )
+    left_out = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in skipped)
+    missing = f"<h2>Left out</h2><ul>{left_out}</ul>" if skipped else ""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<title>Figures of {escape(', '.join(opened))}</title><style>{_CSS}</style></head><body>"
+        f"<h1>Figures of {escape(', '.join(opened))}</h1><ul>{caches}</ul><main>{''.join(cards)}</main>{missing}"
+        "</body></html>\n"
+    )

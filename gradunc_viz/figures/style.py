@@ -1,0 +1,363 @@
+"""How figures look: widths of columns, the style sheet, a colour and line per score, and figures that keep all that."""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from ..schema import GraduncError, score_entry
+
+__all__ = [
+    "BAR",
+    "GROUPS",
+    "WIDTHS",
+    "Figure",
+    "Page",
+    "active_width",
+    "applied",
+    "canvas",
+    "plain",
+    "score_style",
+    "score_title",
+    "style",
+    "style_of",
+    "width_inches",
+]
+
+WIDTHS: Mapping[str, float] = {
+    "cvpr-single": 3.25,
+    "cvpr-double": 6.875,
+    "neurips": 5.5,
+    "ieee": 3.5,
+    "ieee-double": 7.16,
+}
+"""Widths in inches: one and both columns of CVPR, the text of NeurIPS, one and both columns of IEEE."""
+
+Width = str | float
+
+_SHEET = Path(__file__).with_name("gradunc.mplstyle")
+
+_SCREEN = 110
+"""Pixels of a notebook per inch on paper: a little larger than print."""
+
+
+def width_inches(width: Width) -> float:
+    """Width of a figure in inches, from a name in `WIDTHS` or a number.
+
+    Raises
+    ------
+    GraduncError
+        If it is neither.
+    """
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise GraduncError(f"unknown width {width!r}; expected inches or one of {', '.join(WIDTHS)}")
+        return WIDTHS[width]
+    if not 0.5 <= float(width) <= 60:
+        raise GraduncError(f"width is {width}; expected 0.5 to 60 inches or one of {', '.join(WIDTHS)}")
+    return float(width)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# style
+
+
+class _Style:
+    def __init__(self, width: Width | None, rc: dict[str, Any]) -> None:
+        self.width, self.rc = width, rc
+
+
+_ACTIVE: ContextVar[_Style | None] = ContextVar("gradunc_style", default=None)
+
+
+def _sheet(sheet: Any) -> dict[str, Any]:
+    """Settings of a style sheet: a file, a name that matplotlib knows, or a mapping."""
+    if isinstance(sheet, Mapping):
+        return dict(sheet)
+    if isinstance(sheet, (list, tuple)):
+        return {key: value for one in sheet for key, value in _sheet(one).items()}
+    from matplotlib.style import library
+
+    if str(sheet) in library:
+        return dict(library[str(sheet)])
+    if not Path(sheet).is_file():
+        raise GraduncError(f"{sheet}: no such style; expected a .mplstyle file or a name that matplotlib knows")
+    try:
+        return dict(mpl.rc_params_from_file(sheet, use_default_template=False))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraduncError(f"{sheet}: cannot be read as a matplotlib style ({error})") from error
+
+
+@contextmanager
+def applied(rc: Mapping[str, Any]) -> Iterator[None]:
+    """Matplotlib's own defaults with `rc`, so that a figure does not depend on what else a session has set."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        try:
+            mpl.rcParams.update(rc)
+        except (KeyError, ValueError) as error:
+            raise GraduncError(f"style: {' '.join(map(str, error.args))}") from error
+        yield
+
+
+@contextmanager
+def style(width: Width | None = None, sheet: Any = None, **rc: Any) -> Iterator[None]:
+    """Draw figures in this package's style, or in one's own variation of it.
+
+    Inside the context, matplotlib's settings are those of the style sheet ``gradunc_viz/figures/gradunc.mplstyle``, and
+    every function of `gradunc_viz.figures` takes what is given here. Global settings are as before afterwards. Figures
+    made without this context use the plain style.
+
+    Parameters
+    ----------
+    width : str or float, optional
+        Default width of figures: ``"cvpr-single"`` (3.25 in), ``"cvpr-double"`` (6.875), ``"neurips"`` (5.5),
+        ``"ieee"`` (3.5), ``"ieee-double"`` (7.16), or inches.
+    sheet : path, name, mapping, or a list of these, optional
+        Settings that replace those of the package: a ``.mplstyle`` file, a style that matplotlib knows, or a mapping.
+    **rc
+        Single settings, such as ``**{"font.size": 9}``.
+
+    Raises
+    ------
+    GraduncError
+        If the width, the sheet or a setting is unknown.
+
+    Examples
+    --------
+    >>> with gv.figures.style("neurips", **{"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans"}):
+    ...     figure = gv.figures.roc(cache)
+    """
+    outer = _ACTIVE.get()
+    if width is not None:
+        width_inches(width)
+    base = outer.rc if outer else _sheet(_SHEET)
+    merged = {**base, **(_sheet(sheet) if sheet is not None else {}), **rc}
+    with applied(merged):
+        token = _ACTIVE.set(_Style(width if width is not None else outer.width if outer else None, merged))
+        try:
+            yield
+        finally:
+            _ACTIVE.reset(token)
+
+
+def active_width() -> Width | None:
+    """Width that the innermost `style` asks for."""
+    active = _ACTIVE.get()
+    return active.width if active else None
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that is drawn and saved in the style it was made in, and shows itself in notebooks.
+
+    It belongs to no backend and no pyplot state, so that none has to be closed.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        active = _ACTIVE.get()
+        self._gradunc_rc: dict[str, Any] = dict(active.rc) if active else _sheet(_SHEET)
+        super().__init__(*args, **kwargs)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw with the fonts and settings of the figure's style."""
+        # The layout is found step by step: from the same start it comes to the same end, however often it is drawn.
+        # Saving draws twice, the second time without the engine and at the places that the first has found.
+        if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
+            for axes in self.axes:
+                if (spec := axes.get_subplotspec()) is not None:
+                    axes.set_subplotspec(spec)
+        with applied(self._gradunc_rc):
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Save as matplotlib does, without dates, so that the same figure gives the same bytes.
+
+        Parameters
+        ----------
+        fname : path or binary file
+        **kwargs
+            As for `matplotlib.figure.Figure.savefig`.
+        """
+        kind = kwargs.get("format") or (
+            Path(fname).suffix[1:].lower() if isinstance(fname, (str, os.PathLike)) else "png"
+        )
+        undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+        if undated:
+            kwargs["metadata"] = {**undated, **(kwargs.get("metadata") or {})}
+        with applied(self._gradunc_rc):
+            super().savefig(fname, **kwargs)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=2 * _SCREEN)
+        width, height = self.get_size_inches()
+        return buffer.getvalue(), {"width": round(width * _SCREEN), "height": round(height * _SCREEN)}
+
+
+def style_of(figure: matplotlib.figure.Figure) -> dict[str, Any]:
+    """Settings that a figure was made with; the package's own for a figure that was made elsewhere."""
+    return figure._gradunc_rc if isinstance(figure, Figure) else _sheet(_SHEET)
+
+
+@contextmanager
+def canvas(
+    ax: Axes | Sequence[Axes] | None,
+    shape: tuple[int, int] = (1, 1),
+    *,
+    width: Width | None = None,
+    default: Width = "cvpr-single",
+    height: float | None = None,
+    aspect: float = 0.75,
+    **subplots: Any,
+) -> Iterator[tuple[matplotlib.figure.Figure, np.ndarray]]:
+    """Axes to draw on, (rows, columns): those that were given as they are, or those of a new figure in the style.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of Axes or None
+    shape : (rows, columns)
+    width : str or float, optional
+        Of a new figure; by default what `style` says, else `default`.
+    height : float, optional
+        Inches; by default `aspect` times the width of a column for every row.
+    **subplots
+        For `matplotlib.figure.Figure.subplots`.
+
+    Raises
+    ------
+    GraduncError
+        If the number of axes differs from what is to be drawn.
+    """
+    if ax is not None:
+        given = np.array(ax, dtype=object).reshape(-1)
+        if len(given) != shape[0] * shape[1]:
+            raise GraduncError(f"ax holds {len(given)} Axes; expected {shape[0] * shape[1]}, one for each plot")
+        yield given[0].figure, given.reshape(shape)
+        return
+    with style():
+        inches = width_inches(width if width is not None else active_width() or default)
+        tall = height if height is not None else shape[0] * aspect * inches / shape[1]
+        figure = Figure(figsize=(inches, tall), layout="constrained")
+        yield figure, figure.subplots(*shape, squeeze=False, **subplots)
+
+
+class Page:
+    """A figure on which axes are put at places in inches, from the top left: for pictures that have to line up."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.figure = Figure(figsize=(width, height))
+        self.width, self.height = width, height
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes at a place, in inches."""
+        bottom = self.height - top - height
+        place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def legend(self, handles: Sequence[Any], top: float, columns: int) -> None:
+        """Legend in the middle of the page, from `top` inches down."""
+        self.figure.legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 1 - top / self.height),
+            ncols=columns,
+            handlelength=1.0,
+            handleheight=0.8,
+            borderaxespad=0,
+            borderpad=0,
+        )
+
+    def colorbar(self, image: Any, left: float, top: float, width: float, label: str) -> Axes:
+        """Horizontal colour bar with few ticks; it takes `BAR` inches."""
+        axis = self.axes(left, top, width, 0.06)
+        bar = self.figure.colorbar(image, cax=axis, orientation="horizontal", extend="both", extendfrac=0.06)
+        bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(3)
+        bar.ax.tick_params(length=1.5, pad=1)
+        bar.update_ticks()
+        if label:
+            bar.set_label(label, labelpad=0)
+        return axis
+
+
+BAR = 0.36
+"""Inches of a colour bar with its ticks and label."""
+
+# --------------------------------------------------------------------------------------------------------------------
+# scores
+
+GROUPS: Mapping[str, str] = {"right": "#3b6fb6", "wrong": "#e06c00", "normal": "#3b6fb6", "anomaly": "#e06c00"}
+"""Colour of each outcome: blue and orange, apart for every kind of colour blindness and in grey."""
+
+# light to dark with p: hue tells the label of the loss, lightness and marker the norm
+_RAMPS = {
+    "oh": ("#86bdea", "#5aa2de", "#2f86cc", "#0f67a8", "#08406f"),
+    "uni": ("#f2ad4e", "#e8912a", "#d17308", "#a85500", "#703800"),
+}
+_MARKERS = {0.1: "v", 0.3: "s", 0.5: "o", 1.0: "D", 2.0: "^"}
+_OTHERS: Mapping[str, dict[str, Any]] = {
+    "entropy": {"color": "#000000", "linestyle": "-", "marker": "x"},
+    "msp": {"color": "#5c5c5c", "linestyle": (0, (1, 1)), "marker": "+"},
+    "margin": {"color": "#b35f95", "linestyle": (0, (4, 1, 1, 1)), "marker": "1"},
+    "energy": {"color": "#00785a", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "2"},
+    "max_logit": {"color": "#6a4ba3", "linestyle": (0, (2, 1)), "marker": "3"},
+}
+_EXTERNAL = ("#00785a", "#b35f95", "#6a4ba3", "#8c2d19", "#3c7a89")
+
+
+def score_style(name: str) -> dict[str, Any]:
+    """Colour, line and marker of a score, the same in every figure.
+
+    Gradient norms of one-hot labels are blue and solid, of uniform labels orange and dashed; light to dark, and the
+    marker, tell p; hollow markers and dots between dashes are the paper's formula. Scores of the softmax are black.
+
+    Returns
+    -------
+    dict
+        ``color``, ``linestyle``, ``marker``, ``markerfacecolor`` for `matplotlib.axes.Axes.plot`.
+    """
+    entry = score_entry(name)
+    if entry.family == "gradient":
+        ramp = _RAMPS[str(entry.label)]
+        p = float(entry.p or 1)
+        # 0.1 and below is lightest, 2 and above darkest
+        place = np.clip(np.interp(np.log(p), np.log([0.1, 0.3, 0.5, 1.0, 2.0]), range(5)), 0, 4)
+        color = ramp[round(float(place))]
+        paper = entry.variant == "paper"
+        line = {("oh", False): "-", ("oh", True): (0, (6, 1, 1, 1)), ("uni", False): (0, (4, 1.5))}
+        return {
+            "color": color,
+            "linestyle": line.get((str(entry.label), paper), (0, (4, 1, 1, 1))),
+            "marker": _MARKERS.get(p, "P"),
+            "markerfacecolor": "white" if paper else color,
+        }
+    if name in _OTHERS:
+        return {**_OTHERS[name], "markerfacecolor": _OTHERS[name]["color"]}
+    # by the name alone, so that an imported score has its colour in every cache
+    color = _EXTERNAL[zlib.crc32(name.encode()) % len(_EXTERNAL)]
+    return {"color": color, "linestyle": (0, (3, 1, 1, 1)), "marker": "*", "markerfacecolor": color}
+
+
+def score_title(name: str) -> str:
+    """Title of a score for legends and axes; math in ``$...$``."""
+    entry = score_entry(name)
+    # an index below "max" would stand in the line underneath
+    return plain(entry.title) if entry.family == "external" else entry.title.replace(r"\max_", r"\mathrm{max}_")
+
+
+def plain(text: str) -> str:
+    """Text from data, such as a frame id, that is shown as it is: a dollar sign starts no formula."""
+    return text.replace("$", r"\$")

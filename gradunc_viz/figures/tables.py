@@ -1,0 +1,195 @@
+"""The paper's three tables: per pixel, per segment, and unknown objects; several caches side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ..metrics import evaluate, sparsification
+from ..metrics.components import with_components
+from ..metrics.evaluation import Caches
+from ..metrics.meta import meta_classification, meta_regression
+from ..metrics.score_calibration import score_calibration
+from ..metrics.segments import segment_statistics
+from ..metrics.table import Column, Table
+from ..metrics.tables import caption, evaluation_table
+from ..schema import GraduncError, score_entry
+from .choose import chosen, representative
+
+__all__ = ["ood_table", "pixel_table", "segment_table"]
+
+
+def pixel_table(
+    caches: Caches,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    error: str = "brier",
+) -> Table:
+    """Table of how well scores tell right from wrong pixels: ECE and AuSE, AuROC and AuPRC of "prediction is wrong".
+
+    Parameters
+    ----------
+    caches : Cache, path, a sequence of these, or a mapping from names to these
+    scores : optional
+        Names; by default all.
+    frames : optional
+        Ids of frames.
+    error : "brier" or "error_rate"
+        Error of a pixel for AuSE.
+
+    Returns
+    -------
+    gradunc_viz.metrics.table.Table
+
+    Raises
+    ------
+    GraduncError
+        For an unknown score, frame or error, or a cache without class labels.
+
+    See Also
+    --------
+    gradunc_viz.metrics.score_calibration.score_calibration : how a score becomes a confidence, for its ECE.
+    """
+    if error not in ("brier", "error_rate"):
+        raise GraduncError(f"error is {error!r}; expected 'brier' or 'error_rate'")
+    opened, names = chosen(caches, scores, all_scores=True)
+    pixels = evaluate(opened, "error", scores=names, frames=frames, bootstrap=0)
+    parts = (
+        ("ECE", -1, score_calibration(opened, scores=names, frames=frames)["ece"]),
+        ("AuSE", -1, sparsification(opened, scores=names, frames=frames)["ause"].sel(error=error)),
+        ("AuROC", +1, pixels["auroc"].sel(pooling="pixels")),
+        ("AuPRC", +1, pixels["auprc"].sel(pooling="pixels")),
+    )
+    columns, values = [], []
+    for name in opened:
+        for title, orientation, array in parts:
+            columns.append(Column(name, title, orientation))
+            values.append(array.sel(cache=name).reindex(score=list(names)).values)
+    of = {"brier": "Brier score", "error_rate": "error rate"}[error]
+    notes = (
+        *caption(pixels),
+        f"AuSE: of the {of}, normalised by the error of all pixels; ECE: 1 - normalised score as confidence, 15 bins",
+    )
+    return Table("Pixel-wise", names, tuple(columns), np.stack(values, 1), _titles(names), notes=tuple(notes))
+
+
+def ood_table(
+    caches: Caches,
+    *,
+    track: str | Mapping[str, str] = "anomaly",
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    components: bool = True,
+    progress: bool = False,
+) -> Table:
+    """Table of how well scores find unknown objects: AuPRC, FPR95 per pixel, sIoU, PPV and mean F1 per object.
+
+    Parameters
+    ----------
+    caches, scores, frames
+        As for `pixel_table`.
+    track : "anomaly", "obstacle", or a mapping from names of caches to these
+        Whose size limits of objects hold.
+    components : bool
+        Whether objects are looked at, which reads the score maps (about 0.1 s per frame and score).
+    progress : bool
+        Whether a progress bar is shown.
+
+    Returns
+    -------
+    gradunc_viz.metrics.table.Table
+
+    Raises
+    ------
+    GraduncError
+        For an unknown track, score or frame, or a cache without anomaly labels.
+    """
+    opened, names = chosen(caches, scores, all_scores=True)
+    result = evaluate(opened, "anomaly", scores=names, frames=frames, bootstrap=0)
+    if components:
+        result = with_components(result, opened, track, frames=frames, progress=progress)
+    more = ("component_siou", "component_ppv", "component_f1") if components else ()
+    return evaluation_table(result, metrics=("auprc", "fpr95", *more), title="Unknown objects")
+
+
+def segment_table(
+    caches: Caches,
+    features: Mapping[str, str | Iterable[str] | None] | None = None,
+    *,
+    scores: Sequence[str] | str | None = None,
+    frames: Sequence[str] | None = None,
+    seeds: int = 5,
+    model: str = "linear",
+) -> Table:
+    """Table of meta classification (AuROC of IoU = 0 against IoU > 0) and meta regression (R2 of the adjusted IoU).
+
+    Parameters
+    ----------
+    caches, frames
+        As for `pixel_table`.
+    features : mapping, optional
+        Title of a row to features as `gradunc_viz.meta_regression` takes them. By default every score alone, all
+        gradient norms, all scores of the softmax, and everything.
+    scores : optional
+        Scores whose statistics are computed; by default those computed by default, as each is read at full resolution.
+    seeds : int
+        Random splits of the frames, 80 to 20; numbers are mean and standard deviation over them.
+    model : "linear" or "gradient_boosting"
+        Logistic and linear regression, or gradient boosting.
+
+    Returns
+    -------
+    gradunc_viz.metrics.table.Table
+
+    Raises
+    ------
+    GraduncError
+        For an unknown score, feature, frame or model, or a cache without class labels.
+    """
+    opened, names = chosen(caches, scores)
+    models = {"linear": ("logistic", "linear"), "gradient_boosting": ("gradient_boosting",) * 2}
+    if model not in models:
+        raise GraduncError(f"unknown model {model!r}, expected one of {', '.join(models)}")
+    rows = dict(features) if features is not None else _feature_rows(names)
+    columns, values, spread, notes = [], [], [], []
+    for name, cache in opened.items():
+        if not bool(cache.summary["has_label"].any()):
+            raise GraduncError(f"{cache.path}: no frame has class labels, which meta classification needs")
+        own = [score for score in names if score in cache.scores] or list(representative(cache))
+        segments = segment_statistics(cache, own, frames)
+        for title, metric, task, kind in (
+            ("AuROC", "auroc", meta_classification, models[model][0]),
+            ("R²", "r2", meta_regression, models[model][1]),
+        ):
+            found = [task(segments, wanted, kind, seeds, importance_repeats=0) for wanted in rows.values()]
+            columns.append(Column(name, title, +1))
+            values.append([float(f[f"{metric}_mean"].sel(estimator="model", split="test")) for f in found])
+            spread.append([float(f[f"{metric}_std"].sel(estimator="model", split="test")) for f in found])
+        notes.append(
+            f"{name}: {segments.sizes['segment']:,} segments of {len(segments.attrs['frames'])} frames; mean and "
+            f"standard deviation over {seeds} random splits of the frames, {model.replace('_', ' ')} models"
+        )
+    return Table(
+        "Segment-wise: meta classification and regression",
+        tuple(rows),
+        tuple(columns),
+        np.array(values).T,
+        tuple(score_entry(row).title if row in names else row for row in rows),
+        np.array(spread).T,
+        tuple(notes),
+        row_name="features",
+    )
+
+
+def _feature_rows(names: Sequence[str]) -> dict[str, str | Iterable[str] | None]:
+    families = dict.fromkeys(score_entry(name).family for name in names)
+    titles = {"gradient": "all gradient norms", "softmax": "all softmax scores"}
+    rows: dict[str, str | Iterable[str] | None] = {name: name for name in names}
+    rows |= {titles[family]: family for family in families if family in titles}
+    return {**rows, "all features": None}
+
+
+def _titles(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(score_entry(name).title for name in names)

@@ -1,0 +1,318 @@
+"""A table of numbers that prints itself: text, HTML, LaTeX, Markdown, CSV, and a data frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from dataclasses import dataclass, field
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Column", "Table", "best", "latex_text", "second"]
+
+_MATH = re.compile(r"(?<!\\)\$.*?(?<!\\)\$", re.DOTALL)
+
+_LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {c: "\\" + c for c in "&#_%$"} | {"²": "$^2$"}
+
+
+def latex_text(text: str) -> str:
+    """Escape what LaTeX would take as a command; formulas in ``$...$`` stay."""
+    parts, end = [], 0
+    for match in _MATH.finditer(text):
+        parts += [_escaped(text[end : match.start()]), match[0]]
+        end = match.end()
+    return "".join([*parts, _escaped(text[end:])])
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text.replace(r"\$", "$"))
+
+
+def best(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Where the best of several values stands; all of them where values tie."""
+    signed = np.asarray(values, "f8") * orientation
+    if not np.isfinite(signed).any():
+        return np.zeros(signed.shape, bool)
+    return signed == np.nanmax(signed)
+
+
+def second(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Where the best of the values stands that are not the best; none where fewer than two differ."""
+    rest = np.where(best(values, orientation), np.nan, np.asarray(values, "f8"))
+    return best(rest, orientation)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a `Table`.
+
+    Attributes
+    ----------
+    group : str
+        Heading above several columns: the cache.
+    name : str
+        Short title of the metric.
+    orientation : int
+        +1: larger is better; -1: smaller is better; 0: not compared.
+    digits : int
+        Digits after the decimal point, of what is shown.
+    scale : float
+        What values are multiplied with to be shown; 100 for percent.
+    """
+
+    group: str
+    name: str
+    orientation: int = +1
+    digits: int = 2
+    scale: float = 100.0
+
+    @property
+    def arrow(self) -> str:
+        """Where better values lie."""
+        return {+1: "↑", -1: "↓"}.get(self.orientation, "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers by row and column, the best of a column in bold, the second underlined.
+
+    Attributes
+    ----------
+    title : str
+    rows : tuple of str
+        Names of the rows as plain text.
+    columns : tuple of Column
+    values : array (rows, columns)
+        Not scaled; NaN where there is nothing.
+    row_titles : tuple of str
+        The same as `rows` with math in ``$...$``, for LaTeX.
+    spread : array (rows, columns), optional
+        Standard deviations shown behind the values, NaN for none.
+    notes : tuple of str
+        What the numbers were taken from, one line each.
+    row_name : str
+        Heading of the rows.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[Column, ...]
+    values: np.ndarray
+    row_titles: tuple[str, ...] = ()
+    spread: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    row_name: str = "score"
+    units: str = "in %"
+    _marks: dict[str, np.ndarray] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, "f8").reshape(len(self.rows), len(self.columns))
+        object.__setattr__(self, "values", values)
+        # compared as shown: two values that read the same are equally good
+        for name, function in (("best", best), ("second", second)):
+            marks = np.zeros(values.shape, bool)
+            for i, column in enumerate(self.columns):
+                if column.orientation and len(self.rows) > 1:
+                    own = np.array([float(self._number(v, column) or "nan") for v in values[:, i]])
+                    marks[:, i] = function(own, column.orientation)
+            self._marks[name] = marks
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Headings above columns, in order."""
+        return tuple(dict.fromkeys(column.group for column in self.columns))
+
+    def best(self) -> np.ndarray:
+        """Where the best value of each column stands, (rows, columns) bool; values that are shown alike tie."""
+        return self._marks["best"]
+
+    def second(self) -> np.ndarray:
+        """Where the second best value of each column stands, (rows, columns) bool."""
+        return self._marks["second"]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # cells
+
+    @staticmethod
+    def _number(value: float, column: Column) -> str:
+        return f"{column.scale * value:.{column.digits}f}" if math.isfinite(value) else ""
+
+    def _cell(self, row: int, at: int) -> str:
+        """Number as plain text, with its spread."""
+        column = self.columns[at]
+        text = self._number(self.values[row, at], column)
+        spread = self._spread(row, at)
+        return (f"{text} ± {spread}" if spread else text) or "–"
+
+    def _spread(self, row: int, at: int) -> str:
+        return "" if self.spread is None else self._number(self.spread[row, at], self.columns[at])
+
+    def _heads(self) -> list[str]:
+        several = len(self.groups) > 1
+        return [f"{c.group}: {c.name}" if several else c.name for c in self.columns]
+
+    def _caption(self) -> str:
+        return f"{self.title} ({self.units})" if self.units else self.title
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # forms
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Values, not scaled, with rows by name and columns by (cache, metric)."""
+        import pandas as pd
+
+        columns = pd.MultiIndex.from_tuples([(c.group, c.name) for c in self.columns], names=["cache", "metric"])
+        return pd.DataFrame(self.values, index=pd.Index(self.rows, name=self.row_name), columns=columns)
+
+    def to_csv(self) -> str:
+        """Comma-separated values, not scaled, one line per row; nothing where a value is missing."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        heads = self._heads()
+        more = [] if self.spread is None else [f"{head} (std)" for head in heads]
+        writer.writerow([self.row_name, *heads, *more])
+        for r, row in enumerate(self.rows):
+            own = [*self.values[r], *(() if self.spread is None else self.spread[r])]
+            writer.writerow([row, *(repr(float(v)) if math.isfinite(v) else "" for v in own)])
+        return buffer.getvalue()
+
+    def to_markdown(self) -> str:
+        """Return a pipe table; best in bold, second in italics, as Markdown cannot underline."""
+
+        def safe(text: str) -> str:
+            return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+        heads = [f"{safe(head)} {c.arrow}".strip() for head, c in zip(self._heads(), self.columns, strict=True)]
+        lines = [
+            "| " + " | ".join([self.row_name, *heads]) + " |",
+            "|" + "|".join([" :-- ", *[" --: "] * len(heads)]) + "|",
+        ]
+        for r, row in enumerate(self.rows):
+            cells = []
+            for c in range(len(self.columns)):
+                mark = "**" if self.best()[r, c] else "*" if self.second()[r, c] else ""
+                cells.append(mark + self._cell(r, c) + mark)
+            lines.append("| " + " | ".join([safe(row), *cells]) + " |")
+        notes = "".join(
+            f"\n{safe(note)}  " for note in (f"{self._caption()}; bold: best, italics: second", *self.notes)
+        )
+        return "\n".join(lines) + "\n" + notes + "\n"
+
+    def to_latex(self) -> str:
+        r"""Return a booktabs table whose numbers siunitx aligns at the decimal point.
+
+        Needs ``\usepackage{booktabs,siunitx}``. A standard deviation is a column of its own behind a plus-minus sign.
+        """
+        spread = [self._has_spread(c) for c in range(len(self.columns))]
+        kinds = [(kind, len(list(same))) for kind, same in groupby(map(self._siunitx, range(len(self.columns))))]
+        spec = "l" + "".join(kind if n == 1 else f"*{{{n}}}{{{kind}}}" for kind, n in kinds)
+        lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
+        heads, rules, first = [], [], 2
+        for group in self.groups:
+            n = sum(1 + own for c, own in zip(self.columns, spread, strict=True) if c.group == group)
+            heads.append(rf"\multicolumn{{{n}}}{{c}}{{{latex_text(group)}}}")
+            rules.append(rf"\cmidrule(lr){{{first}-{first + n - 1}}}")
+            first += n
+        lines += [" & " + " & ".join(heads) + r" \\", "".join(rules)]
+        arrows = {+1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
+        titles = [
+            (r"\multicolumn{2}{c}" if own else "") + f"{{{latex_text(c.name)}{arrows[c.orientation]}}}"
+            for c, own in zip(self.columns, spread, strict=True)
+        ]
+        lines += [" & ".join([self.row_name, *titles]) + r" \\", r"\midrule"]
+        for r, row in enumerate(self.row_titles or self.rows):
+            cells = [self._latex_cell(r, c) for c in range(len(self.columns))]
+            lines.append(" & ".join([latex_text(row), *cells]) + r" \\")
+        comment = "".join(
+            f"% {' '.join(line.split())}\n"
+            for line in (r"needs \usepackage{booktabs,siunitx}", self._caption(), *self.notes)
+        )
+        return comment + "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+    def _width(self, at: int) -> int:
+        """Characters before the decimal point of the widest number of a column, a sign included."""
+        texts = [self._number(v, self.columns[at]) for v in self.values[:, at]]
+        return max((len(text.partition(".")[0]) for text in texts if text), default=1)
+
+    def _has_spread(self, at: int) -> bool:
+        return self.spread is not None and bool(np.isfinite(self.spread[:, at]).any())
+
+    def _siunitx(self, at: int) -> str:
+        column = self.columns[at]
+        width, sign = self._width(at), "-" if (self.values[:, at] < 0).any() else ""
+        kind = f"S[table-format={sign}{max(width - len(sign), 1)}.{column.digits}, detect-weight, mode=text]"
+        if self._has_spread(at):
+            widest = max(len(self._spread(r, at).partition(".")[0]) for r in range(len(self.rows)))
+            kind += rf"@{{$\,\pm\,$}}S[table-format={widest}.{column.digits}]"
+        return kind
+
+    def _latex_cell(self, row: int, at: int) -> str:
+        text = self._number(self.values[row, at], self.columns[at])
+        spread = f" & {self._spread(row, at) or '{--}'}" if self._has_spread(at) else ""
+        if not text:
+            return "{--}" + spread
+        if self.best()[row, at]:
+            return rf"\bfseries {text}{spread}"
+        if self.second()[row, at]:
+            # siunitx takes no underline: text as wide as the widest number stands where the number would
+            missing = "0" * (self._width(at) - len(text.partition(".")[0]))
+            pad = rf"\phantom{{{missing}}}" if missing else ""
+            number = text.replace("-", "$-$")
+            return rf"{{{pad}\underline{{{number}}}}}{spread}"
+        return text + spread
+
+    def __repr__(self) -> str:
+        heads = [f"{head} {c.arrow}".strip() for head, c in zip(self._heads(), self.columns, strict=True)]
+        cells = [
+            [self._cell(r, c) + ("*" if self.best()[r, c] else " ") for c in range(len(self.columns))]
+            for r in range(len(self.rows))
+        ]
+        widths = [max(len(head), *(len(line[i]) for line in cells), 1) for i, head in enumerate(heads)]
+        first = max(len(self.row_name), *(len(row) for row in self.rows), 1)
+        lines = [f"{self._caption()}, * best", " " * first + "  " + "  ".join(map(str.rjust, heads, widths))]
+        lines += [
+            row.ljust(first) + "  " + "  ".join(map(str.rjust, line, widths))
+            for row, line in zip(self.rows, cells, strict=True)
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), *self.notes])
+
+    def _repr_html_(self) -> str:
+        """Table with a bar behind each number, as long as it is large; reads well on light and on dark pages."""
+        style = "text-align:right;padding:2px 8px;font-variant-numeric:tabular-nums;white-space:nowrap"
+        parts = [f"<table style='border-collapse:collapse'><caption style='text-align:left'>{escape(self._caption())}"]
+        parts.append("; <b>best</b>, <u>second</u></caption>")
+        if len(self.groups) > 1:
+            spans = "".join(
+                f"<th colspan='{sum(c.group == g for c in self.columns)}' style='text-align:center'>{escape(g)}</th>"
+                for g in self.groups
+            )
+            parts.append(f"<tr><th></th>{spans}</tr>")
+        heads = "".join(f"<th style='{style}'>{escape(c.name)} {c.arrow}</th>" for c in self.columns)
+        parts.append(f"<tr><th style='text-align:left'>{escape(self.row_name)}</th>{heads}</tr>")
+        for r, row in enumerate(self.rows):
+            cells = []
+            for c in range(len(self.columns)):
+                text = escape(self._cell(r, c))
+                tag = "b" if self.best()[r, c] else "u" if self.second()[r, c] else ""
+                text = f"<{tag}>{text}</{tag}>" if tag else text
+                cells.append(f"<td style='{style};{self._bar(r, c)}'>{text}</td>")
+            parts.append(f"<tr><td style='text-align:left;padding:2px 8px'>{escape(row)}</td>{''.join(cells)}</tr>")
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return "".join(parts) + f"</table><div style='opacity:.7;font-size:90%'>{notes}</div>"
+
+    def _bar(self, row: int, at: int) -> str:
+        value = self.values[row, at]
+        if not math.isfinite(value):
+            return ""
+        share = 100 * min(max(float(value), 0.0), 1.0) if self.columns[at].scale == 100 else 0.0
+        color = "rgba(100,143,255,.28)"
+        return f"background:linear-gradient(90deg,{color} {share:.1f}%,transparent {share:.1f}%)"
