@@ -1,4 +1,4 @@
-"""Look of the charts: one calm style for light and dark pages, a colour per score, notes in place of what cannot be drawn."""
+"""Look of the charts: one calm style for light and dark pages, a colour per score, notes where nothing can be drawn."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ GUIDE = "#8a929c"
 """Reference lines (chance, oracle) and texts; stands out from white as from black."""
 
 # Paul Tol's and Okabe and Ito's colours: apart under every kind of colour blindness, visible on white and on black.
-_BY_P = {0.1: "#ccbb44", 0.3: "#e69f00", 0.5: "#d55e00", 1.0: "#cc79a7", 2.0: "#aa4499"}
-_BY_NAME = {"msp": "#56b4e9", "entropy": "#0072b2", "margin": "#009e73", "energy": "#999933", "max_logit": "#44aa99"}
+_BY_P = {0.1: "#ccbb44", 0.3: "#e69f00", 0.5: "#d55e00", 1.0: "#009e73", 2.0: "#cc79a7"}
+_BY_NAME = {"msp": "#56b4e9", "entropy": "#0072b2", "margin": "#aa4499", "energy": "#999933", "max_logit": "#44aa99"}
 _OTHERS = ("#117733", "#4477aa", "#882255", "#66ccee", "#ee6677", "#aa3377")
 _DASHES = {("oh", "exact"): "solid", ("uni", "exact"): "dashed", ("oh", "paper"): "dotted", ("uni", "paper"): "dotdash"}
 
@@ -68,6 +68,8 @@ def _style(dark: bool | None, plot: Any, _element: Any) -> None:
     figure.outline_line_color = None
     if figure.title is not None:
         figure.title.text_color, figure.title.text_font_size = ink, "13px"
+    # calm until the pointer is there
+    figure.toolbar.logo, figure.toolbar.autohide = None, True
     for axis in figure.axis:
         axis.axis_label_text_color = axis.major_label_text_color = ink
         axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = ink
@@ -75,12 +77,16 @@ def _style(dark: bool | None, plot: Any, _element: Any) -> None:
         axis.axis_label_text_font_size, axis.major_label_text_font_size = "12px", "11px"
     for grid in figure.grid:
         grid.grid_line_color, grid.grid_line_alpha = _GRID[dark], 0.35
+        grid.visible = any(axis.visible for axis in figure.axis)
     for legend in figure.legend:
         legend.background_fill_alpha, legend.border_line_color = 0, None
         legend.label_text_color, legend.label_text_font_size = ink, "11px"
         legend.title_text_color, legend.title_text_font_size = ink, "11px"
         legend.inactive_fill_alpha = 0
-        legend.spacing, legend.padding, legend.margin = 0, 4, 4
+        legend.spacing, legend.padding, legend.margin, legend.label_height, legend.glyph_height = 0, 4, 4, 16, 14
+        legend.title_text_font_style = "normal"
+        if legend in figure.right:
+            legend.location = "top_left"
     for bar in (item for items in (figure.right, figure.left, figure.below, figure.above) for item in items):
         if hasattr(bar, "color_mapper"):
             bar.background_fill_alpha = 0
@@ -103,6 +109,7 @@ def note(text: str) -> hv.Overlay:
             responsive=True,
             min_height=160,
             default_tools=[],
+            shared_axes=False,
             backend="bokeh",
         )
         .opts(**chart_opts())

@@ -6,6 +6,7 @@ Charts that cannot be drawn are notes that say why; `class_table` raises `Gradun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import holoviews as hv
 import holoviews.plotting.bokeh
@@ -15,6 +16,7 @@ import pandas as pd
 from ..cache import Cache
 from ..metrics import calibration, segmentation
 from ..metrics.curves import auroc, average_precision
+from ..metrics.merge import Histogram
 from ..schema import GraduncError
 from .charts import chart_opts, noted
 from .colors import GROUPS, THRESHOLD
@@ -25,8 +27,9 @@ from .text import score_axis
 
 __all__ = ["class_distributions", "class_table", "confusion"]
 
-_BINS = 96
-_ROW = 0.92  # height of the tallest ridge in rows
+_BINS = 72
+_ROW = 0.82  # height of the tallest ridge in rows
+_QUANTILES = ["q05", "q25", "median", "q75", "q95"]
 _LEAST = 50  # pixels below which a distribution is no shape but points
 
 
@@ -62,43 +65,41 @@ def class_distributions(
     rows = [i for i in (range(len(cache.classes)) if chosen is None else chosen) if counts[:, i].any()]
     if not rows:
         raise GraduncError(f"{cache.name}: no pixel was predicted as one of the chosen classes")
-    edges = np.linspace(*score_limits(histogram), _BINS + 1)
+    edges = np.linspace(*_limits(histogram, rows), _BINS + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     axis = hv.Dimension("score_value", label=score_axis(score))
     place = hv.Dimension("row", label="predicted class")
-    ridges, summary = [], []
-    for outcome, group in zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True):
-        shapes = []
+    parts: list[Any] = []
+    for side, (outcome, group) in enumerate(zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True)):
+        color = GROUPS[outcome]
+        shapes, rows_of_marks = [], []
         for height, number in enumerate(reversed(rows)):
             pixels = int(group[number].sum())
             if not pixels:
                 continue
             quantiles = quantile(histogram, group[number], (0.05, 0.25, 0.5, 0.75, 0.95))
-            base = height + (0.0 if outcome == TASK_OUTCOMES[task][0] else -0.07)
-            summary.append((quantiles[2], base, cache.classes[number], outcome, pixels, *quantiles, GROUPS[outcome]))
+            rows_of_marks.append((quantiles[2], height - 0.07 * side, cache.classes[number], pixels, *quantiles))
             if pixels < _LEAST:
                 continue
-            share = spread(histogram, group[number], edges) / pixels
-            top = height + _ROW * share / share.max()
+            inside = spread(histogram, group[number], np.r_[-np.inf, edges, np.inf])[1:-1]
+            top = height + _ROW * inside / max(inside.max(), 1)
             shapes.append({axis.name: np.r_[middle[0], middle, middle[-1]], "row": np.r_[height, top, height]})
-        ridges.append(
-            hv.Polygons(shapes, [axis, place], label=outcome).opts(
-                color=GROUPS[outcome], fill_alpha=0.4, line_color=GROUPS[outcome], line_width=1, backend="bokeh"
-            )
-        )
-    names = ["class", "outcome", "pixels", "q05", "q25", "median", "q75", "q95", "color"]
-    columns = list(zip(*summary, strict=True))
-    bars = hv.Segments(
-        (columns[6], columns[1], columns[8], columns[1], columns[-1]), ["q25", "row", "q75", "row2"], ["color"]
-    ).opts(color="color", line_width=3, show_legend=False, backend="bokeh")
-    dots = hv.Points(tuple(columns), [axis, place], names).opts(
-        color="color", size=7, line_color="white", tools=["hover"], show_legend=False, backend="bokeh",
-        hover_tooltips=[
-            ("predicted", "@class"), ("pixels", "@outcome, @pixels{0,0}"), ("median", "@median{0.000}"),
-            ("quartiles", "@q25{0.000} to @q75{0.000}"), ("5 % to 95 %", "@q05{0.000} to @q95{0.000}"),
-        ],
-    )  # fmt: skip
-    parts = [*ridges, bars, dots]
+        columns = tuple(zip(*rows_of_marks, strict=True)) or ((),) * 9
+        parts += [
+            hv.Polygons(shapes, [axis, place]).opts(
+                color=color, fill_alpha=0.35, line_color=color, line_width=1, backend="bokeh"
+            ),
+            hv.Segments((columns[5], columns[1], columns[7], columns[1]), ["q25", "row", "q75", "row2"]).opts(
+                color=color, line_width=3, show_legend=False, backend="bokeh"
+            ),
+            hv.Points(columns, [axis, place], ["class", "pixels", *_QUANTILES], label=outcome).opts(
+                color=color, size=8, line_color="white", tools=["hover"], backend="bokeh",
+                hover_tooltips=[
+                    ("predicted", "@class"), (outcome, "@pixels{0,0} px"), ("median", "@median{0.000}"),
+                    ("quartiles", "@q25{0.000} to @q75{0.000}"), ("5 % to 95 %", "@q05{0.000} to @q95{0.000}"),
+                ],
+            ),
+        ]  # fmt: skip
     if threshold is not None:
         parts.append(hv.VLine(threshold).opts(color=THRESHOLD, line_width=2, backend="bokeh"))
     ticks = [(height, cache.classes[number]) for height, number in enumerate(reversed(rows))]
@@ -107,12 +108,15 @@ def class_distributions(
         .opts(
             title="Scores within each predicted class",
             yticks=ticks,
-            xlim=(edges[0], edges[-1]),
+            xlabel=axis.label,
+            ylabel=place.label,
+            xlim=(edges[0] - 0.02 * (edges[-1] - edges[0]), edges[-1]),
             ylim=(-0.25, len(rows)),
             legend_position="top",
             legend_cols=2,
             toolbar="above",
             active_tools=[],
+            shared_axes=False,
             responsive=True,
             min_height=max(240, 34 * len(rows) + 110),
             show_frame=False,
@@ -120,6 +124,16 @@ def class_distributions(
         )
         .opts(**chart_opts())
     )
+
+
+def _limits(histogram: Histogram, rows: Sequence[int]) -> tuple[float, float]:
+    """Range of a score that holds all but 0.5 % of the pixels of either group of every class; never empty."""
+    shown = [group[row] for group in groups(histogram) for row in rows if group[row].sum() >= _LEAST]
+    if not shown:
+        return score_limits(histogram)
+    ends = np.array([quantile(histogram, counts, (0.005, 0.995)) for counts in shown])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def class_table(cache: Cache, score: str, task: str, *, frames: Sequence[str] | None = None) -> pd.DataFrame:
@@ -198,9 +212,10 @@ def confusion(cache: Cache, *, frames: Sequence[str] | None = None) -> hv.Overla
     rows, columns = np.indices(matrix.shape).reshape(2, -1)
     data = ([names[i] for i in columns], [names[i] for i in rows], share.ravel(), matrix.ravel())
     dims = [hv.Dimension("prediction", values=names), hv.Dimension("label", values=names[::-1])]
-    values = [hv.Dimension("share", label="pixels of the label [%]", range=(0, 100)), "pixels"]
+    values = [hv.Dimension("share", label="share", unit="%", range=(0, 100)), "pixels"]
     heat = hv.HeatMap(data, dims, values).opts(
-        cmap="cividis", clim=(0, 100), colorbar=True, clipping_colors={"NaN": "#00000000"}, tools=["hover"],
+        cmap="cividis", clim=(0, 100), colorbar=True,
+        clabel="", clipping_colors={"NaN": "#00000000"}, tools=["hover"],
         hover_tooltips=[
             ("label", "@label"), ("predicted", "@prediction"), ("share of the label", "@share{0.00} %"),
             ("pixels", "@pixels{0,0}"),
@@ -216,7 +231,7 @@ def confusion(cache: Cache, *, frames: Sequence[str] | None = None) -> hv.Overla
     return (
         hv.Overlay([heat, labels])
         .opts(
-            title="Confusion, each row is a label",
+            title="Confusion: share of each label [%]",
             xlabel="prediction",
             ylabel="label",
             xrotation=45,
@@ -224,6 +239,7 @@ def confusion(cache: Cache, *, frames: Sequence[str] | None = None) -> hv.Overla
             min_height=max(300, 22 * len(names) + 150),
             toolbar="above",
             active_tools=[],
+            shared_axes=False,
             show_legend=False,
             backend="bokeh",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import holoviews as hv
@@ -43,6 +44,7 @@ __all__ = [
 
 _RANKS = 20
 _SMALLEST = 1e-6
+_RISEN = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ class _Kind:
     area: str
 
 
-_TRUTH = {"error": "error", "anomaly": "anomaly"}
+_RATES = {"error": "error rate of 5 % of the pixels", "anomaly": "anomaly rate of 5 % of the pixels"}
 
 KINDS = {
     "roc": _Kind(
         "ROC",
-        hv.Dimension("fpr", label="false-positive rate", unit=None),
+        hv.Dimension("fpr", label="false-positive rate"),
         hv.Dimension("tpr", label="true-positive rate (recall)"),
         "AuROC",
     ),
@@ -152,7 +154,7 @@ def _lines(
     found = set_histograms(cache, task, scores, frames=frames, classes=classes)
     chosen = None if classes is None else tuple(classes)
     lines = {
-        name: remember(cache, ("line", kind, task, name, frames, chosen), lambda h=histogram: _line(kind, h))
+        name: remember(cache, ("line", kind, task, name, frames, chosen), partial(_line, kind, histogram))
         for name, histogram in found.items()
     }
     rate = next(iter(lines.values())).base_rate
@@ -230,6 +232,8 @@ def _chart(
         hv.Overlay(parts)
         .opts(
             title=which.title,
+            xlabel=which.x.label,
+            ylabel=_RATES[task] if kind == "reliability" else which.y.label,
             logx=log_x,
             **limits,
             ylim=(0.0, None if top is None else 1.02),
@@ -238,8 +242,9 @@ def _chart(
             toolbar="above",
             show_grid=True,
             responsive=True,
-            min_height=320,
+            min_height=max(320, 17 * len(lines) + 60),
             active_tools=[],
+            shared_axes=False,
             backend="bokeh",
         )
         .opts(**chart_opts())
@@ -247,9 +252,9 @@ def _chart(
 
 
 def _left(lines: Mapping[str, _Line]) -> float:
-    """Left end of a logarithmic axis: a decade below which no curve rises."""
-    first = min(float(line.x[line.x > 0].min()) for line in lines.values() if (line.x > 0).any())
-    return float(max(_SMALLEST, 10.0 ** np.floor(np.log10(first))))
+    """Left end of a logarithmic axis: a power of ten below which no curve has risen to 1 %."""
+    first = min((float(line.x[np.argmax(line.y >= _RISEN)]) for line in lines.values()), default=1.0)
+    return float(10.0 ** np.floor(np.log10(np.clip(first, _SMALLEST, 0.0999))))
 
 
 def _guide(which: _Kind, x: Any, y: Any) -> hv.Curve:
@@ -404,6 +409,7 @@ def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bin
             responsive=True,
             min_height=320,
             active_tools=[],
+            shared_axes=False,
             backend="bokeh",
         )
         .opts(**chart_opts())
@@ -457,10 +463,10 @@ def marks(
     GraduncError
         As `counts_at`.
     """
+    lines = _lines(cache, kind, list(thresholds), task, frames, classes)
     which = KINDS[kind]
     own = "error" if kind == "sparsification" else task
     rows = []
-    lines = _lines(cache, kind, list(thresholds), task, frames, classes)
     left = _left(lines) if log_x else 0.0
     found = set_histograms(cache, own, list(thresholds), frames=frames, classes=classes)
     for name, threshold in thresholds.items():

@@ -150,25 +150,30 @@ def set_distribution(
     histogram = set_histograms(cache, task, [score], frames=frames, classes=classes)[score]
     edges = np.linspace(*score_limits(histogram), _BINS + 1)
     axis = hv.Dimension("score", label=score_axis(score))
-    title = "pixels" if log else "pixels of the group [%]"
-    height = hv.Dimension("height", label=title)
+    height = hv.Dimension("height", label="pixels" if log else "pixels of the group [%]")
+    floor = 0.5 if log else 0.0
     parts = []
     for outcome, group in zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True):
-        pixels = spread(histogram, group, edges)
-        total = int(group.sum())
-        share = 100 * pixels / max(total, 1)
-        data = (edges, np.where(pixels > 0, pixels, np.nan) if log else share, pixels, share)
+        pixels, total = spread(histogram, group, edges), int(group.sum())
+        used = pixels > 0
+        share = 100 * pixels[used] / max(total, 1)
+        top = pixels[used] if log else share
+        data = (edges[:-1][used], np.full(used.sum(), floor), edges[1:][used], top, pixels[used], share)
+        bars = hv.Rectangles(
+            data, [axis, "bottom", "end", height], ["pixels", "share"], label=f"{outcome}, {total:,} pixels"
+        )
         parts.append(
-            hv.Histogram(data, kdims=axis, vdims=[height, "pixels", "share"], label=f"{outcome} ({total:,} px)").opts(
+            bars.opts(
                 color=GROUPS[outcome],
                 fill_alpha=0.45,
                 line_color=GROUPS[outcome],
+                line_alpha=0.6,
                 line_width=1,
                 tools=["hover"],
                 hover_tooltips=[
                     (outcome, "@pixels{0,0} px"),
                     ("of the group", "@share{0.00} %"),
-                    ("score", "@left{0.000} to @right{0.000}"),
+                    ("score", "@score{0.000} to @end{0.000}"),
                 ],
                 backend="bokeh",
             )
@@ -180,13 +185,18 @@ def set_distribution(
         .opts(
             responsive=True,
             min_height=260,
+            title="Scores of the pixels to be found and of the others",
+            xlabel=axis.label,
+            ylabel=height.label,
             xlim=(edges[0], edges[-1]),
+            ylim=(floor, None),
             logy=log,
-            legend_position="top_right",
+            legend_position="top",
+            legend_cols=2,
             legend_opts={"click_policy": "hide"},
-            show_title=False,
             toolbar="above",
             active_tools=[],
+            shared_axes=False,
             show_frame=False,
             backend="bokeh",
         )

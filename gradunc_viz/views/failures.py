@@ -285,12 +285,15 @@ def frame_failures(
         rank[_per_region(blocks, excuse, count, block) >= FOUND * size] = -1
     rank[0] = -1
     order = np.argsort(-rank, kind="stable")[:n]
-    boxes = ndimage.find_objects(blocks)
+    order = order[rank[order] >= 0]
+    # boxes of the few that are kept: a noisy map has ten thousands
+    kept = np.zeros(count + 1, "i4")
+    kept[order] = np.arange(1, len(order) + 1)
+    blocks = kept[blocks]
     result = []
-    for number in order[rank[order] >= 0]:
-        rows, columns = boxes[number - 1]
+    for place, (number, (rows, columns)) in enumerate(zip(order, ndimage.find_objects(blocks), strict=True), 1):
         inside = region[rows.start * block : rows.stop * block, columns.start * block : columns.stop * block]
-        own = _repeat(blocks[rows, columns] == number, block)[: inside.shape[0], : inside.shape[1]] & inside
+        own = _repeat(blocks[rows, columns] == place, block)[: inside.shape[0], : inside.shape[1]] & inside
         ys, xs = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
         own = own[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
         top, left = rows.start * block + int(ys[0]), columns.start * block + int(xs[0])
@@ -329,13 +332,24 @@ def _block(shape: tuple[int, ...]) -> int:
     return block
 
 
+def _parts(values: np.ndarray, block: int) -> Iterator[np.ndarray]:
+    """Yield the pixels at each place within the blocks of a map, as maps of blocks; zero beyond the edges."""
+    if any(size % block for size in values.shape):
+        values = np.pad(values, [(0, -size % block) for size in values.shape])
+    for row in range(block):
+        for column in range(block):
+            yield values[row::block, column::block]
+
+
 def _any(mask: np.ndarray, block: int) -> np.ndarray:
     """Whether any pixel of each block is set; blocks at the edge may be partial."""
     if block == 1:
         return mask
-    padded = np.pad(mask, [(0, -size % block) for size in mask.shape])
-    rows = padded.reshape(-1, block, padded.shape[1]).any(1)
-    return np.asarray(rows.reshape(rows.shape[0], -1, block).any(2))
+    first, *rest = _parts(mask, block)
+    found = first.copy()
+    for part in rest:
+        found |= part
+    return found
 
 
 def _repeat(mask: np.ndarray, block: int) -> np.ndarray:
@@ -345,11 +359,11 @@ def _repeat(mask: np.ndarray, block: int) -> np.ndarray:
 def _per_region(blocks: np.ndarray, values: np.ndarray, count: int, block: int) -> np.ndarray:
     """Sum of `values` (y, x), zero outside of regions, per region."""
     if block > 1:
-        rows, columns = (np.arange(0, size, block) for size in values.shape)
-        dtype = "i4" if values.dtype == bool else "f4"
-        values = np.add.reduceat(np.add.reduceat(values, rows, 0, dtype=dtype), columns, 1)
-    found = np.bincount(blocks.ravel(), values.ravel(), count + 1)
-    return np.asarray(found)
+        first, *rest = _parts(values, block)
+        values = first.astype("f4")
+        for part in rest:
+            values += part
+    return np.bincount(blocks.ravel(), values.ravel(), count + 1)
 
 
 def _usual(dataset: xr.Dataset, ids: np.ndarray) -> str:
@@ -384,7 +398,7 @@ def crop(cache: Cache, failure: Failure, pad: float = 0.6, width: int = 240, hei
 
 
 def _image(cache: Cache, frame: str) -> np.ndarray:
-    # one image at a time: failures come in the order of their rank, yet often from the same few frames
+    # the failures of a list often come from the same few frames
     return remember(cache, ("decoded", frame), lambda: decode_image(cache[frame]))
 
 

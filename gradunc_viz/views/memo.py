@@ -18,7 +18,7 @@ from ..cache import Cache
 
 __all__ = ["Memo", "cache_version", "nbytes", "remember", "shared"]
 
-_LIMIT = 192 << 20
+_LIMIT = 96 << 20
 
 T = TypeVar("T")
 
