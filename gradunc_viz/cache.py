@@ -145,7 +145,8 @@ class Cache(Mapping[str, xr.Dataset]):
         rows = {
             "folder": code(str(self.path)),
             "frames": f"{len(self):,}",
-            "network": code(str(network["name"])) + (f", head {code(str(network['head']))}" if network.get("head") else ""),
+            "network": code(str(network["name"]))
+            + (f", head {code(str(network['head']))}" if network.get("head") else ""),
             "input": "x".join(map(str, size)) if size else "each image's own size",
             "scores": " ".join(code(name) for name in self.scores),
             "classes": chips(self.classes, self.colors),

@@ -95,14 +95,19 @@ class Network(Wrapper):
         parameters = list(self.parameters())
         size = sum(p.numel() for p in parameters)
         devices = ", ".join(sorted({str(p.device) for p in parameters})) or "no parameters"
-        colors = self.colors or class_colors(len(self.classes or ()))
+        names = self.classes or ()
+        colors = self.colors if self.colors and len(self.colors) == len(names) else class_colors(len(names))
         rows = {
             "module": code(type(self.net).__name__),
             "parameters": f"{size:,} on {devices}",
             "head": code(self.head) if self.head else "found when it runs",
-            "input": "RGB in [0, 1]" if self.normalize is None else f"normalised, mean and std {code(str(self.normalize))}",
+            "input": "RGB in [0, 1]"
+            if self.normalize is None
+            else f"normalised, mean and std {code(str(self.normalize))}",
             "left out": f"channels {', '.join(map(str, self.drop_channels))}" if self.drop_channels else "",
-            "classes": chips(self.classes, colors) if self.classes and len(colors) == len(self.classes) else "not named",
+            "classes": chips(self.classes, colors)
+            if self.classes and len(colors) == len(self.classes)
+            else "not named",
         }
         return card(f"Network {self.name}", rows)
 

@@ -31,6 +31,7 @@ def gallery(
     score_name: str | None = None,
     threshold: float | None = None,
     frames: Sequence[str] | None = None,
+    min_pixels: int | None = None,
     track: str = "anomaly",
     columns: int = 4,
     width: Width | None = None,
@@ -48,7 +49,7 @@ def gallery(
         How many at most.
     score_name : str, optional
         By default the entropy, or the first score.
-    threshold, frames, track
+    threshold, frames, min_pixels, track
         As for `find_failures`.
     columns : int
         Crops side by side.
@@ -68,7 +69,9 @@ def gallery(
     if score_name is None:
         few = representative(opened)
         score_name = "entropy" if "entropy" in few else few[0]
-    failures, threshold = find_failures(opened, kind, score_name, threshold=threshold, frames=frames, n=n, track=track)
+    failures, threshold = find_failures(
+        opened, kind, score_name, threshold=threshold, frames=frames, n=n, min_pixels=min_pixels, track=track
+    )
     if not failures:
         raise GraduncError(f"{opened.path}: found no {kind} of {score_name} ({KINDS[kind]})")
     columns = min(columns, len(failures))

@@ -15,6 +15,7 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..schema import GraduncError, score_entry
@@ -172,6 +173,12 @@ class Figure(matplotlib.figure.Figure):
 
     def draw(self, renderer: Any) -> None:
         """Draw with the fonts and settings of the figure's style."""
+        # The layout is found step by step: from the same start it comes to the same end, however often it is drawn.
+        # Saving draws twice, the second time without the engine and at the places that the first has found.
+        if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
+            for axes in self.axes:
+                if (spec := axes.get_subplotspec()) is not None:
+                    axes.set_subplotspec(spec)
         with applied(self._gradunc_rc):
             super().draw(renderer)
 

@@ -210,21 +210,24 @@ class Table:
     def to_latex(self) -> str:
         r"""Return a booktabs table whose numbers siunitx aligns at the decimal point.
 
-        Needs ``\usepackage{booktabs,siunitx}``.
+        Needs ``\usepackage{booktabs,siunitx}``. A standard deviation is a column of its own behind a plus-minus sign.
         """
+        spread = [self._has_spread(c) for c in range(len(self.columns))]
         kinds = [(kind, len(list(same))) for kind, same in groupby(map(self._siunitx, range(len(self.columns))))]
         spec = "l" + "".join(kind if n == 1 else f"*{{{n}}}{{{kind}}}" for kind, n in kinds)
         lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
-        if len(self.groups) > 1 or self.groups[0]:
-            heads, rules, first = [], [], 2
-            for group in self.groups:
-                n = sum(c.group == group for c in self.columns)
-                heads.append(rf"\multicolumn{{{n}}}{{c}}{{{latex_text(group)}}}")
-                rules.append(rf"\cmidrule(lr){{{first}-{first + n - 1}}}")
-                first += n
-            lines += [" & " + " & ".join(heads) + r" \\", "".join(rules)]
+        heads, rules, first = [], [], 2
+        for group in self.groups:
+            n = sum(1 + own for c, own in zip(self.columns, spread, strict=True) if c.group == group)
+            heads.append(rf"\multicolumn{{{n}}}{{c}}{{{latex_text(group)}}}")
+            rules.append(rf"\cmidrule(lr){{{first}-{first + n - 1}}}")
+            first += n
+        lines += [" & " + " & ".join(heads) + r" \\", "".join(rules)]
         arrows = {+1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
-        titles = [f"{{{latex_text(c.name)}{arrows[c.orientation]}}}" for c in self.columns]
+        titles = [
+            (r"\multicolumn{2}{c}" if own else "") + f"{{{latex_text(c.name)}{arrows[c.orientation]}}}"
+            for c, own in zip(self.columns, spread, strict=True)
+        ]
         lines += [" & ".join([self.row_name, *titles]) + r" \\", r"\midrule"]
         for r, row in enumerate(self.row_titles or self.rows):
             cells = [self._latex_cell(r, c) for c in range(len(self.columns))]
@@ -240,31 +243,32 @@ class Table:
         texts = [self._number(v, self.columns[at]) for v in self.values[:, at]]
         return max((len(text.partition(".")[0]) for text in texts if text), default=1)
 
+    def _has_spread(self, at: int) -> bool:
+        return self.spread is not None and bool(np.isfinite(self.spread[:, at]).any())
+
     def _siunitx(self, at: int) -> str:
         column = self.columns[at]
         width, sign = self._width(at), "-" if (self.values[:, at] < 0).any() else ""
-        spread = ""
-        if self.spread is not None and np.isfinite(self.spread[:, at]).any():
+        kind = f"S[table-format={sign}{max(width - len(sign), 1)}.{column.digits}, detect-weight, mode=text]"
+        if self._has_spread(at):
             widest = max(len(self._spread(r, at).partition(".")[0]) for r in range(len(self.rows)))
-            spread = f" \\pm {widest}.{column.digits}"
-        digits = f"{sign}{max(width - len(sign), 1)}.{column.digits}{spread}"
-        return f"S[table-format={digits}, detect-weight, mode=text{', separate-uncertainty' if spread else ''}]"
+            kind += rf"@{{$\,\pm\,$}}S[table-format={widest}.{column.digits}]"
+        return kind
 
     def _latex_cell(self, row: int, at: int) -> str:
         text = self._number(self.values[row, at], self.columns[at])
+        spread = f" & {self._spread(row, at) or '{--}'}" if self._has_spread(at) else ""
         if not text:
-            return "{--}"
-        spread = self._spread(row, at)
-        number = f"{text} +- {spread}" if spread else text
+            return "{--}" + spread
         if self.best()[row, at]:
-            return rf"\bfseries {number}"
+            return rf"\bfseries {text}{spread}"
         if self.second()[row, at]:
-            # siunitx takes no underline: text of the same width as the number stands where the number would
-            pad = rf"\phantom{{{'0' * (self._width(at) - len(text.partition('.')[0]))}}}"
-            if spread:
-                return rf"{{{pad}\underline{{{text}}} $\pm$ {spread}}}".replace(r"\phantom{}", "")
-            return rf"{{{pad}\underline{{{text.replace('-', '$-$')}}}}}".replace(r"\phantom{}", "")
-        return number
+            # siunitx takes no underline: text as wide as the widest number stands where the number would
+            missing = "0" * (self._width(at) - len(text.partition(".")[0]))
+            pad = rf"\phantom{{{missing}}}" if missing else ""
+            number = text.replace("-", "$-$")
+            return rf"{{{pad}\underline{{{number}}}}}{spread}"
+        return text + spread
 
     def __repr__(self) -> str:
         heads = [f"{head} {c.arrow}".strip() for head, c in zip(self._heads(), self.columns, strict=True)]
@@ -282,7 +286,7 @@ class Table:
         return "\n".join([*(line.rstrip() for line in lines), *self.notes])
 
     def _repr_html_(self) -> str:
-        """Table with a bar behind each number, as long as the number is good; readable on light and dark."""
+        """Table with a bar behind each number, as long as it is large; reads well on light and on dark pages."""
         style = "text-align:right;padding:2px 8px;font-variant-numeric:tabular-nums;white-space:nowrap"
         parts = [f"<table style='border-collapse:collapse'><caption style='text-align:left'>{escape(self._caption())}"]
         parts.append("; <b>best</b>, <u>second</u></caption>")

@@ -1,0 +1,99 @@
+"""The whole set with one command: what is made, what is left out and why, and a contact sheet that stands alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from synthetic import new_writer, write_frame
+
+import gradunc_viz as gv
+from gradunc_viz import cli, figures
+from gradunc_viz.cache import open_cache
+from gradunc_viz.schema import GraduncError
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
+    path = tmp_path_factory.mktemp("sheet") / "labelled"
+    with new_writer(path) as writer:
+        for seed in range(3):
+            write_frame(writer, f"{HOSTILE}{seed}", seed=seed)
+    return open_cache(path)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
+    path = tmp_path_factory.mktemp("sheet") / "bare"
+    with new_writer(path) as writer:
+        write_frame(writer, "a", label=False, anomaly=False)
+    return open_cache(path)
+
+
+@pytest.mark.slow
+def test_the_set(cache: gv.Cache, tmp_path: Path) -> None:
+    done = figures.figure_set(cache, tmp_path / "out", format="svg", progress=False)
+    names = {file.name for file in done.files}
+    for task in ("error", "anomaly"):
+        for name in ("roc", "roc_log", "pr", "bars_auprc", "bars_auroc", "bars_fpr95", "p_ablation"):
+            assert f"{name}_{task}.svg" in names
+        assert f"distributions_{task}_labelled.svg" in names
+    for name in ("sparsification", "reliability", "confusion_labelled", "panel_labelled", "meta_scatter_labelled"):
+        assert f"{name}.svg" in names
+    for name in ("pixels", "segments", "ood"):
+        assert {f"table_{name}.tex", f"table_{name}.md", f"table_{name}.csv"} <= names
+    assert all(file.stat().st_size > 0 for file in done.files)
+    assert {name.partition("_")[0] for name, _ in done.skipped} <= {"mistakes", "missed", "alarms"}
+    page = done.index.read_text()
+    for file in done.files:
+        assert f"href='{file.name}'" in page
+    assert set(re.findall(r"src='([^:']*):", page)) == {"data"}  # nothing is loaded from elsewhere
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_ids_are_shown_as_text(cache: gv.Cache, tmp_path: Path) -> None:
+    done = figures.figure_set({HOSTILE: cache}, tmp_path, format="png", scores=["entropy", "msp"], progress=False)
+    page = done.index.read_text()
+    assert HOSTILE not in page
+    assert "&lt;img src=x" in page
+    assert all(re.fullmatch(r"[\w.-]+", file.name) for file in done.files)
+    # p_ablation needs a gradient norm, and says so
+    assert not [name for name, _ in done.skipped if name.startswith(("roc", "table"))]
+
+
+def test_without_labels_the_rest_is_made(cache: gv.Cache, unlabelled: gv.Cache, tmp_path: Path) -> None:
+    done = figures.figure_set(unlabelled, tmp_path / "one", progress=False)
+    assert [file.name for file in done.files] == ["panel_bare.pdf"]
+    assert dict(done.skipped) == {
+        "bare: task error": "the cache has no class labels",
+        "bare: task anomaly": "the cache has no anomaly labels",
+    }
+    assert "no class labels" in done.index.read_text()
+    with pytest.raises(GraduncError, match="unknown format 'gif'"):
+        figures.figure_set(cache, tmp_path, format="gif")
+
+
+def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "my.mplstyle"
+    sheet.write_text("font.size: 9\n")
+    arguments = ["figures", str(unlabelled.path), "--out", str(tmp_path / "out"), "--format", "png", "--quiet",
+                 "--width", "neurips", "--style", str(sheet), "--dpi", "100", "--track", "bare=obstacle"]  # fmt: skip
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "left out bare: task error: the cache has no class labels" in shown.err
+    assert f"look at {tmp_path / 'out' / 'index.html'}" in shown.out
+    from PIL import Image
+
+    with Image.open(tmp_path / "out" / "panel_bare.png") as image:
+        assert image.width == 550
+
+
+@pytest.mark.parametrize("width", ["folio", "0.1"])
+def test_command_refuses_a_width(width: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["figures", "x", "--out", "y", "--width", width])
+    assert stop.value.code == 2
+    assert "expected" in capsys.readouterr().err
