@@ -1,20 +1,37 @@
-"""What the views would draw: data of glyphs, ranges of mappers, texts, palettes."""
+"""What the views would draw: data of glyphs, ranges of mappers, texts, palettes, links, code."""
 
 from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from bokeh.models import HoverTool
+import torch
 from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
+from torch import nn
 
-from gradunc_viz.cache import Cache, score
-from gradunc_viz.views import colors, curves, frame_data, frame_table, maps, text
+from gradunc_viz.cache import Cache, class_probabilities, score
+from gradunc_viz.gradients import gradient_factors, gradient_norms
+from gradunc_viz.schema import GraduncError
+from gradunc_viz.views import (
+    colors,
+    drawing,
+    frame_data,
+    frame_table,
+    maps,
+    panes,
+    permalink,
+    pixels,
+    reproduce,
+    style,
+    text,
+    tiles,
+)
+from gradunc_viz.views.drawing import Look
+from gradunc_viz.views.state import ExplorerState
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -26,77 +43,55 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 @pytest.fixture
-def figures() -> maps.MapFigures:
-    return maps.map_figures(CLASSES, colors.class_palette(COLORS))
+def frame(cache: Cache) -> frame_data.FrameData:
+    return frame_data.FrameData(cache["a"])
 
 
-def image_glyphs(figures: maps.MapFigures, pane: str) -> dict[str, object]:
-    """Glyph renderers of a pane by the column they draw."""
-    renderers = figures.panes[pane].renderers
-    return {r.glyph.image: r for r in renderers if hasattr(r.glyph, "image")}
+def whole(frame: frame_data.FrameData, across: int = 1000) -> tiles.Tile:
+    return tiles.tile_for(frame.size, None, across)
 
 
-# ---- arrays
+def look(frame: frame_data.FrameData, **options) -> Look:
+    def limits(name: str) -> tuple[float, float]:
+        return frame_data.frame_range(frame.score(name))
+
+    return Look(**({"score": "msp", "task": "error", "limits": limits} | options))
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f2"])
-def test_codes_never_miss_a_pixel_at_or_above_the_threshold(dtype: str) -> None:
-    values = np.random.default_rng(0).normal(5, 3, (40, 50)).astype(dtype).astype("f4")
-    codes, scale = frame_data.encode(values)
-    assert codes.dtype == np.uint16
-    assert codes.min() == 0
-    assert codes.max() >= 65534
-    np.testing.assert_allclose(scale.low + codes * scale.step, values, atol=1.5 * scale.step)
-    for threshold in values.ravel()[::97]:
-        drawn = codes >= maps.threshold_code(float(threshold), scale)
-        above = values >= threshold
-        assert drawn[above].all()
-        assert (drawn & ~above).sum() <= (np.abs(values - threshold) <= 2 * scale.step).sum()
+# ---- frames
 
 
-def test_codes_of_a_constant_map() -> None:
-    codes, scale = frame_data.encode(np.full((2, 3), 7.0, "f4"))
-    assert (codes == 0).all()
-    assert scale.low == 7
-    assert frame_data.frame_range(np.full((2, 3), 7.0, "f4")) == (6.5, 7.5)
+def test_scores_of_one_pixel_are_those_of_the_map(cache: Cache) -> None:
+    for name in ("a", HOSTILE):
+        fresh, mapped = frame_data.FrameData(cache[name]), frame_data.FrameData(cache[name])
+        height, width = fresh.size
+        for y, x in ((0, 0), (height - 1, width - 1), (height // 2, width // 3), (7, 12)):
+            found = fresh.scores_at(y, x, SCORES)
+            for score_name in SCORES:
+                assert found[score_name] == pytest.approx(float(mapped.score(score_name)[y, x]), rel=1e-4, abs=1e-4)
+    assert not fresh._scores  # no whole map was made for it
 
 
-def test_shrinking_keeps_the_single_pixel_and_blends_no_labels() -> None:
-    codes = np.zeros((7, 10), "u2")
-    codes[6, 9] = 500
-    small = frame_data.shrink_max(codes, 3)
-    assert small.shape == (3, 4)
-    assert small[2, 3] == 500
-    assert small.sum() == 500
-    labels = np.arange(70, dtype="u1").reshape(7, 10)
-    assert (frame_data.shrink_nearest(labels, 3) == labels[::3, ::3]).all()
+def test_probabilities_of_one_pixel_are_the_caches(cache: Cache, frame: frame_data.FrameData) -> None:
+    for y, x in ((0, 0), (63, 127), (20, 31)):
+        np.testing.assert_allclose(frame.probabilities(y, x), class_probabilities(cache["a"], y, x), atol=1e-4)
 
 
-@pytest.mark.parametrize(("size", "factor"), [((1024, 2048), 1), ((2160, 3840), 2), ((4000, 6000), 3)])
-def test_only_huge_frames_are_shrunk(size: tuple[int, int], factor: int) -> None:
-    assert frame_data.shrink_factor(size) == factor
-
-
-def test_a_shrunk_frame_keeps_a_single_pixel_of_an_unknown_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_data.shrink_factor, "__defaults__", (20,))
-    anomaly = np.full((9, 13), 255, "u1")
-    anomaly[:, :6] = 0
-    anomaly[8, 1] = 1
-    frame = frame_data.FrameArrays("a", np.zeros((9, 13, 3), "u1"), np.zeros((9, 13), "u1"), None, anomaly)
-    columns = maps.frame_columns(frame)
-    factor = columns["width"][0] // columns["anomaly"][0].shape[1]
-    assert factor > 1
-    assert columns["prediction"][0].shape == columns["anomaly"][0].shape
-    assert columns["anomaly"][0][8 // factor, 1 // factor] == 1
-    assert columns["anomaly"][0][0, -1] == 255
-    assert (columns["anomaly"][0] == 1).sum() == 1
+def test_store_shares_frames_and_keeps_within_its_limit(cache: Cache) -> None:
+    store = frame_data.FrameStore(limit=10_000)
+    first = store.get(cache, "a")
+    assert store.get(cache, "a") is first
+    assert first.score("msp").nbytes > store.limit
+    store.get(cache, "b")
+    assert len(store) == 1
+    assert store.get(cache, "a") is not first
+    with pytest.raises(KeyError, match="nowhere"):
+        store.get(cache, "nowhere")
 
 
 @pytest.mark.parametrize("task", ["error", "anomaly"])
-def test_threshold_counts_equal_numpys(cache: Cache, task: str) -> None:
-    dataset = cache["a"]
-    frame, values = frame_data.read_frame(dataset), frame_data.read_score(dataset, "msp")
-    target = frame.target(task)
+def test_threshold_counts_equal_numpys(frame: frame_data.FrameData, task: str) -> None:
+    values, target = frame.score("msp"), frame.target(task)
     assert target is not None
     positive, evaluated = target
     for threshold in (*np.quantile(values, [0, 0.3, 0.99, 1]), 2.0):
@@ -106,115 +101,363 @@ def test_threshold_counts_equal_numpys(cache: Cache, task: str) -> None:
         assert counts.fp == (found & ~positive & evaluated).sum()
         assert counts.fn == (~found & positive & evaluated).sum()
         assert counts.tn == (~found & ~positive & evaluated).sum()
+        assert counts.fpr == pytest.approx((found & ~positive & evaluated).sum() / (~positive & evaluated).sum())
         if counts.tp + counts.fp:
             assert counts.precision == pytest.approx(positive[found & evaluated].mean())
     assert np.isnan(counts.precision)  # nothing reaches 2
     assert counts.recall == 0
 
 
+def test_linear_norms_keep_the_order_and_the_sign() -> None:
+    values = np.array([-3.0, 0.0, 2.0], "f4")
+    assert frame_data.shown_values(values, "pgn_oh_p1", "linear").tolist() == [0.125, 1, 4]
+    assert frame_data.shown_values(values, "pgn_uni_p2", "linear").tolist() == [-8, -1, -0.25]
+    assert frame_data.shown_values(values, "msp", "linear") is values
+    assert np.isfinite(frame_data.shown_values(np.array([500.0], "f4"), "pgn_oh_p0.1", "linear")).all()
+
+
+def test_ranks_are_percentiles() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 30)).astype("f4")
+    found = frame_data.ranks(values)
+    assert (np.argsort(found.ravel()) == np.argsort(values.ravel())).all()
+    assert 0 < found.min() < found.max() < 100
+    assert (frame_data.ranks(np.ones((3, 4), "f4")) == 50).all()
+
+
+def test_ranges_are_never_empty(cache: Cache) -> None:
+    assert frame_data.frame_range(np.full((2, 3), 7.0, "f4")) == (6.5, 7.5)
+    low, high = frame_data.set_range(cache.summary, "msp")
+    ours = cache.summary["score_quantile"].sel(score="msp")
+    assert (low, high) == (ours.sel(quantile=0.05).min(), ours.sel(quantile=0.99).max())
+    assert frame_data.pair_range(np.zeros((4, 4), "f4")) == (-1, 1)
+
+
+# ---- tiles
+
+
+def test_tile_is_of_about_the_resolution_of_the_screen() -> None:
+    tile = tiles.tile_for((1024, 2048), None, 600)
+    assert (tile.left, tile.top, tile.right, tile.bottom, tile.factor) == (0, 0, 2048, 1024, 4)
+    assert tile.shape == (256, 512)
+    close = tiles.tile_for((1024, 2048), (100.0, 200.0, 50.0, 100.0), 600)
+    assert close.factor == 1
+    assert close.left < 100 < 200 < close.right
+    assert close.shape == (close.bottom - close.top, close.right - close.left)
+    odd = tiles.tile_for((1023, 2047), (500.0, 2100.0, 300.0, 1100.0), 600)
+    assert odd.left % odd.factor == odd.top % odd.factor == 0
+    assert (odd.right, odd.bottom) == (2047, 1023)
+    beside = tiles.tile_for((1024, 2048), (5000.0, 6000.0, 0.0, 500.0), 600)
+    assert beside.shape == (1, 1)
+
+
+def test_a_single_pixel_survives_zooming_out_and_labels_are_not_blended() -> None:
+    tile = tiles.Tile(0, 0, 10, 7, 3)
+    values = np.zeros((7, 10), "f4")
+    values[6, 9] = 5
+    small = tiles.pool_max(values, tile)
+    assert small.shape == tile.shape == (3, 4)
+    assert small[2, 3] == 5
+    assert small.sum() == 5
+    labels = np.arange(70, dtype="u1").reshape(7, 10)
+    assert (tiles.pick(labels, tile) == labels[::3, ::3]).all()
+    marks = np.full((7, 10), 255, "u1")
+    marks[:, :5] = 0
+    marks[4, 1] = 1
+    found = tiles.pool_marks(marks, tile)
+    assert found[1, 0] == 1
+    assert (found == 1).sum() == 1
+    assert (found[:, 1] == 255).all()  # a block half ignored
+    assert found[0, 0] == 0
+    signed = np.zeros((7, 10), "f4")
+    signed[0, 0], signed[0, 1] = 1, -3
+    assert tiles.pool_signed(signed, tile)[0, 0] == -3
+    holes = np.full((7, 10), np.nan, "f4")
+    holes[0, 0] = 2
+    assert tiles.pool_max(holes, tile)[0, 0] == 2
+    assert np.isnan(tiles.pool_max(holes, tile)[2, 3])
+
+
+def test_tiles_of_a_part_are_cut_where_they_say(frame: frame_data.FrameData) -> None:
+    tile = tiles.tile_for(frame.size, (30.0, 60.0, 10.0, 25.0), 600)
+    assert tile.factor == 1
+    cut = tiles.pick(frame.prediction, tile)
+    assert (cut == frame.prediction[tile.top : tile.bottom, tile.left : tile.right]).all()
+    head, _, encoded = tiles.jpeg_url(frame.image, tile).partition(",")
+    assert head == "data:image/jpeg;base64"
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), "f4")
+    assert picture.shape == (*tile.shape, 3)
+    assert abs(picture - tile.of(frame.image)).mean() < 25
+
+
 # ---- panes
 
 
-def test_panes_draw_the_cached_arrays(cache: Cache, figures: maps.MapFigures) -> None:
-    dataset = cache["a"]
-    frame, values = frame_data.read_frame(dataset), frame_data.read_score(dataset, "pgn_oh_p0.5")
-    maps.show_frame(figures, frame)
-    maps.show_score(figures, values)
-    data = figures.source.data
-    for name in ("prediction", "label", "anomaly"):
-        assert (data[name][0] == dataset[name].values).all()
-        assert data[name][0].dtype == np.uint8
-    decoded = data["low"][0] + data["codes"][0] * data["step"][0]
-    np.testing.assert_allclose(decoded, score(dataset, "pgn_oh_p0.5").values, atol=1e-3)
-    head, _, encoded = data["url"][0].partition(",")
-    assert head == "data:image/jpeg;base64"
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), "f4")
-    assert picture.shape == (64, 128, 3)
-    assert abs(picture - frame.image).mean() < 20
-    assert {len(column) for column in data.values()} == {1}
+@pytest.mark.parametrize("written", ["A:image", "A:msp", "A:pgn_oh_p0.5~A:msp", "A:label"])
+def test_panes_are_read_as_they_are_written(cache: Cache, written: str) -> None:
+    assert str(panes.parse_pane(written, [cache])) == written
 
 
-def test_class_ids_meet_their_own_colour_and_ignored_ones_none(figures: maps.MapFigures) -> None:
-    mapper = image_glyphs(figures, "prediction")["prediction"].glyph.color_mapper
+@pytest.mark.parametrize("wrong", ["", "image", "B:image", "A:margin", "A:image~A:msp", "A:msp~A:msp~A:msp", "a:msp"])
+def test_other_panes_are_errors(cache: Cache, wrong: str) -> None:
+    with pytest.raises(GraduncError, match="pane"):
+        panes.parse_pane(wrong, [cache])
+
+
+def test_two_caches_start_side_by_side(cache: Cache) -> None:
+    shown = panes.default_panes([cache, cache], 0)
+    assert shown[1:4] == ["A:pgn_oh_p0.5", "B:pgn_oh_p0.5", "A:pgn_oh_p0.5~B:pgn_oh_p0.5"]
+    assert all(panes.parse_pane(pane, [cache, cache]) for pane in shown)
+    assert list(panes.pane_options([cache, cache])) == [
+        "A: cache", "A: cache, scores", "B: cache", "B: cache, scores"
+    ]  # fmt: skip
+
+
+def test_drawings_hold_the_cached_arrays(cache: Cache, frame: frame_data.FrameData) -> None:
+    dataset, tile = cache["a"], whole(frame)
+
+    def columns(what: str, **options) -> dict:
+        return drawing.draw(panes.Pane(0, what), {0: frame}, look(frame, **options), tile).columns
+
+    assert (columns("prediction")["classes"][0] == dataset["prediction"].values).all()
+    label = columns("label")
+    assert (label["classes"][0] == dataset["label"].values).all()
+    assert (label["marks"][0] == dataset["anomaly"].values).all()
+    np.testing.assert_array_equal(columns("msp")["score"][0], score(dataset, "msp").values)
+    wrong = columns("error")["marks"][0]
+    known = dataset["label"].values != 255
+    assert (wrong[known] == (dataset["prediction"].values != dataset["label"].values)[known]).all()
+    assert (wrong[~known] == 255).all()
+    hidden = columns("msp", hide_ignored=True)["score"][0]
+    assert (np.isnan(hidden) == ~known).all()
+    for name, column in columns("image").items():
+        assert len(column) == 1, name
+
+
+def test_outcomes_are_told_apart_at_any_threshold(frame: frame_data.FrameData) -> None:
+    drawn = drawing.draw(panes.Pane(0, "image"), {0: frame}, look(frame, overlay="outcomes"), whole(frame))
+    found, alarms = drawn.columns["found"][0], drawn.columns["alarms"][0]
+    positive, evaluated = frame.target("error")
+    for threshold in (0.1, 0.5):
+        counts = frame_data.threshold_counts(frame.score("msp"), (positive, evaluated), threshold)
+        assert (found >= np.float32(threshold)).sum() == counts.tp
+        assert (found < np.float32(threshold)).sum() == counts.fn
+        assert (alarms >= np.float32(threshold)).sum() == counts.fp
+
+
+def test_difference_is_signed_and_by_rank_where_units_differ(frame: frame_data.FrameData) -> None:
+    plain = panes.Pane(0, "pgn_oh_p0.5", minus=(0, "pgn_oh_p0.5"))
+    assert (drawing.difference(plain, {0: frame}) == 0).all()
+    ranked = panes.Pane(0, "msp", minus=(0, "entropy"))
+    assert ranked.by_rank
+    values = drawing.difference(ranked, {0: frame})
+    assert -100 < values.min() < 0 < values.max() < 100
+    drawn = drawing.draw(ranked, {0: frame}, look(frame), whole(frame))
+    assert drawn.signed
+    assert drawn.limits[0] == -drawn.limits[1]
+    assert "percentiles" in drawn.units
+    with pytest.raises(GraduncError, match="no such frame"):
+        drawing.draw(panes.Pane(1, "msp"), {0: frame}, look(frame), whole(frame))
+
+
+def test_frames_of_other_sizes_have_no_difference(cache: Cache, frame: frame_data.FrameData) -> None:
+    other = frame_data.FrameData(cache[HOSTILE])
+    with pytest.raises(GraduncError, match="128 × 64 and 40 × 50"):
+        drawing.difference(panes.Pane(0, "msp", minus=(1, "msp")), {0: frame, 1: other})
+
+
+# ---- figures
+
+
+def test_a_pane_shows_what_was_drawn_and_nothing_else(frame: frame_data.FrameData) -> None:
+    stage = maps.make_stage(colors.class_palette(COLORS))
+    pane = maps.make_pane(stage, "one")
+    for what, layers in {
+        "image": {"picture", "found"},
+        "label": {"classes", "marks"},
+        "msp": {"score"},
+        "prediction": {"classes"},
+    }.items():
+        drawn = drawing.draw(panes.Pane(0, what), {0: frame}, look(frame), whole(frame))
+        maps.show_drawing(pane, drawn)
+        assert {name for name, layer in pane.layers.items() if layer.visible} == layers
+        assert {len(column) for column in pane.source.data.values()} == {1}
+        assert pane.color_bar.visible == (what == "msp")
+    assert pane.save.filename == "a_A-prediction"
+    mapper = stage.class_mapper
     assert mapper.palette == ["#804080", "#464646", "#4682b4", "#00008e"]
-    assert (mapper.low, mapper.high) == (-0.5, 3.5)
     width = (mapper.high - mapper.low) / len(mapper.palette)
     assert [int((number - mapper.low) / width) for number in range(4)] == [0, 1, 2, 3]
     assert mapper.high_color == colors.TRANSPARENT
-    assert image_glyphs(figures, "annotation")["label"].glyph.color_mapper is mapper
-    with pytest.raises(ValueError, match="300"):
-        colors.class_palette([(0, 0, 300)])
 
 
-def test_annotation_pane_follows_the_labels_there_are(cache: Cache, figures: maps.MapFigures) -> None:
-    both = frame_data.read_frame(cache["a"])
-    maps.show_frame(figures, both)
-    assert figures.anomaly_mapper.palette == [colors.TRANSPARENT, colors.ANOMALY]
-    only = frame_data.FrameArrays("a", both.image, both.prediction, None, both.anomaly)
-    maps.show_frame(figures, only)
-    assert figures.anomaly_mapper.palette == [colors.GREY, colors.ANOMALY]
-    assert (figures.source.data["label"][0] == 255).all()
-    assert "unknown object" in text.anomaly_legend(only)
-    assert "no labels" in text.anomaly_legend(frame_data.FrameArrays("a", both.image, both.prediction, None, None))
+def test_threshold_reaches_the_same_pixels_in_the_browser(frame: frame_data.FrameData) -> None:
+    stage = maps.make_stage(colors.class_palette(COLORS))
+    threshold = float(frame.score("msp")[10, 10])
+    maps.show_threshold(stage, threshold, "found")
+    assert (frame.score("msp") >= stage.found_mapper.low).sum() == (frame.score("msp") >= np.float32(threshold)).sum()
+    assert stage.found_mapper.low_color == colors.TRANSPARENT
+    maps.show_threshold(stage, 0.4, "outcomes")
+    assert stage.found_mapper.low_color == colors.MISSED
+    assert stage.alarm_mapper.low == np.float32(0.4)
 
 
-def test_ranges_are_shared_and_zoom_survives_a_frame_of_the_same_size(cache: Cache, figures: maps.MapFigures) -> None:
-    first, second, other = (frame_data.read_frame(cache[name]) for name in ("a", "b", HOSTILE))
-    maps.show_frame(figures, first)
-    x, y = figures.x_range, figures.y_range
-    assert all(pane.x_range is x and pane.y_range is y for pane in figures.panes.values())
-    assert (x.start, x.end, y.start, y.end) == (0, 128, 64, 0)
-    x.update(start=10, end=20)
-    maps.show_frame(figures, second)
-    assert (x.start, x.end) == (10, 20)
-    maps.show_frame(figures, other)  # 50 x 40 is narrower than a pane: letterboxed, undistorted
-    assert (y.start, y.end) == (50, 0)
-    assert x.end - x.start == pytest.approx(50 * maps.aspect_ratio((50, 40)))
-    assert (x.start + x.end) / 2 == pytest.approx(20)
-    assert (x.reset_start, x.reset_end) == (x.start, x.end)
+def test_views_are_shared_and_undistorted() -> None:
+    stage = maps.make_stage(["#000000"])
+    two = [maps.make_pane(stage, name) for name in ("one", "two")]
+    maps.show_view(stage, two, (64, 128), None)
+    assert all(pane.figure.x_range is stage.x_range for pane in two)
+    assert (stage.x_range.start, stage.x_range.end, stage.y_range.start, stage.y_range.end) == (0, 128, 64, 0)
+    maps.show_view(stage, two, (64, 128), (10, 20, 30, 35))
+    assert (stage.x_range.start, stage.y_range.start, stage.y_range.end) == (10, 35, 30)
+    assert (stage.x_range.reset_end, stage.y_range.reset_start) == (128, 64)
+    left, right, top, bottom = maps.home_view((50, 40))  # narrower than a pane: letterboxed
+    assert (top, bottom) == (0, 50)
+    assert right - left == pytest.approx(50 * maps.aspect_ratio((50, 40)))
+    assert (left + right) / 2 == pytest.approx(20)
 
 
-def test_limits_and_threshold_are_in_units_of_the_score(cache: Cache, figures: maps.MapFigures) -> None:
-    values = frame_data.read_score(cache["a"], "entropy")
-    maps.show_score(figures, values)
-    low, high = frame_data.frame_range(values)
-    maps.show_limits(figures, (low, high), text.score_axis("entropy"))
-    scale = frame_data.Scale(figures.source.data["low"][0], figures.source.data["step"][0])
-    assert scale.low + figures.score_mapper.low * scale.step == pytest.approx(low)
-    assert scale.low + figures.score_mapper.high * scale.step == pytest.approx(high)
-    assert (low, high) == pytest.approx(tuple(np.percentile(values, (1, 99.9))))
-    assert figures.color_bar.xaxis.axis_label == "entropy [nats], larger = more uncertain"
-    assert (figures.color_bar.x_range.start, figures.color_bar.x_range.end) == (low, high)
-    maps.show_threshold(figures, 0.4)
-    mask = image_glyphs(figures, "image")["codes"]
-    assert mask.glyph.color_mapper is figures.mask_mapper
-    assert mask.data_source is image_glyphs(figures, "score")["codes"].data_source
-    drawn = figures.source.data["codes"][0] >= figures.mask_mapper.low
-    assert abs(int(drawn.sum()) - int((values >= 0.4).sum())) <= 1
-    assert figures.threshold_mark.location == 0.4
+# ---- one pixel
 
 
-def test_hover_tells_names_of_classes_and_the_score_in_every_pane(figures: maps.MapFigures) -> None:
-    for pane in figures.panes.values():
-        (hover,) = pane.select(HoverTool)
-        assert [row[0] for row in hover.tooltips] == ["pixel (x, y)", "prediction", "label", "anomaly", "score"]
-        assert hover.formatters["@prediction"].args["names"] == list(CLASSES)
-        assert hover.formatters["@codes"].args["source"] is figures.source
+@pytest.mark.parametrize("label", ["oh", "uni"])
+@pytest.mark.parametrize("variant", ["exact", "paper"])
+@pytest.mark.parametrize("p", [0.3, 1.0, 2.0])
+def test_label_part_of_a_norm_is_that_of_the_closed_form(label: str, variant: str, p: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, 5, 2, 3), generator=generator, dtype=torch.float64) * 3
+    features = torch.rand((1, 4, 2, 3), generator=generator, dtype=torch.float64)
+    wanted, _ = gradient_factors(logits, features, nn.Conv2d(4, 5, 1), p=p, label=label, variant=variant)
+    found = pixels._label_norm(logits[0, :, 1, 2].numpy(), label, p, variant)
+    assert found == pytest.approx(float(wanted[0, 1, 2]), abs=1e-9)
 
 
-def test_set_range_spans_all_frames(cache: Cache) -> None:
-    low, high = frame_data.set_range(cache.summary, "msp")
-    ours = cache.summary["score_quantile"].sel(score="msp")
-    assert low == ours.sel(quantile=0.05).min()
-    assert high == ours.sel(quantile=0.99).max()
+def test_parts_of_a_norm_add_up(cache: Cache, frame: frame_data.FrameData) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand((1, 8, 32, 64), generator=generator) + 0.1  # as in `write_frame`
+    logits = torch.from_numpy(cache["a"]["logits"].values.astype("f4"))[None]
+    for name, label, p in (("pgn_oh_p0.5", "oh", 0.5), ("pgn_uni_p2", "uni", 2.0)):
+        parts = pixels.norm_parts(frame, name, 21, 40)
+        norm = gradient_norms(logits, features, nn.Conv2d(8, 4, 1), p=p, labels=label)[0, 0, 10, 20]
+        _, feature = gradient_factors(logits, features, nn.Conv2d(8, 4, 1), p=p, label=label)
+        assert parts.label + parts.feature == pytest.approx(parts.norm)
+        assert parts.norm == pytest.approx(float(norm), abs=0.02)
+        assert parts.feature == pytest.approx(float(feature[0, 10, 20]), abs=0.03)  # logits are kept as float16
+    assert pixels.norm_parts(frame, "msp", 1, 1) is None
 
 
-# ---- table, texts, charts
+def test_pixel_is_told_in_words(frame: frame_data.FrameData) -> None:
+    pixel = pixels.read_pixel(frame, 40, 20, CLASSES, SCORES)
+    assert pixel.label == "car <b>& co</b>"
+    assert pixel.anomaly == "known"
+    card = pixels.pixel_card(pixel, "title")
+    assert "car &lt;b&gt;&amp; co" in card
+    assert all(name in card for name in SCORES)
+    bars = pixels.probability_bars(frame, (40, 20), CLASSES, COLORS, "pgn_oh_p0.5")
+    assert "label part" in bars
+    assert "<b>& co" not in bars
+    with pytest.raises(GraduncError, match="outside"):
+        pixels.read_pixel(frame, 64, 0, CLASSES, SCORES)
+
+
+# ---- links and code
+
+
+def test_link_restores_the_state(cache: Cache) -> None:
+    state = ExplorerState(
+        [cache, cache], 1, frame_id="b", score="entropy", task="anomaly", threshold=0.25, tab="curves",
+        panes=["A:image", "B:msp~A:msp", "B:error"], layout="swipe", overlay="outcomes", norms="linear",
+        hide_ignored=True, classes=[CLASSES[3]], selection=["a", "b"], pixel=(3, 4), view=(1.0, 50.0, 2.0, 30.0),
+        curve="pr", log_fpr=True, failure="false_alarms", curve_scores=["msp"], curve_frames="selected",
+        scope="fixed", fixed={"msp": (0.0, 0.5)}, worst="highest_mean",
+    )  # fmt: skip
+    from urllib.parse import parse_qsl
+
+    main, params, problems = permalink.read_query(dict(parse_qsl(permalink.to_query(state))), state.caches)
+    assert problems == []
+    assert main == 1
+    again = ExplorerState(state.caches, main, **params)
+    for name in params:
+        assert getattr(again, name) == getattr(state, name), name
+    assert permalink.to_query(again) == permalink.to_query(state)
+    assert len(params) == 22
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("frame", "../../etc/passwd"),
+        ("frame", "nowhere"),
+        ("score", "margin"),
+        ("score", "__class__"),
+        ("threshold", "nan"),
+        ("threshold", "1;import os"),
+        ("panes", "A:image"),
+        ("panes", "A:image,A:/etc/passwd"),
+        ("panes", "A:image,Z:msp"),
+        ("tab", "admin"),
+        ("task", "x"),
+        ("classes", '["' + HOSTILE + '"]'),
+        ("classes", "{"),
+        ("classes", '{"a": 1}'),
+        ("frames", "00000000.0-2"),
+        ("frames", "0-99"),
+        ("fixed", "msp=1=0"),
+        ("fixed", "margin=0=1"),
+        ("curve_scores", "msp," + HOSTILE),
+        ("layout", HOSTILE),
+        ("hide_ignored", "yes"),
+        ("worst", "x"),
+        ("main", "B"),
+        ("main", "../x"),
+        ("frame", "a" * 30_000),
+    ],
+)
+def test_hostile_links_are_passed_over_and_said_so(cache: Cache, key: str, value: str) -> None:
+    main, params, problems = permalink.read_query({key: value, "cache": "/etc", "caches": "x"}, [cache])
+    assert (main, params) == (0, {})
+    assert len(problems) == 1
+    assert "link" in problems[0]
+    assert len(problems[0]) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("pixel", "1,-2"), ("pixel", "1"), ("view", "5,1,0,3"), ("view", "1,2,3,inf")]
+)
+def test_places_in_links_are_checked(cache: Cache, key: str, value: str) -> None:
+    _, params, problems = permalink.read_query({"frame": "a", key: value}, [cache])
+    assert params == {"frame_id": "a"}
+    assert len(problems) == 1
+
+
+def test_code_reproduces_what_the_panes_show(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradunc_viz as gv
+
+    state = ExplorerState(
+        cache, frame_id=HOSTILE, score="msp", threshold=0.3,
+        panes=["A:image", "A:entropy", "A:error", "A:label", "A:msp~A:pgn_oh_p0.5", "A:msp~A:msp"], selection=["a"],
+    )  # fmt: skip
+    seen = {}
+    monkeypatch.setattr(gv, "explore", lambda caches, view: seen.update(view=view))
+    space: dict = {}
+    exec(reproduce.python_code(state), space)
+    assert int(space["found"].sum()) == (state.values >= np.float32(0.3)).sum()
+    assert len(space["panes"]) == 6
+    np.testing.assert_array_equal(space["panes"][1].values, state.frame.score("entropy"))
+    assert float(space["panes"][2].sum()) == (state.frame.mistakes() == 1).sum()
+    ours = drawing.difference(state.parsed_panes()[4], {0: state.frame})
+    theirs = space["panes"][4].transpose("y", "x").values
+    np.testing.assert_allclose(theirs - theirs.mean(), ours - ours.mean(), atol=0.2)
+    assert space["frames"] == ["a"]
+    assert seen["view"] == permalink.to_query(state)
+    assert len(space["table"]) > 0
+
+
+# ---- table, texts
 
 
 def test_table_has_a_row_per_frame_and_a_column_per_score(cache: Cache) -> None:
     rows = frame_table.frame_rows(cache.summary)
-    assert list(rows.columns) == ["frame", "error_rate", "anomaly_rate", *SCORES, "size"]
+    assert list(rows.columns) == ["shown", "pick", "frame", "error_rate", "anomaly_rate", "auprc", *SCORES, "size"]
     assert list(rows["frame"]) == list(cache.ids)
     row = rows[rows["frame"] == "a"].iloc[0]
     dataset = cache["a"]
@@ -223,27 +466,39 @@ def test_table_has_a_row_per_frame_and_a_column_per_score(cache: Cache) -> None:
     assert row["size"] == "128 × 64"
     assert row["error_rate"] == pytest.approx(100 * wrong.mean())
     assert row["msp"] == pytest.approx(float(score(dataset, "msp").mean()), rel=1e-3)
+    high = frame_table.frame_rows(cache.summary, "q99")
+    wanted = cache.summary["score_quantile"].sel(score="msp", quantile=0.99, frame="a")
+    assert high[high["frame"] == "a"].iloc[0]["msp"] == wanted
     options = frame_table.table_options(rows)
-    assert options["titles"]["pgn_uni_p2"] == "pgn_uni_p2"
     assert "[log2]" in options["header_tooltips"]["pgn_uni_p2"]
-    assert set(options["titles"]) == set(rows.columns)
+    assert set(options["titles"]) >= set(rows.columns)
     assert options["formatters"]["frame"] == {"type": "plaintext"}  # ids are file names, never HTML
+
+
+def test_table_follows_frame_selection_and_classes(cache: Cache) -> None:
+    rows = frame_table.frame_rows(cache.summary)
+    patches = frame_table.marked(rows, "b", ["a", "b"])
+    at = list(rows["frame"]).index
+    assert patches == {"shown": [(at("b"), "▶")], "pick": [(at("a"), True), (at("b"), True)]} or patches["shown"]
+    assert frame_table.frames_with(cache.summary, []).all()
+    assert frame_table.frames_with(cache.summary, [CLASSES[3]]).tolist() == [True] * 3
 
 
 def test_table_of_ids_needs_no_summary() -> None:
     rows = frame_table.ids_only(("a", "b"))
     assert isinstance(rows, pd.DataFrame)
-    assert set(frame_table.table_options(rows)["widths"]) == {"frame"}
+    assert set(frame_table.table_options(rows)["widths"]) == {"shown", "pick", "frame"}
 
 
 def test_texts_escape_what_comes_from_data(cache: Cache) -> None:
-    frame = frame_data.read_frame(cache[HOSTILE])
     pieces = [
-        text.frame_caption(frame),
+        text.frame_caption(frame_data.FrameData(cache[HOSTILE])),
         text.page_header("title", [HOSTILE], HOSTILE, 3),
         text.class_legend([HOSTILE], [(0, 0, 0)], [0]),
         text.message(HOSTILE),
         text.empty_cache(HOSTILE),
+        text.pane_note(HOSTILE),
+        text.plain_note(HOSTILE),
     ]
     for piece in pieces:
         assert "<img" not in piece
@@ -254,43 +509,21 @@ def test_texts_tell_units_and_orientation() -> None:
     assert "sign turned" in text.score_help("pgn_uni_p2")
     assert "sign turned" not in text.score_help("msp")
     assert set(text.score_options(SCORES).values()) == set(SCORES)
+    assert text.units_text("ext:mine") == "as given"
+    assert text.units_text("msp") == "0 to 1"
     shown = text.readout("msp", 0.25, 0.031, "error", frame_data.ThresholdCounts(1, 3, 1, 5))
-    for part in ("0.25", "3.10%", "25.0%", "50.0%"):
+    for part in ("0.25", "3.10%", "25.0%", "50.0%", "37.5%"):
         assert part in shown
     assert "no anomaly labels" in text.readout("msp", 0.25, 0.031, "anomaly", None)
     assert "–" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 0, 5))
     assert "enet.py:load" in text.page_header("t", ["c"], "/far/away/enet.py:load", 1)
     assert "/far" not in text.page_header("t", ["c"], "/far/away/enet.py:load", 1)
+    assert text.bar_title("pgn_uni_p2", "linear") == "−norm, linear"
 
 
 def test_text_on_a_colour_is_readable() -> None:
     assert colors.text_color((255, 255, 0)) == "#000000"
     assert colors.text_color((0, 0, 142)) == "#ffffff"
-
-
-@pytest.mark.parametrize("task", ["error", "anomaly"])
-def test_distribution_is_that_of_the_pixels(cache: Cache, task: str) -> None:
-    dataset = cache["a"]
-    frame, values = frame_data.read_frame(dataset), frame_data.read_score(dataset, "pgn_uni_p2")
-    target = frame.target(task)
-    assert target is not None
-    positive, evaluated = target
-    limits = (float(values.min()), float(values.max()))
-    chart = curves.score_distribution(dataset, "pgn_uni_p2", task, limits, 0.5)
-    assert chart is not None
-    low, high = curves.TASK_OUTCOMES[task]
-    edges = np.linspace(*limits, 81)
-    for outcome, pixels in ((low, ~positive & evaluated), (high, positive & evaluated)):
-        drawn = np.cumsum(curves.density(dataset, "pgn_uni_p2", outcome, edges))
-        wanted = np.cumsum(np.histogram(values[pixels], edges)[0] / pixels.sum())
-        # a pixel may be in the neighbouring interval, for its cached bin is counted where the middle of that lies
-        np.testing.assert_allclose(drawn, wanted, atol=0.02 + 1 / pixels.sum())
-        assert drawn[-1] == pytest.approx(1)
-    assert chart.get(0).label == low
-    assert chart.get(0).kdims[0].label == "pgn_uni_p2 [log2], larger = more uncertain"
-    assert chart.VLine.I.data == 0.5
-
-
-def test_no_distribution_without_labels(tmp_path: Path) -> None:
-    cache = write_cache(tmp_path / "cache", ["a"], label=False, anomaly=False)
-    assert curves.score_distribution(cache["a"], "msp", "error", (0, 1), 0.5) is None
+    with pytest.raises(ValueError, match="300"):
+        colors.class_palette([(0, 0, 300)])
+    assert style.css(True) != style.css(False)

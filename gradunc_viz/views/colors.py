@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bokeh.palettes import Viridis256
+from bokeh.palettes import Viridis256, interp_palette
 
 __all__ = [
     "ANOMALY",
+    "DIFFERENCE_PALETTE",
+    "FALSE_ALARM",
     "GREY",
     "GROUPS",
+    "MISSED",
+    "PIN",
     "SCORE_PALETTE",
     "THRESHOLD",
     "TRANSPARENT",
@@ -20,11 +24,25 @@ __all__ = [
 SCORE_PALETTE: tuple[str, ...] = tuple(Viridis256)
 """Perceptually uniform and safe for colour-blind readers; bright is uncertain."""
 
+DIFFERENCE_PALETTE: tuple[str, ...] = tuple(
+    interp_palette(["#2d004b", "#8073ac", "#d8daeb", "#f7f7f7", "#fee0b6", "#e08214", "#7f3b08"], 255)
+)
+"""Violet below 0, white at 0, orange above: safe for colour-blind readers."""
+
 TRANSPARENT = "rgba(0, 0, 0, 0)"
 
 # Magenta, orange and blue of a palette made to stay apart under every kind of colour blindness; none is in viridis.
 THRESHOLD = "#dc267f"
 """Pixels whose score reaches the threshold."""
+
+FALSE_ALARM = "#ffb000"
+"""Pixels that reach the threshold and should not."""
+
+MISSED = "#648fff"
+"""Pixels that should reach the threshold and do not."""
+
+PIN = "#dc267f"
+"""Mark of the pinned pixel."""
 
 ANOMALY = "#fe6100"
 """Pixels of unknown objects."""

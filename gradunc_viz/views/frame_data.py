@@ -1,44 +1,45 @@
-"""Arrays behind the panes: a frame read at once, scores as integer codes, counts at a threshold."""
+"""Arrays behind the panes: one frame, read piece by piece when first asked for and shared by everybody who looks."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ..cache import decode_image, score
-from ..schema import IGNORE
+from ..cache import Cache, decode_image, score
+from ..schema import IGNORE, LOG2_FLOOR, CacheError, score_entry
 
 __all__ = [
-    "MAX_PIXELS",
-    "FrameArrays",
-    "Scale",
+    "FrameData",
+    "FrameStore",
     "ThresholdCounts",
-    "encode",
     "frame_range",
-    "read_frame",
-    "read_score",
+    "pair_range",
+    "ranks",
     "set_range",
-    "shrink_factor",
-    "shrink_max",
-    "shrink_nearest",
+    "shown_values",
     "threshold_counts",
 ]
 
-MAX_PIXELS = 4_200_000
-"""Pixels a pane sends to the browser; larger frames are shrunk by the smallest whole number that suffices."""
-
-_TOP_CODE = 65535
+_SAMPLE = 100_000
+"""Pixels that are enough for a colour range."""
 
 
-@dataclass(frozen=True)
-class FrameArrays:
-    """What the panes of one frame show, apart from its scores.
+class FrameData:
+    """What can be shown of one frame; arrays are read when first asked for and kept.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A frame of a cache.
 
     Attributes
     ----------
-    id : str
     image : array (y, x, 3), uint8
     prediction : array (y, x)
         Class ids.
@@ -48,22 +49,54 @@ class FrameArrays:
         0 known, 1 unknown object, 255 = ignore.
     """
 
-    id: str
-    image: np.ndarray
-    prediction: np.ndarray
-    label: np.ndarray | None
-    anomaly: np.ndarray | None
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+        self.id = str(dataset.attrs["frame_id"])
+        self.size = (int(dataset.sizes["y"]), int(dataset.sizes["x"]))
+        self._scores: dict[str, np.ndarray] = {}
+        self._lock = threading.RLock()
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.prediction.shape[0], self.prediction.shape[1]
+    @cached_property
+    def image(self) -> np.ndarray:
+        """The picture, (y, x, 3) uint8."""
+        return decode_image(self.dataset)
+
+    @cached_property
+    def prediction(self) -> np.ndarray:
+        """Class ids, (y, x)."""
+        return self._values("prediction")
+
+    @cached_property
+    def label(self) -> np.ndarray | None:
+        """Class ids of the annotation, (y, x); None without."""
+        return self._values("label") if "label" in self.dataset else None
+
+    @cached_property
+    def anomaly(self) -> np.ndarray | None:
+        """0 known, 1 unknown object, 255 ignore, (y, x); None without."""
+        return self._values("anomaly") if "anomaly" in self.dataset else None
+
+    def _values(self, name: str) -> np.ndarray:
+        try:
+            return np.asarray(self.dataset[name].values)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
+            raise CacheError(f"frame {self.id!r}: {name} cannot be read ({error})") from error
+
+    def score(self, name: str) -> np.ndarray:
+        """Oriented score at image resolution, (y, x) float32: larger is more uncertain."""
+        with self._lock:
+            if name not in self._scores:
+                try:
+                    self._scores[name] = np.asarray(score(self.dataset, name).values, "f4")
+                except (OSError, ValueError, TypeError, RuntimeError) as error:
+                    raise CacheError(f"frame {self.id!r}: score {name!r} cannot be read ({error})") from error
+            return self._scores[name]
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that the frame has labels for."""
-        found = {"error": self.label, "anomaly": self.anomaly}
-        return tuple(task for task, label in found.items() if label is not None)
+        found = {"error": "label", "anomaly": "anomaly"}
+        return tuple(task for task, variable in found.items() if variable in self.dataset)
 
     def target(self, task: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Which pixels a score should find, and which are evaluated; both (y, x) bool. None without labels."""
@@ -73,57 +106,178 @@ class FrameArrays:
             return self.anomaly == 1, self.anomaly != IGNORE
         return None
 
+    def mistakes(self) -> np.ndarray | None:
+        """0 right, 1 wrong, 255 ignored, (y, x); None without labels."""
+        target = self.target("error")
+        return None if target is None else np.where(target[1], target[0], IGNORE).astype("u1")
 
-def read_frame(dataset: xr.Dataset) -> FrameArrays:
-    """Read what the panes need of a cached frame.
+    def scores_at(self, y: int, x: int, names: tuple[str, ...]) -> dict[str, float]:
+        """Oriented scores of one pixel, without making whole maps of them."""
+        return {name: self._at(name, y, x) for name in names}
 
-    Raises
-    ------
-    CacheError
-        If the image cannot be decoded.
+    def _at(self, name: str, y: int, x: int) -> float:
+        if name in self._scores:
+            return float(self._scores[name][y, x])
+        entry = score_entry(name)
+        if entry.at_head and name in self.head_names:
+            norms = self.head_score[self.head_names.index(name)]
+            return self._interpolated(norms, y, x) * entry.orientation
+        if name in self.pixel_names:
+            return float(self.pixel_score[self.pixel_names.index(name), y, x]) * entry.orientation
+        return float(self.score(name)[y, x])
+
+    def _interpolated(self, norms: np.ndarray, y: int, x: int) -> float:
+        cells, down, across = self._cells(norms, y, x)
+        top = float(cells.max())
+        with np.errstate(divide="ignore"):  # norms are resized as norms, not as logarithms
+            mean = down @ np.exp2(cells.astype("f8") - top) @ across
+            return max(float(np.log2(mean)) + top, LOG2_FLOOR)
+
+    def _cells(self, maps: Any, y: int, x: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Up to two by two cells (..., v, u) around a pixel, and their weights down and across."""
+        align = bool(self.dataset.attrs["align_corners"])
+        places = [
+            _around(place, target, source, align)
+            for place, target, source in zip((y, x), self.size, maps.shape[-2:], strict=True)
+        ]
+        (top, down), (left, across) = places
+        cells = np.asarray(maps[..., top : top + len(down), left : left + len(across)])
+        return cells, down, across
+
+    def probabilities(self, y: int, x: int) -> np.ndarray:
+        """Softmax of the logits at one pixel, (class,), as `gradunc_viz.cache.class_probabilities`.
+
+        Raises
+        ------
+        CacheError
+            If the cache has no logits.
+        """
+        if "logits" not in self.dataset:
+            raise CacheError("the cache has no logits, only imported maps")
+        try:
+            cells, down, across = self._cells(self.dataset["logits"].variable, y, x)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise CacheError(f"frame {self.id!r}: logits cannot be read ({error})") from error
+        logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
+        weights = np.exp(logits - logits.max())
+        return weights / weights.sum()
+
+    @cached_property
+    def head_names(self) -> list[str]:
+        """Scores cached at the head's resolution."""
+        return [str(name) for name in self.dataset["score_head"].values] if "head_score" in self.dataset else []
+
+    @cached_property
+    def pixel_names(self) -> list[str]:
+        """Scores cached at the image's resolution."""
+        return [str(name) for name in self.dataset["score_pixel"].values] if "pixel_score" in self.dataset else []
+
+    @cached_property
+    def head_score(self) -> np.ndarray:
+        """Norms, (score_head, v, u), not oriented."""
+        return self._values("head_score")
+
+    @cached_property
+    def pixel_score(self) -> np.ndarray:
+        """Other scores, (score_pixel, y, x), not oriented."""
+        return self._values("pixel_score")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays that were read."""
+        kept = [value for value in self.__dict__.values() if isinstance(value, np.ndarray)]
+        return sum(array.nbytes for array in (*kept, *self._scores.values()))
+
+
+def _around(place: int, target: int, source: int, align_corners: bool) -> tuple[int, np.ndarray]:
+    """First of the one or two cells of a head's map that a pixel is interpolated from, and their weights."""
+    if align_corners:
+        at = place * (source - 1) / (target - 1) if target > 1 else 0.0
+    else:
+        at = max((place + 0.5) * source / target - 0.5, 0.0)
+    first = min(int(at), source - 1)
+    share = min(at - first, 1.0)
+    return (first, np.array([1 - share, share])) if first + 1 < source else (first, np.ones(1))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# frames that were looked at last
+
+
+class FrameStore:
+    """Frames that were looked at last, shared by all sessions, within a number of bytes.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of arrays kept; the frame asked for last always stays.
     """
-    return FrameArrays(
-        id=str(dataset.attrs["frame_id"]),
-        image=decode_image(dataset),
-        prediction=dataset["prediction"].values,
-        label=dataset["label"].values if "label" in dataset else None,
-        anomaly=dataset["anomaly"].values if "anomaly" in dataset else None,
-    )
+
+    def __init__(self, limit: int = 400_000_000) -> None:
+        self.limit = limit
+        self._frames: OrderedDict[tuple[str, str, int], FrameData] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, cache: Cache, frame_id: str) -> FrameData:
+        """Return a frame, opened if it is not at hand.
+
+        Raises
+        ------
+        KeyError, CacheError
+            As `Cache.__getitem__`.
+        """
+        if frame_id not in cache:
+            raise KeyError(f"{cache.path}: no frame {frame_id!r} among its {len(cache)} frames")
+        # a frame computed anew is another one
+        stamp = (cache.path / "frames" / frame_id / "zarr.json").stat().st_mtime_ns
+        key = (str(cache.path.resolve()), frame_id, stamp)
+        with self._lock:
+            found = self._frames.get(key)
+            if found is not None:
+                self._frames.move_to_end(key)
+        if found is None:
+            found = FrameData(cache[frame_id])
+        with self._lock:
+            found = self._frames.setdefault(key, found)
+            while len(self._frames) > 1 and sum(frame.nbytes for frame in self._frames.values()) > self.limit:
+                self._frames.popitem(last=False)
+        return found
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
 
-def read_score(dataset: xr.Dataset, name: str) -> np.ndarray:
-    """Read the oriented score at image resolution, (y, x) float32."""
-    return np.asarray(score(dataset, name).values, "f4")
+# --------------------------------------------------------------------------------------------------------------------
+# colour ranges
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How 16-bit codes stand for scores: ``value = low + code * step``."""
+def shown_values(values: np.ndarray, name: str, norms: str) -> np.ndarray:
+    """Turn oriented scores into what a pane shows: as they are, or norms on their linear scale.
 
-    low: float
-    step: float
-
-    def code(self, value: float) -> float:
-        """Place of a score among the codes; not rounded, and beyond them for scores outside the map."""
-        return (value - self.low) / self.step
-
-
-def encode(values: np.ndarray) -> tuple[np.ndarray, Scale]:
-    """Turn a score map into uint16 codes between its smallest and largest value.
-
-    Codes are rounded down, so that ``codes >= floor(scale.code(t))`` never misses a pixel with ``values >= t``.
+    Parameters
+    ----------
+    values : array
+        Oriented scores.
+    norms : "log2" or "linear"
+        Scale of gradient norms. A norm that is small where the network is unsure is shown negated on both scales.
     """
-    low, high = float(values.min()), float(values.max())
-    scale = Scale(low, (high - low) / _TOP_CODE or 1.0)
-    codes = (values.astype("f8") - low) / scale.step
-    return np.floor(codes).clip(0, _TOP_CODE).astype("u2"), scale
+    entry = score_entry(name)
+    if norms != "linear" or entry.units != "log2":
+        return values
+    # beyond 2^127 float32 ends
+    return entry.orientation * np.exp2(np.minimum(entry.orientation * values, np.float32(127)))
 
 
 def frame_range(values: np.ndarray) -> tuple[float, float]:
     """Colour range of one map: its 1st to 99.9th percentile, never empty."""
-    # every 16th pixel of a large map is enough for a colour range, and ten times faster
-    low, high = np.percentile(values.ravel()[:: max(1, values.size // 100_000)], (1, 99.9))
+    low, high = np.nanpercentile(_sample(values), (1, 99.9))
     return _widen(float(low), float(high))
+
+
+def pair_range(values: np.ndarray) -> tuple[float, float]:
+    """Colour range of a difference: symmetric about 0, up to the 99.5th percentile of its size."""
+    reach = float(np.nanpercentile(np.abs(_sample(values)), 99.5)) or 1.0
+    return -reach, reach
 
 
 def set_range(summary: xr.Dataset, name: str) -> tuple[float, float]:
@@ -133,31 +287,20 @@ def set_range(summary: xr.Dataset, name: str) -> tuple[float, float]:
     return _widen(low, high)
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Percentile of every pixel within its frame, 0 to 100, float32: what makes scores of other units comparable."""
+    ordered = np.sort(_sample(values))
+    low = np.searchsorted(ordered, values.ravel(), side="left").astype("f4")
+    high = np.searchsorted(ordered, values.ravel(), side="right").astype("f4")
+    return ((low + high) * np.float32(50 / len(ordered))).reshape(values.shape)
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    return values.ravel()[:: max(1, values.size // _SAMPLE)]
+
+
 def _widen(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# shrinking
-
-
-def shrink_factor(size: tuple[int, int], limit: int = MAX_PIXELS) -> int:
-    """Smallest whole number by which a frame has to be divided to send no more than `limit` pixels."""
-    factor = 1
-    while -(-size[0] // factor) * -(-size[1] // factor) > limit:
-        factor += 1
-    return factor
-
-
-def shrink_nearest(labels: np.ndarray, factor: int) -> np.ndarray:
-    """One pixel of each block: class ids are never blended."""
-    return np.ascontiguousarray(labels[::factor, ::factor])
-
-
-def shrink_max(codes: np.ndarray, factor: int) -> np.ndarray:
-    """Largest code of each block, so that a single uncertain pixel stays visible; edge blocks may be partial."""
-    rows = np.maximum.reduceat(codes, np.arange(0, codes.shape[0], factor), axis=0)
-    return np.maximum.reduceat(rows, np.arange(0, codes.shape[1], factor), axis=1)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -183,9 +326,14 @@ class ThresholdCounts:
         """Share of found ones among the true pixels; NaN if there is none."""
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else float("nan")
 
+    @property
+    def fpr(self) -> float:
+        """Share of found ones among the pixels that should not be found; NaN if there is none."""
+        return self.fp / (self.fp + self.tn) if self.fp + self.tn else float("nan")
+
 
 def threshold_counts(values: np.ndarray, target: tuple[np.ndarray, np.ndarray], threshold: float) -> ThresholdCounts:
-    """Count pixels with ``values >= threshold`` against `target`, see `FrameArrays.target`."""
+    """Count pixels with ``values >= threshold`` against `target`, see `FrameData.target`."""
     positive, evaluated = target
     # float32 as the values are: a threshold that is one of them finds it
     found = (values >= np.float32(threshold)) & evaluated

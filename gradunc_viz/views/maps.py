@@ -1,14 +1,12 @@
-"""Image panes as plain Bokeh figures: linked, fed from one data source, threshold and hover without a round trip.
+"""Image panes as plain Bokeh figures: linked, each fed from a source of its own, threshold without a round trip.
 
-All panes draw columns of one `ColumnDataSource` with a single row. A change of frame replaces the columns, a change of
-score only the codes; figures, ranges and tools stay, and with them the zoom of the person looking.
+Every pane can show anything: its figure has one glyph per layer, and what it shows decides which of them are visible.
+Figures, ranges and tools stay while the content changes, and with them the zoom of the person looking.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,156 +14,160 @@ import numpy as np
 from bokeh.models import (
     BasicTicker,
     BoxAnnotation,
+    BoxZoomTool,
+    ColorBar,
     ColumnDataSource,
-    CustomJSHover,
-    HoverTool,
+    CrosshairTool,
     LinearColorMapper,
+    PanTool,
     Range1d,
+    ResetTool,
+    SaveTool,
     Span,
+    WheelZoomTool,
 )
+from bokeh.models.callbacks import CustomJS
 from bokeh.plotting import figure
-from PIL import Image
 
 from ..schema import IGNORE
-from .colors import ANOMALY, GREY, SCORE_PALETTE, THRESHOLD, TRANSPARENT
-from .frame_data import FrameArrays, Scale, encode, shrink_factor, shrink_max, shrink_nearest
+from .colors import (
+    ANOMALY,
+    DIFFERENCE_PALETTE,
+    FALSE_ALARM,
+    GREY,
+    MISSED,
+    PIN,
+    SCORE_PALETTE,
+    THRESHOLD,
+    TRANSPARENT,
+)
+from .drawing import Drawing
+from .tiles import View
 
 __all__ = [
-    "COLOR_BAR_HEIGHT",
-    "PANES",
-    "THRESHOLD_JS",
-    "MapFigures",
+    "HOVER_JS",
+    "MapPane",
+    "Stage",
     "aspect_ratio",
-    "blank_columns",
-    "color_codes",
-    "frame_columns",
-    "home_ranges",
-    "map_figures",
-    "score_columns",
-    "show_frame",
-    "show_limits",
-    "show_score",
+    "home_view",
+    "make_pane",
+    "make_stage",
+    "show_drawing",
+    "show_pin",
     "show_threshold",
-    "threshold_code",
+    "show_view",
+    "threshold_js",
 ]
 
-PANES = ("image", "prediction", "annotation", "score")
+_ASPECTS = (1.3, 2.4)
+"""A pane is at least this wide, and at most, for its height; frames outside are letterboxed."""
 
-COLOR_BAR_HEIGHT = 64
+_FAR = 1e30
 
-_NOTHING = np.full((1, 1), IGNORE, "u1")
-_JPEG_QUALITY = 90
-_ASPECTS = (
-    1.3,
-    2.4,
-)  # a pane is at least this wide, and at most, for its height; frames outside are letterboxed
+LAYERS = ("picture", "classes", "marks", "score", "found", "alarms")
 
-THRESHOLD_JS = """
-const {low, step} = source.data
-mapper.low = Math.floor((cb_obj.value - low[0]) / step[0])
-for (const span of spans) span.location = cb_obj.value
+_BLANK: dict[str, list[Any]] = {
+    "url": [""],
+    "classes": [np.full((1, 1), IGNORE, "u1")],
+    "marks": [np.full((1, 1), IGNORE, "u1")],
+    **{name: [np.full((1, 1), np.nan, "f4")] for name in ("score", "found", "alarms")},
+    **{name: [0] for name in ("x", "y")},
+    **{name: [1] for name in ("dw", "dh", "w", "h")},
+}
+
+# after a gesture has rested: one message to the server, not one per step of the wheel
+_VIEW_JS = """
+const memory = window[`gradunc_view_${view.id}`] ??= {across: new Map(), timer: null}
+if (figure != null) memory.across.set(figure.id, figure.inner_width)
+clearTimeout(memory.timer)
+memory.timer = setTimeout(() => {
+  const across = Math.round(Math.max(0, ...memory.across.values()))
+  if (across == 0) return
+  const now = [x.start, x.end, y.end, y.start, across]
+  const old = view.data.now
+  if (old.length == now.length && now.every((v, i) => v === old[i])) return
+  view.data = {now}
+}, 90)
 """
-"""What dragging the threshold does in the browser; the code as by `threshold_code`."""
 
-_CLASS_JS = "return names[value] ?? (value === undefined ? 'no label' : 'ignored')"
-_ANOMALY_JS = "return ['known', 'unknown object'][value] ?? (value === undefined ? 'no label' : 'ignored')"
-_SCORE_JS = """
-const {low, step} = source.data
-return (low[0] + value * step[0]).toPrecision(4)
+HOVER_JS = """
+const at = cb_obj.event_name == 'mouseleave' ? [] : [Math.floor(cb_obj.x), Math.floor(cb_obj.y)]
+const key = `gradunc_hover_${hover.id}`
+const memory = window[key] ??= {busy: null, next: null, last: ''}
+const send = () => {
+  memory.busy = null
+  if (memory.next === null || String(memory.next) === memory.last) return
+  memory.last = String(memory.next)
+  hover.data = {at: memory.next}
+  memory.next = null
+  memory.busy = setTimeout(send, 60)
+}
+memory.next = at
+if (memory.busy === null) send()
 """
+"""What moving the mouse does: at most one message per 60 ms, and always the last position."""
 
 
 @dataclass(frozen=True)
-class MapFigures:
-    """The panes of one session and what is changed to make them show something.
+class Stage:
+    """What the panes of one session share.
 
     Attributes
     ----------
-    source
-        One row; see `frame_columns` and `score_columns`.
-    panes
-        Figure by name, see `PANES`.
     x_range, y_range
-        Shared by all panes.
-    score_mapper, mask_mapper, anomaly_mapper
-        Work on codes; `mask_mapper.low` is the threshold.
-    color_bar
-        A figure of its own, so that the score pane keeps the size of the others.
-    color_source, threshold_mark
-        Extent of the colour bar; where the threshold is on it.
+        Row 0 is at the top.
+    found_mapper, alarm_mapper
+        Their `low` is the threshold: what lies below is transparent, or marked as missed.
+    class_mapper
+    view, hover
+        What the browser tells: ``now`` = left, right, top, bottom, width of a pane in pixels of the screen; ``at`` =
+        x, y of the pixel under the mouse.
+    pin
+        Pinned pixel, no row without.
+    cross
+        Lines through the mouse in all panes.
     """
 
-    source: ColumnDataSource
-    panes: Mapping[str, figure]
     x_range: Range1d
     y_range: Range1d
+    found_mapper: LinearColorMapper
+    alarm_mapper: LinearColorMapper
+    class_mapper: LinearColorMapper
+    view: ColumnDataSource
+    hover: ColumnDataSource
+    pin: ColumnDataSource
+    cross: tuple[Span, Span]
+
+
+@dataclass(frozen=True)
+class MapPane:
+    """One pane.
+
+    Attributes
+    ----------
+    figure
+    source
+        One row; a column per layer and where it lies.
+    layers
+        Glyph renderer by name, see `LAYERS`.
+    score_mapper, mark_mapper
+        Colours of score and marks.
+    color_bar
+    save
+        Tool that saves a PNG; its file name is set with the content.
+    """
+
+    figure: figure
+    source: ColumnDataSource
+    layers: dict[str, Any]
     score_mapper: LinearColorMapper
-    mask_mapper: LinearColorMapper
-    anomaly_mapper: LinearColorMapper
-    color_bar: figure
-    color_source: ColumnDataSource
-    threshold_mark: Span
+    mark_mapper: LinearColorMapper
+    color_bar: ColorBar
+    save: SaveTool
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# data
-
-
-def _jpeg_url(image: np.ndarray, factor: int) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).reduce(factor).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def frame_columns(frame: FrameArrays) -> dict[str, list[Any]]:
-    """Columns of the source that depend on the frame alone; absent labels are one ignored pixel."""
-    factor = shrink_factor(frame.size)
-    small = shrink_nearest(frame.prediction, factor)
-    # the last block of a shrunk map may reach beyond the frame
-    rows, columns = small.shape[0] * factor, small.shape[1] * factor
-    anomaly = _NOTHING
-    if frame.anomaly is not None:
-        # 0 < 255 < 1 in importance: an anomaly of one pixel outweighs its block, and so does "ignore" a known one
-        order = np.array([0, 2, 1], "u1")[np.minimum(frame.anomaly, 2)]
-        anomaly = np.array([0, IGNORE, 1], "u1")[shrink_max(order, factor)] if factor > 1 else frame.anomaly
-    return {
-        "url": [_jpeg_url(frame.image, factor)],
-        "prediction": [small],
-        "label": [_NOTHING if frame.label is None else shrink_nearest(frame.label, factor)],
-        "anomaly": [anomaly],
-        "width": [columns],
-        "height": [rows],
-    }
-
-
-def score_columns(values: np.ndarray) -> tuple[dict[str, list[Any]], Scale]:
-    """Columns of the source that depend on the score: codes and how to read them."""
-    codes, scale = encode(values)
-    factor = shrink_factor((values.shape[0], values.shape[1]))
-    small = shrink_max(codes, factor) if factor > 1 else codes
-    return {"codes": [small], "low": [scale.low], "step": [scale.step]}, scale
-
-
-def blank_columns() -> dict[str, list[Any]]:
-    """All columns where there is no frame to show."""
-    return {
-        "url": [""],
-        **{name: [_NOTHING] for name in ("prediction", "label", "anomaly")},
-        **{name: [1] for name in ("width", "height")},
-        "codes": [np.zeros((1, 1), "u2")],
-        "low": [0.0],
-        "step": [1.0],
-    }
-
-
-def threshold_code(threshold: float, scale: Scale) -> float:
-    """`low` of the mask's mapper, rounded down as `encode` rounds."""
-    return float(np.floor(scale.code(threshold)))
-
-
-def color_codes(limits: tuple[float, float], scale: Scale) -> tuple[float, float]:
-    """`low` and `high` of the score's mapper for a colour range in the score's units."""
-    return scale.code(limits[0]), scale.code(limits[1])
+# places
 
 
 def aspect_ratio(size: tuple[int, int]) -> float:
@@ -173,129 +175,134 @@ def aspect_ratio(size: tuple[int, int]) -> float:
     return float(np.clip(size[1] / size[0], *_ASPECTS))
 
 
-def home_ranges(size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """X and y range, (start, end) each, that show a whole frame undistorted; row 0 is at the top."""
+def home_view(size: tuple[int, int]) -> View:
+    """Left, right, top, bottom that show a whole frame undistorted."""
     height, width = size
     ratio = aspect_ratio(size)
     across, down = max(width, height * ratio), max(height, width / ratio)
     left, top = (width - across) / 2, (height - down) / 2
-    return (left, left + across), (top + down, top)
+    return left, left + across, top, top + down
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # showing: what a change of state does to figures that exist
 
 
-def show_frame(figures: MapFigures, frame: FrameArrays | None) -> None:
-    """Put a frame into the panes, or empty them; the zoom is kept unless the frame has another size."""
-    if frame is None:
-        figures.source.data.update(blank_columns())
-        return
-    figures.source.data.update(frame_columns(frame))
-    # where classes are drawn below, known pixels let them through
-    figures.anomaly_mapper.palette = [GREY if frame.label is None else TRANSPARENT, ANOMALY]
-    x_limits, y_limits = home_ranges(frame.size)
-    for shared, (start, end) in ((figures.x_range, x_limits), (figures.y_range, y_limits)):
-        if (shared.reset_start, shared.reset_end) != (start, end):
-            shared.update(start=start, end=end, reset_start=start, reset_end=end)
-    for pane in figures.panes.values():
-        pane.aspect_ratio = aspect_ratio(frame.size)
+def show_drawing(pane: MapPane, drawing: Drawing) -> None:
+    """Put what was drawn into a pane."""
+    if drawing.limits is not None:
+        pane.score_mapper.update(
+            palette=list(DIFFERENCE_PALETTE if drawing.signed else SCORE_PALETTE),
+            low=drawing.limits[0],
+            high=drawing.limits[1],
+        )
+        pane.color_bar.title = drawing.units
+    pane.color_bar.visible = drawing.limits is not None
+    if "marks" in drawing.columns:
+        pane.mark_mapper.palette = [GREY if drawing.grey else TRANSPARENT, ANOMALY]
+    pane.save.filename = drawing.filename
+    pane.source.data = {**_BLANK, **drawing.columns}
+    for name, layer in pane.layers.items():
+        layer.visible = ("url" if name == "picture" else name) in drawing.columns
 
 
-def show_score(figures: MapFigures, values: np.ndarray | None) -> None:
-    """Put a score map into the panes; it has to be of the size of the frame shown."""
-    if values is not None:
-        figures.source.data.update(score_columns(values)[0])
+def show_view(stage: Stage, panes: Sequence[MapPane], size: tuple[int, int], view: View | None) -> None:
+    """Show a part of a frame of `size` in all panes, all of it for None; what reset returns to follows the size."""
+    home = home_view(size)
+    left, right, top, bottom = home if view is None else view
+    stage.x_range.update(start=left, end=right, reset_start=home[0], reset_end=home[1])
+    stage.y_range.update(start=bottom, end=top, reset_start=home[3], reset_end=home[2])
+    for pane in panes:
+        pane.figure.aspect_ratio = aspect_ratio(size)
 
 
-def show_limits(figures: MapFigures, limits: tuple[float, float], label: str) -> None:
-    """Set the colour range of the score pane, in the score's units, and the colour bar that tells it."""
-    low, high = color_codes(limits, _scale(figures))
-    figures.score_mapper.update(low=low, high=high)
-    figures.color_source.data.update(x=[limits[0]], width=[limits[1] - limits[0]])
-    figures.color_bar.x_range.update(start=limits[0], end=limits[1])
-    figures.color_bar.xaxis.axis_label = label
+def show_threshold(stage: Stage, threshold: float, overlay: str) -> None:
+    """Move the threshold of the masks; in the browser `threshold_js` does the same while dragging.
+
+    Parameters
+    ----------
+    overlay : "found", "outcomes" or "none"
+        With ``outcomes``, what should be found and is not is marked too.
+    """
+    low = float(np.float32(threshold))  # as the values are: a threshold that is one of them finds it
+    stage.found_mapper.update(low=low, low_color=MISSED if overlay == "outcomes" else TRANSPARENT)
+    stage.alarm_mapper.low = low
 
 
-def show_threshold(figures: MapFigures, threshold: float) -> None:
-    """Move the threshold of mask and colour bar; in the browser `THRESHOLD_JS` does the same while dragging."""
-    figures.mask_mapper.low = threshold_code(threshold, _scale(figures))
-    figures.threshold_mark.location = threshold
+def show_pin(stage: Stage, pixel: tuple[int, int] | None) -> None:
+    """Mark the pinned pixel (y, x) in all panes."""
+    stage.pin.data = {"x": [], "y": []} if pixel is None else {"x": [pixel[1] + 0.5], "y": [pixel[0] + 0.5]}
 
 
-def _scale(figures: MapFigures) -> Scale:
-    data = figures.source.data
-    return Scale(data["low"][0], data["step"][0])
+def threshold_js(stage: Stage) -> dict[str, Any]:
+    """Code and arguments of what dragging the threshold does in the browser."""
+    code = "for (const mapper of mappers) mapper.low = Math.fround(cb_obj.value)"
+    return {"code": code, "args": {"mappers": [stage.found_mapper, stage.alarm_mapper]}}
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # figures
 
 
-def map_figures(classes: Sequence[str], palette: Sequence[str]) -> MapFigures:
-    """Build the panes, empty.
+def make_stage(palette: Sequence[str]) -> Stage:
+    """Build what panes share.
 
     Parameters
     ----------
-    classes : sequence of str
-        Names in id order.
     palette : sequence of str
-        Colour of each class, as hex.
+        Colour of each class, as hex, in id order.
     """
-    source = ColumnDataSource(blank_columns())
     x_range, y_range = Range1d(0, 1), Range1d(1, 0)
-    score_mapper = LinearColorMapper(SCORE_PALETTE, low=0, high=1)
-    mask_mapper = LinearColorMapper([THRESHOLD], low=1, high=2**20, low_color=TRANSPARENT)
-    class_mapper = LinearColorMapper(palette, low=-0.5, high=len(palette) - 0.5, high_color=TRANSPARENT)
-    anomaly_mapper = LinearColorMapper([GREY, ANOMALY], low=-0.5, high=1.5, high_color=TRANSPARENT)
-
-    panes = {name: _pane(name, x_range, y_range) for name in PANES}
-    extent = {"x": 0, "y": 0, "dw": "width", "dh": "height"}
-    panes["image"].image_url("url", x=0, y=0, w="width", h="height", anchor="top_left", source=source)
-    mask = panes["image"].image(
-        "codes", **extent, source=source, color_mapper=mask_mapper, global_alpha=0.65, name="mask"
-    )
-    drawn = {
-        "image": mask,
-        "prediction": panes["prediction"].image("prediction", **extent, source=source, color_mapper=class_mapper),
-        "annotation": panes["annotation"].image("label", **extent, source=source, color_mapper=class_mapper),
-        "score": panes["score"].image("codes", **extent, source=source, color_mapper=score_mapper),
-    }
-    marked = panes["annotation"].image("anomaly", **extent, source=source, color_mapper=anomaly_mapper, name="anomaly")
-    for name, pane in panes.items():
-        renderers = [drawn[name], marked] if name == "annotation" else [drawn[name]]
-        pane.add_tools(_hover(renderers[-1:], source, classes))
-    color_bar, color_source, mark = _color_bar()
-    return MapFigures(
-        source,
-        panes,
+    view = ColumnDataSource({"now": []})
+    report = CustomJS(args={"x": x_range, "y": y_range, "view": view, "figure": None}, code=_VIEW_JS)
+    for shared in (x_range, y_range):
+        shared.js_on_change("start", report)
+        shared.js_on_change("end", report)
+    line = {"line_color": "#8895a5", "line_width": 1, "line_alpha": 0.7}
+    return Stage(
         x_range,
         y_range,
-        score_mapper,
-        mask_mapper,
-        anomaly_mapper,
-        color_bar,
-        color_source,
-        mark,
+        found_mapper=_threshold_mapper(THRESHOLD),
+        alarm_mapper=_threshold_mapper(FALSE_ALARM),
+        class_mapper=LinearColorMapper(
+            list(palette), low=-0.5, high=len(palette) - 0.5, high_color=TRANSPARENT, nan_color=TRANSPARENT
+        ),
+        view=view,
+        hover=ColumnDataSource({"at": []}),
+        pin=ColumnDataSource({"x": [], "y": []}),
+        cross=(Span(dimension="width", **line), Span(dimension="height", **line)),
     )
 
 
-def _pane(name: str, x_range: Range1d, y_range: Range1d) -> figure:
+def _threshold_mapper(color: str) -> LinearColorMapper:
+    return LinearColorMapper([color], low=0, high=_FAR, low_color=TRANSPARENT, nan_color=TRANSPARENT)
+
+
+def make_pane(stage: Stage, name: str) -> MapPane:
+    """Build one pane, empty."""
+    save = SaveTool(filename=name)
+    wheel = WheelZoomTool()
     pane = figure(
         name=name,
-        x_range=x_range,
-        y_range=y_range,
-        tools="pan,wheel_zoom,box_zoom,reset,save",
-        active_scroll="wheel_zoom",
+        x_range=stage.x_range,
+        y_range=stage.y_range,
+        tools=[PanTool(), wheel, BoxZoomTool(match_aspect=True), ResetTool(), save],
         toolbar_location="right",
         toolbar_inner=True,
         sizing_mode="scale_width",
         aspect_ratio=2,
         min_border=0,
-        frame_align=False,  # panes in one column would all get the margins of the widest axis
+        frame_align=False,
         outline_line_color=None,
-        background_fill_color="#f3f4f6",
+        background_fill_color="#eceef1",
+        border_fill_color=None,
     )
+    pane.toolbar.active_scroll = wheel
+    pane.toolbar.autohide = True
+    pane.toolbar.logo = None
+    pane.axis.visible = False
+    pane.grid.visible = False
+    pane.add_tools(CrosshairTool(overlay=list(stage.cross)))
     # seen where every glyph is transparent; a hatched plot background does not render in Bokeh 3.9
     pane.add_layout(
         BoxAnnotation(
@@ -308,59 +315,61 @@ def _pane(name: str, x_range: Range1d, y_range: Range1d) -> figure:
             hatch_weight=1,
         )
     )
-    pane.toolbar.autohide = True
-    pane.toolbar.logo = None
-    pane.axis.visible = False
-    pane.grid.visible = False
-    return pane
+    source = ColumnDataSource(dict(_BLANK))
+    score_mapper = LinearColorMapper(list(SCORE_PALETTE), low=0, high=1, nan_color=TRANSPARENT)
+    mark_mapper = LinearColorMapper([GREY, ANOMALY], low=-0.5, high=1.5, high_color=TRANSPARENT, nan_color=TRANSPARENT)
+    place = {"x": "x", "y": "y", "dw": "dw", "dh": "dh", "source": source}
+    mask = {"global_alpha": 0.7}
+    layers = {
+        "picture": pane.image_url("url", x="x", y="y", w="w", h="h", anchor="top_left", source=source),
+        "classes": pane.image("classes", **place, color_mapper=stage.class_mapper),
+        "marks": pane.image("marks", **place, color_mapper=mark_mapper),
+        "score": pane.image("score", **place, color_mapper=score_mapper),
+        "found": pane.image("found", **place, color_mapper=stage.found_mapper, **mask),
+        "alarms": pane.image("alarms", **place, color_mapper=stage.alarm_mapper, **mask),
+    }
+    for name_of_layer, layer in layers.items():
+        layer.name = name_of_layer
+        layer.visible = False
+    for size, color, width in ((15, "#ffffff", 4), (15, PIN, 2)):
+        pane.scatter(
+            "x", "y", source=stage.pin, marker="square_cross", size=size, fill_color=None, line_color=color,
+            line_width=width,
+        )  # fmt: skip
+    bar = _color_bar(score_mapper)
+    pane.add_layout(bar, "center")
+    _link_pane(stage, pane)
+    return MapPane(pane, source, layers, score_mapper, mark_mapper, bar, save)
 
 
-def _hover(renderers: list[Any], source: ColumnDataSource, classes: Sequence[str]) -> HoverTool:
-    """Prediction, annotations and score of the pixel under the cursor, whichever pane it is in."""
-    named = CustomJSHover(args={"names": list(classes)}, code=_CLASS_JS)
-    return HoverTool(
-        renderers=renderers,
-        tooltips=[
-            ("pixel (x, y)", "$x{0}, $y{0}"),
-            ("prediction", "@prediction{custom}"),
-            ("label", "@label{custom}"),
-            ("anomaly", "@anomaly{custom}"),
-            ("score", "@codes{custom}"),
-        ],
-        formatters={
-            "@prediction": named,
-            "@label": named,
-            "@anomaly": CustomJSHover(code=_ANOMALY_JS),
-            "@codes": CustomJSHover(args={"source": source}, code=_SCORE_JS),
-        },
-        point_policy="follow_mouse",
+def _color_bar(mapper: LinearColorMapper) -> ColorBar:
+    # inside the frame, so that panes with and without one are of the same size
+    return ColorBar(
+        color_mapper=mapper,
+        orientation="horizontal",
+        location="bottom_left",
+        width=150,
+        height=7,
+        margin=4,
+        padding=5,
+        title_standoff=2,
+        label_standoff=2,
+        ticker=BasicTicker(desired_num_ticks=4),
+        background_fill_color="#ffffff",
+        background_fill_alpha=0.85,
+        title_text_font_size="10px",
+        title_text_font_style="normal",
+        title_text_color="#1d2733",
+        major_label_text_font_size="10px",
+        major_label_text_color="#1d2733",
+        major_tick_line_color=None,
+        visible=False,
     )
 
 
-def _color_bar() -> tuple[figure, ColumnDataSource, Span]:
-    ramp = np.arange(256, dtype="u1")[None]
-    source = ColumnDataSource({"image": [ramp], "x": [0.0], "width": [1.0]})
-    bar = figure(
-        name="color_bar",
-        x_range=Range1d(0, 1),
-        y_range=Range1d(0, 1),
-        height=COLOR_BAR_HEIGHT,
-        sizing_mode="stretch_width",
-        tools="",
-        toolbar_location=None,
-        outline_line_color=None,
-        frame_align=False,
-        min_border_left=18,
-        min_border_right=18,
-    )
-    mapper = LinearColorMapper(SCORE_PALETTE, low=0, high=255)
-    bar.image("image", x="x", y=0, dw="width", dh=1, source=source, color_mapper=mapper)
-    bar.yaxis.visible = False
-    bar.grid.visible = False
-    bar.xaxis.ticker = BasicTicker(desired_num_ticks=6)
-    bar.xaxis.axis_label_text_font_style = "normal"
-    bar.xaxis.axis_line_color = None
-    bar.axis.axis_label_standoff = 2
-    mark = Span(location=0, dimension="height", line_color=THRESHOLD, line_width=3)
-    bar.add_layout(mark)
-    return bar, source, mark
+def _link_pane(stage: Stage, pane: figure) -> None:
+    """Let the browser tell how wide the pane is, and which of its pixels is under the mouse."""
+    args = {"x": stage.x_range, "y": stage.y_range, "view": stage.view}
+    pane.js_on_change("inner_width", CustomJS(args=args | {"figure": pane}, code=_VIEW_JS))
+    pane.js_on_event("mousemove", CustomJS(args={"hover": stage.hover}, code=HOVER_JS))
+    pane.js_on_event("mouseleave", CustomJS(args={"hover": stage.hover}, code=HOVER_JS))

@@ -7,41 +7,71 @@ from html import escape
 from pathlib import PurePath
 
 from ..schema import score_entry
-from .colors import ANOMALY, GREY, text_color
-from .frame_data import FrameArrays, ThresholdCounts
+from .colors import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
+from .frame_data import FrameData, ThresholdCounts
+from .panes import Pane
 
 __all__ = [
     "HELP",
-    "anomaly_legend",
+    "annotation_note",
+    "bar_title",
     "class_legend",
+    "difference_note",
     "empty_cache",
+    "error_note",
     "frame_caption",
     "message",
+    "no_labels",
+    "note",
+    "overlay_note",
     "page_header",
-    "pane_title",
-    "range_note",
+    "pane_note",
+    "plain_note",
     "readout",
     "score_axis",
     "score_help",
+    "score_note",
     "score_options",
     "units_text",
 ]
 
-HELP = (
-    "Every score gives one number per pixel and is <b>oriented: larger means more uncertain</b>. "
-    "Scores whose original definition runs the other way are shown with the sign turned. "
-    "Gradient norms are shown as log2: one unit more is a norm twice as large. "
-    "Scroll to zoom and drag to pan; all panes move together. Hatched pixels are ignored in labels."
-)
+HELP: Mapping[str, str] = {
+    "overview": (
+        "The whole set at a glance: what it holds, how well each score finds the pixels in question, and the frames "
+        "that fare worst. A click on a thumbnail opens the frame."
+    ),
+    "frames": (
+        "Choose a frame in the table or with the arrow keys and look at it side by side. Every score gives one number "
+        "per pixel and is <b>oriented: larger means more uncertain</b>; gradient norms are log2, one unit more is a "
+        "norm twice as large. Scroll to zoom, drag to pan: all panes move together. Move the mouse over a pane to "
+        "read every score of a pixel, click to pin it. Hatched pixels are ignored."
+    ),
+    "curves": (
+        "How well scores separate the pixels to find from the rest, over all thresholds. Click on a curve to set the "
+        "threshold there: masks, counts and the marks on all curves follow."
+    ),
+    "classes": (
+        "The same questions class by class. Choose classes to restrict the curves, and the frames in the table, to "
+        "them."
+    ),
+    "failures": (
+        "Regions where score and truth disagree at the current threshold. A click on a crop opens its frame and zooms "
+        "onto it."
+    ),
+}
+"""What each tab is for."""
 
 _UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
 
 _LABELS = {"oh": "one-hot", "uni": "uniform"}
 
+_TRUTH = {"error": ("errors", "class labels"), "anomaly": ("anomalies", "anomaly labels")}
+
 
 def units_text(name: str) -> str:
     """Units of a score as they stand in brackets behind its name."""
-    return _UNITS[score_entry(name).units]
+    entry = score_entry(name)
+    return "as given" if entry.family == "external" else _UNITS[entry.units]
 
 
 def score_options(names: Sequence[str]) -> dict[str, str]:
@@ -52,7 +82,7 @@ def score_options(names: Sequence[str]) -> dict[str, str]:
         kind = {"gradient": f"{_LABELS.get(entry.label or '', '')} gradient norm, p = {entry.p}"}.get(entry.family)
         if entry.variant == "paper":
             kind = f"{kind}, paper's formula"
-        options[f"{name} [{_UNITS[entry.units]}]" + (f" {kind}" if kind else "")] = name
+        options[f"{name} [{units_text(name)}]" + (f" {kind}" if kind else "")] = name
     return options
 
 
@@ -61,7 +91,7 @@ def score_help(name: str) -> str:
     entry = score_entry(name)
     turned = "" if entry.orientation > 0 else " Shown with its sign turned."
     return (
-        f"<div class='note'><code>{escape(entry.formula)}</code><br>Units: {_UNITS[entry.units]}. "
+        f"<div class='note'><code>{escape(entry.formula)}</code><br>Units: {units_text(name)}. "
         f"Larger = more uncertain.{turned}</div>"
     )
 
@@ -78,12 +108,12 @@ def page_header(title: str, names: Sequence[str], network: str, frames: int) -> 
     )
 
 
-def frame_caption(frame: FrameArrays | None) -> str:
-    """Id and size of the shown frame."""
+def frame_caption(frame: FrameData | None, place: str = "") -> str:
+    """Id, size and place in the list of the shown frame."""
     if frame is None:
         return "<div class='caption'>No frame shown</div>"
     height, width = frame.size
-    return f"<div class='caption'><b>{escape(frame.id)}</b> <span>{width} × {height} px</span></div>"
+    return f"<div class='caption'><b>{escape(frame.id)}</b> <span>{width} × {height} px {escape(place)}</span></div>"
 
 
 def class_legend(classes: Sequence[str], colors: Sequence[tuple[int, int, int]], present: Sequence[int]) -> str:
@@ -96,26 +126,93 @@ def class_legend(classes: Sequence[str], colors: Sequence[tuple[int, int, int]],
     return f"<div class='legend'><span class='muted'>Classes (faded: not predicted here)</span>{chips}</div>"
 
 
-def anomaly_legend(frame: FrameArrays | None) -> str:
-    """Explain what the annotation pane shows of a frame."""
-    if frame is None:
-        return ""
-    if not frame.tasks:
-        return "<span class='muted'>this frame has no labels</span>"
-    parts = []
-    if frame.label is not None:
-        parts.append("classes as in the prediction")
-    elif frame.anomaly is not None:
-        parts.append(f"<span class='swatch' style='background:{GREY}'></span>known")
-    if frame.anomaly is not None:
-        parts.append(f"<span class='swatch' style='background:{ANOMALY}'></span>unknown object")
-    parts.append("<span class='swatch hatched'></span>ignored")
-    return "<span class='muted'>" + " ".join(parts) + "</span>"
+# --------------------------------------------------------------------------------------------------------------------
+# panes
 
 
-def pane_title(title: str, detail: str = "") -> str:
-    """Heading of a pane; `detail` is HTML."""
-    return f"<div class='pane-title'><span>{escape(title)}</span>{detail}</div>"
+def _swatch(color: str, words: str) -> str:
+    return f"<span class='swatch' style='background:{color}'></span>{escape(words)}"
+
+
+_IGNORED = "<span class='swatch hatched'></span>ignored"
+
+
+def _note(html: str, full: str = "") -> str:
+    tip = f" title='{escape(full, quote=True)}'" if full else ""
+    return f"<div class='pane-note'{tip}>{html}</div>"
+
+
+def plain_note(words: str) -> str:
+    """What a pane shows, in words."""
+    return _note(escape(words), words)
+
+
+def pane_note(problem: str) -> str:
+    """Why a pane shows nothing, or not all."""
+    return _note(f"<b>{escape(problem)}</b>", problem) if problem else _note("")
+
+
+def overlay_note(overlay: str, score: str, task: str) -> str:
+    """Explain the mask over an image."""
+    truth = _TRUTH[task][0]
+    if overlay == "found":
+        return _note(_swatch(THRESHOLD, f"{score} at or above the threshold"))
+    if overlay == "outcomes":
+        parts = (THRESHOLD, f"{truth} found"), (FALSE_ALARM, "false alarms"), (MISSED, f"{truth} missed")
+        return _note(" ".join(_swatch(color, words) for color, words in parts))
+    return plain_note("the frame as the network saw it")
+
+
+def annotation_note(tasks: Sequence[str]) -> str:
+    """Explain what the annotation pane shows of a frame with labels for `tasks`."""
+    parts = ["true classes" if "error" in tasks else _swatch(GREY, "known")]
+    if "anomaly" in tasks:
+        parts.append(_swatch(ANOMALY, "unknown object"))
+    return _note(" ".join([*parts, _IGNORED]))
+
+
+def error_note() -> str:
+    """Explain the error map."""
+    return _note(" ".join([_swatch(GREY, "predicted right"), _swatch(ANOMALY, "wrong"), _IGNORED]))
+
+
+_ABOUT = {
+    "msp": "1 − largest class probability",
+    "entropy": "entropy of the class probabilities",
+    "margin": "1 − gap between the two largest probabilities",
+    "energy": "free energy of the logits",
+    "max_logit": "largest logit, negated",
+}
+
+
+def score_note(name: str) -> str:
+    """Say in a few words what a score is."""
+    entry = score_entry(name)
+    about = _ABOUT.get(name, "imported map")
+    if entry.family == "gradient":
+        turned = ", negated" if entry.orientation < 0 else ""
+        about = f"gradient norm against the {'prediction' if entry.label == 'oh' else 'uniform label'}{turned}"
+    return _note(f"{escape(about)}; bright = uncertain", f"{entry.formula}; larger = more uncertain")
+
+
+def difference_note(pane: Pane, several: bool) -> str:
+    """Explain a difference map."""
+    assert pane.minus is not None
+    where = "the first is higher in its frame's ranking" if pane.by_rank else "the first is larger"
+    return _note(f"orange: {where}, violet: the second", f"{pane.title(several)}; orange: {where}")
+
+
+def no_labels(task: str) -> str:
+    """Say that a frame cannot be judged."""
+    return f"this frame has no {_TRUTH[task][1]}"
+
+
+def bar_title(name: str, norms: str) -> str:
+    """Title of the colour bar of a score."""
+    entry = score_entry(name)
+    if entry.units == "log2" and norms == "linear":
+        return f"{'−' if entry.orientation < 0 else ''}norm, linear"
+    return f"{name} [{units_text(name)}]"
 
 
 def score_axis(name: str) -> str:
@@ -123,34 +220,31 @@ def score_axis(name: str) -> str:
     return f"{name} [{units_text(name)}], larger = more uncertain"
 
 
-def range_note(scope: str) -> str:
-    """Where the colour range comes from."""
-    note = {
-        "frame": "colours: 1st to 99.9th percentile of this frame",
-        "set": "colours: 5 % to 99 % over the set",
-    }
-    return f"<span class='muted'>{note[scope]}</span>"
+# --------------------------------------------------------------------------------------------------------------------
+# numbers
 
 
-def readout(name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None) -> str:
+def readout(
+    name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None, where: str = "frame"
+) -> str:
     """Show the threshold in the score's units, the share of pixels above it and how they agree with the labels."""
     above = "" if share is None else f"<div class='big'>{share:.2%}</div><div>of pixels at or above</div>"
     head = (
-        f"<div class='cell'><div class='big'>{threshold:.4g} <small>{_UNITS[score_entry(name).units]}</small></div>"
+        f"<div class='cell'><div class='big'>{threshold:.4g} <small>{units_text(name)}</small></div>"
         f"<div>threshold</div></div><div class='cell'>{above}</div>"
     )
+    truth, wanted = _TRUTH[task]
     if counts is None:
-        wanted = {"error": "class labels", "anomaly": "anomaly labels"}[task]
-        tail = f"<div class='cell muted'>This frame has no {wanted}: nothing to compare with.</div>"
+        tail = f"<div class='cell muted'>This {where} has no {wanted}: nothing to compare with.</div>"
     else:
-        truth = {"error": "errors", "anomaly": "anomalies"}[task]
         cells: Mapping[str, tuple[str, str]] = {
             "Precision": (_percent(counts.precision), f"{truth} among those"),
             "Recall": (_percent(counts.recall), f"{truth} found"),
+            "FPR": (_percent(counts.fpr), "of the rest"),
             "TP": (f"{counts.tp:,}", "found"),
             "FP": (f"{counts.fp:,}", "false alarms"),
             "FN": (f"{counts.fn:,}", "missed"),
-            "TN": (f"{counts.tn:,}", "rightly left out"),
+            "TN": (f"{counts.tn:,}", "left out"),
         }
         tail = "".join(
             f"<div class='cell'><div class='big'>{value}</div><div><b>{key}</b> {meaning}</div></div>"
@@ -161,6 +255,15 @@ def readout(name: str, threshold: float, share: float | None, task: str, counts:
 
 def _percent(share: float) -> str:
     return "–" if share != share else f"{share:.1%}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# messages
+
+
+def note(words: str) -> str:
+    """A remark; `words` is HTML."""
+    return f"<div class='note'>{words}</div>"
 
 
 def message(problem: str) -> str:

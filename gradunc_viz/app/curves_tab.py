@@ -1,0 +1,176 @@
+"""The tab of curves: a tap on one sets the threshold, and the threshold is marked on all of them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, ClassVar
+
+import holoviews as hv
+import panel as pn
+
+from ..schema import GraduncError
+from ..views import curves, text
+from ..views.charts import chart_opts
+from ..views.distributions import score_limits
+from ..views.pooled import set_histograms
+from .parts import choice, class_choice, html, is_dark, labelled, titled
+from .tab import Tab
+
+__all__ = ["CurvesTab"]
+
+_DRAW = {"roc": curves.roc, "pr": curves.pr, "sparsification": curves.sparsification, "reliability": curves.reliability}
+
+
+class CurvesTab(Tab):
+    """ROC, precision and recall, sparsification and reliability of several scores."""
+
+    name = "curves"
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "chart": ("curve", "curve_scores", "curve_frames", "selection", "classes", "task", "log_fpr"),
+        "marks": ("threshold", "score", "curve_scores"),
+        "numbers": ("threshold", "score", "task", "curve_frames", "selection", "classes"),
+        "slider": ("threshold", "score"),
+        "confidence": ("curve", "curve_frames", "selection"),
+    }
+
+    def _make(self) -> None:
+        state = self.state
+        kinds = {kind.title: name for name, kind in curves.KINDS.items()}
+        self.kind = choice(state.param.curve, kinds, 430)
+        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 160)
+        self.scores = pn.widgets.MultiChoice.from_param(
+            state.param.curve_scores, label="", options=list(state.cache.scores), sizing_mode="stretch_width"
+        )
+        self.classes = class_choice(state)
+        self.frames = choice(state.param.curve_frames, {"all": "all", "selected": "selected"}, 150)
+        self.log = pn.widgets.Checkbox.from_param(state.param.log_fpr, label="logarithmic FPR", margin=(20, 6))
+        self.slider = pn.widgets.FloatSlider(
+            label="Threshold", start=0, end=1, value=0, step=0.001, sizing_mode="stretch_width", margin=(2, 14)
+        )
+        self.slider.param.watch(lambda event: setattr(state, "threshold", event.new), "value_throttled")
+        self.readout = html("")
+        self.scope = html("", margin=(0, 6))
+        self.chart = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
+        self.confidence = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
+        self._marks = hv.streams.Counter()
+        self._drawn: dict[str, Any] = {}
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        return pn.Column(
+            self.alert,
+            pn.FlexBox(
+                labelled("Curves", self.kind, 442),
+                labelled("Pixels to find", self.task, 172),
+                labelled("Frames", self.frames, 162),
+                self.log,
+                sizing_mode="stretch_width",
+            ),
+            titled("Scores", self.scores),
+            titled("Predicted classes (none chosen: all)", self.classes),
+            self.slider,
+            self.readout,
+            self.scope,
+            pn.Row(self.chart, self.confidence, sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+        )
+
+    def _choice(self) -> dict[str, Any]:
+        return {"frames": self.state.chosen_frames, "classes": self.state.chosen_classes}
+
+    def _fill_chart(self) -> None:
+        state = self.state
+        kind, scores, task, choice = state.curve, list(state.curve_scores), state.task, self._choice()
+        log = state.log_fpr and kind == "roc"
+        base = curves.tap_base(kind)
+        self.log.visible = kind == "roc"
+        options: dict[str, Any] = {**choice, "base": base}
+        if kind == "roc":
+            options["log_x"] = log
+        arguments = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
+        self._later(
+            "chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base), self.chart
+        )
+
+    def _show(self, chart: Any, base: Any) -> None:
+        state = self.state
+        self._drawn = {"kind": state.curve, "task": state.task, "log": state.log_fpr and state.curve == "roc"}
+        drawable = any(element is base for element in chart)
+        if drawable:
+            tap = hv.streams.Tap(source=base)
+            tap.add_subscriber(self._on_tap)
+            options = chart.opts.get("plot", backend="bokeh").kwargs
+            chart = (chart * hv.DynamicMap(self._points, streams=[self._marks])).opts(**options, backend="bokeh")
+        self.chart.object = chart.opts(**chart_opts(is_dark()), clone=True)
+        self._stale.discard("marks")
+
+    def _points(self, counter: int) -> Any:
+        state, drawn = self.state, self._drawn
+        choice = self._choice()
+        log = {"log_x": True} if drawn["log"] else {}
+        return curves.marks(state.cache, drawn["kind"], state.thresholds(), drawn["task"], **choice, **log)
+
+    def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
+        if x is None or y is None:
+            return
+        self._guard(self._set_from, float(x), float(y))
+
+    def _set_from(self, x: float, y: float) -> None:
+        state, drawn = self.state, self._drawn
+        log = {"log_x": True} if drawn["log"] else {}
+        score, threshold = curves.nearest_threshold(
+            state.cache, drawn["kind"], list(state.curve_scores), drawn["task"], x, y, **self._choice(), **log
+        )
+        state.set_threshold(score, threshold)
+
+    def _fill_marks(self) -> None:
+        if self._drawn and self.chart.object is not None:
+            self._marks.event()
+
+    def _fill_slider(self) -> None:
+        state = self.state
+        start, end = state.threshold, state.threshold
+        try:
+            low, high = score_limits(set_histograms(state.cache, state.task, [state.score])[state.score])
+            start, end = min(start, low), max(end, high)
+        except GraduncError:
+            pass  # no labels: the chart says so
+        if not end > start:
+            start, end = start - 0.5, end + 0.5
+        self.slider.param.update(
+            start=start,
+            end=end,
+            step=(end - start) / 1000,
+            value=state.threshold,
+            label=f"Threshold on {state.score} [{text.units_text(state.score)}]",
+        )
+
+    def _fill_numbers(self) -> None:
+        state = self.state
+        cache, score, task, threshold, choice = state.cache, state.score, state.task, state.threshold, self._choice()
+        frames, classes = choice["frames"], choice["classes"]
+        where = f"{len(frames):,} selected frames" if frames else f"all {len(cache):,} frames"
+        if state.curve_frames == "selected" and not frames:
+            where += " (none is selected)"
+        of = f", pixels predicted as {', '.join(classes)}" if classes else ""
+        self.scope.object = text.note(f"Counted over {where}{escape(of)}. Click on a curve to set the threshold there.")
+        self._later(
+            "numbers",
+            lambda: curves.counts_at(cache, score, task, threshold, **choice),
+            lambda counts: setattr(
+                self.readout, "object", text.readout(score, threshold, counts.above, task, counts, "set")
+            ),
+        )
+
+    def _fill_confidence(self) -> None:
+        state = self.state
+        self.confidence.visible = state.curve == "reliability"
+        if not self.confidence.visible:
+            return
+        cache, frames = state.cache, state.chosen_frames
+        self._later(
+            "confidence",
+            lambda: curves.confidence_diagram(cache, frames=frames),
+            lambda chart: setattr(self.confidence, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
+            self.confidence,
+        )

@@ -1,0 +1,437 @@
+"""The tab of frames: table, controls, panes, numbers at the threshold, and the pixel under the mouse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import panel as pn
+from bokeh.events import Tap
+from bokeh.models import ColumnDataSource
+from bokeh.models.callbacks import CustomJS
+
+from ..schema import GraduncError
+from ..views import curves, frame_table, maps, pixels, text
+from ..views.frame_data import frame_range, shown_values
+from ..views.memo import remember
+from ..views.state import ExplorerState
+from ..views.style import compact_css
+from .jobs import Jobs
+from .panes import PanesView
+from .parts import alert, choice, csv_download, html, labelled, table
+
+__all__ = ["FramesTab"]
+
+_SIDE = 400
+"""Screen pixels of the column with the table."""
+
+_HINT_HOVER = "Move the mouse over a pane."
+_HINT_PIN = "Click into a pane to keep a pixel and see its class probabilities."
+
+# arrows go through the frames wherever the mouse is on a served page, and while it is on a pane in a notebook
+_KEYS_JS = """
+const id = `gradunc_keys_${keys.id}`
+if (window[id] == null) {
+  const typing = 'input, textarea, select, [contenteditable], [role=slider], [role=tab]'
+  window[id] = event => {
+    const target = event.composedPath()[0]
+    if (event.ctrlKey || event.metaKey || event.altKey || (target.matches && target.matches(typing))) return
+    if (notebook && !window[`${id}_inside`]) return
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key]
+    if (by == null) return
+    event.preventDefault()
+    keys.data = {by: [by], count: [(keys.data.count[0] ?? 0) + 1]}
+  }
+  document.addEventListener('keydown', window[id], true)
+}
+"""
+
+
+class FramesTab:
+    """Widgets and panes of the frames of one cache, linked to an `ExplorerState`."""
+
+    def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
+        self.state, self.jobs = state, jobs
+        self.statistic = "mean"
+        self._busy = False
+        self._make_table()
+        self._make_controls()
+        self.panes = PanesView(state)
+        self._make_numbers()
+        self._link()
+        names = [
+            "frame", "values", "message", "scope", "fixed", "norms", "threshold", "task", "selection", "classes",
+            "panes", "pixel", "score",
+        ]  # fmt: skip
+        self._watcher = state.param.watch(self._on_state, names)
+        self._show(set(names))
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self.state.param.unwatch(self._watcher)
+        self.panes.close()
+
+    # ---- widgets
+
+    def _make_table(self) -> None:
+        rows = self.state.rows
+        self.table = table(
+            rows.copy(), pagination="local", sizing_mode="stretch_width", **frame_table.table_options(rows)
+        )
+        self.table.on_click(self._on_row)
+        step = {"width": 88, "margin": (2, 4)}
+        self.back = pn.widgets.Button(label="◀ Previous", description="Previous frame listed (left arrow)", **step)
+        self.forward = pn.widgets.Button(label="Next ▶", description="Next frame listed (right arrow)", **step)
+        self.back.on_click(lambda _: self._step(-1))
+        self.forward.on_click(lambda _: self._step(+1))
+        titles = {f"columns: {title}": name for name, title in frame_table.STATISTICS.items()}
+        self.column = pn.widgets.Select(options=titles, width=160, margin=(2, 4))
+        self.column.param.watch(self._on_column, "value")
+        self.pick_all = pn.widgets.Button(label="Select listed", width=110, margin=(4, 4))
+        self.pick_none = pn.widgets.Button(label="Clear", width=64, margin=(4, 4))
+        self.pick_all.on_click(lambda _: setattr(self.state, "selection", self._listed()))
+        self.pick_none.on_click(lambda _: setattr(self.state, "selection", []))
+        self.csv = csv_download("frames", lambda: self.table.current_view.drop(columns=[frame_table.SHOWN]))
+        self.picked = html("", margin=(10, 4))
+
+    def _make_controls(self) -> None:
+        state = self.state
+        self.score = pn.widgets.Select.from_param(
+            state.param.score,
+            label="",
+            options=text.score_options(state.cache.scores),
+            width=190,
+            margin=(0, 4),
+            stylesheets=[compact_css()],
+        )
+        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 140)
+        self.scope = choice(state.param.scope, {"frame": "frame", "set": "set", "fixed": "fixed"}, 138)
+        self.norms = choice(state.param.norms, {"log2": "log2", "linear": "linear"}, 104)
+        self.overlay = choice(state.param.overlay, {"found": "found", "TP FP FN": "outcomes", "none": "none"}, 168)
+        self.layout = choice(state.param.layout, {"grid": "grid", "swipe": "swipe", "flip": "flip"}, 128)
+        self.number = pn.widgets.Select(
+            options=[2, 3, 4, 5, 6], value=len(state.panes), width=52, margin=(0, 4), stylesheets=[compact_css()]
+        )
+        self.number.param.watch(self._on_number, "value")
+        self.hide = pn.widgets.Checkbox.from_param(state.param.hide_ignored, label="hide ignored", margin=(2, 0))
+        self.range = pn.widgets.EditableRangeSlider(
+            label="", start=0, end=1, value=(0, 1), step=0.001, width=330, visible=False, margin=(0, 8)
+        )
+        self.range.param.watch(self._on_range, "value_throttled")
+        self.slider = pn.widgets.FloatSlider(
+            label="Threshold", value=state.threshold, start=0, end=1, step=0.001, format="0.000",
+            sizing_mode="stretch_width", margin=(0, 12, 0, 8),
+        )  # fmt: skip
+
+    def _make_numbers(self) -> None:
+        self.caption, self.help, self.legend, self.readout, self.hovered, self.pinned, self.parts = (
+            html("") for _ in range(7)
+        )
+        self.alert = alert()
+        self.chart = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=200)
+
+    def _link(self) -> None:
+        stage = self.panes.stage
+        self.slider.jscallback(value=maps.threshold_js(stage)["code"], args=maps.threshold_js(stage)["args"])
+        self.slider.param.watch(self._on_drag, "value")
+        self.slider.param.watch(self._on_slider, "value_throttled")
+        stage.hover.on_change("data", self._on_hover)
+        self.keys = ColumnDataSource({"by": [0], "count": [0]})
+        self.keys.on_change("data", lambda _attr, _old, new: self._on_key(new))
+        self._link_figures()
+
+    def _link_figures(self) -> None:
+        """Listen to clicks in panes, also in those made later."""
+        for pane in self.panes.all:
+            figure = pane.map.figure
+            if "linked" in figure.tags:
+                continue
+            figure.tags = [*figure.tags, "linked"]
+            figure.on_event(Tap, self._on_tap)
+            args = {"keys": self.keys, "notebook": not self.jobs.served}
+            figure.js_on_change("inner_width", CustomJS(args=args, code=_KEYS_JS))
+            for event, inside in (("mouseenter", "true"), ("mouseleave", "false")):
+                code = f"window[`gradunc_keys_${{keys.id}}_inside`] = {inside}"
+                figure.js_on_event(event, CustomJS(args={"keys": self.keys}, code=code))
+
+    # ---- from widgets to state
+
+    def _on_row(self, event: Any) -> None:
+        # the event's row is a position in `value`, whatever the order on screen
+        frame_id = str(self.table.value[frame_table.FRAME].iloc[event.row])
+        if event.column == frame_table.PICK:
+            chosen = set(self.state.selection) ^ {frame_id}
+            self.state.selection = [name for name in self.state.cache.ids if name in chosen]
+        else:
+            self.state.frame_id = frame_id
+
+    def _listed(self) -> list[str]:
+        return [str(name) for name in self.table.current_view[frame_table.FRAME]]
+
+    def _step(self, by: int) -> None:
+        self.state.step(by, self._listed())
+
+    def _on_key(self, data: Any) -> None:
+        by = list(data.get("by", []))
+        if by in ([-1], [1]):
+            self._step(by[0])
+
+    def _on_column(self, event: Any) -> None:
+        self.statistic = event.new
+        self._fill_table()
+
+    def _on_number(self, event: Any) -> None:
+        if event.new != len(self.state.panes):
+            self.state.set_pane_count(event.new)
+
+    def _on_range(self, event: Any) -> None:
+        if not self._busy and self.state.scope == "fixed" and event.new[0] < event.new[1]:
+            self.state.fixed = {**self.state.fixed, self._ranged(): tuple(event.new)}
+
+    def _on_drag(self, event: Any) -> None:
+        # the masks have moved in the browser already: numbers only
+        if not self._busy:
+            self._show_readout(event.new)
+
+    def _on_slider(self, event: Any) -> None:
+        self.state.threshold = event.new
+
+    def _on_tap(self, event: Tap) -> None:
+        frame = self.state.frame
+        if frame is None or event.x is None or event.y is None:
+            return
+        y, x = int(event.y // 1), int(event.x // 1)
+        inside = 0 <= y < frame.size[0] and 0 <= x < frame.size[1]
+        self.state.pixel = (y, x) if inside and (y, x) != self.state.pixel else None
+
+    def _on_hover(self, _attr: str, _old: Any, new: Any) -> None:
+        frame, at = self.state.frame, list(new.get("at", []))
+        pixel = None
+        if frame is not None and len(at) == 2 and all(isinstance(v, (int, float)) for v in at):
+            pixel = self._read(int(at[1]), int(at[0]))
+        self.hovered.object = pixels.pixel_card(pixel, "Under the mouse", _HINT_HOVER)
+
+    def _read(self, y: int, x: int) -> pixels.Pixel | None:
+        cache = self.state.cache
+        try:
+            return pixels.read_pixel(self.state.frame, y, x, cache.classes, cache.scores)
+        except GraduncError:
+            return None  # beside the frame, or damaged: its panes say so
+
+    # ---- from state to widgets
+
+    def _on_state(self, *events: Any) -> None:
+        self._show({event.name for event in events})
+
+    def _show(self, changed: set[str]) -> None:
+        state = self.state
+        with pn.io.hold():
+            if "message" in changed:
+                self.alert.param.update(object=text.message(state.message), visible=bool(state.message))
+            if {"classes", "score", "task"} & changed:
+                self._fill_table()
+            if {"frame", "selection"} & changed:
+                self._mark_rows()
+            if "frame" in changed:
+                self._show_texts()
+            if {"frame", "pixel", "score"} & changed:
+                self._show_pixel()
+            if "panes" in changed:
+                self.number.value = len(state.panes)
+                self._link_figures()
+            if {"score", "values"} & changed:
+                self.help.object = text.score_help(state.score) if state.score else ""
+            if "scope" in changed and state.scope == "fixed" and not state.fixed:
+                # ranges stay as they are at that moment
+                state.scope = "frame"
+                state.fix_limits()
+                return
+            if "scope" in changed and state.scope != "fixed":
+                state.fixed = {}
+            if {"frame", "values", "scope", "fixed", "norms", "panes"} & changed:
+                self._show_range()
+            if {"frame", "values", "threshold", "task", "scope"} & changed:
+                self._show_threshold()
+
+    def _show_texts(self) -> None:
+        frame, cache = self.state.frame, self.state.cache
+        present = []
+        if frame is not None:
+            present = remember(cache, ("present", frame.id), lambda: _present(frame.prediction, len(cache.classes)))
+        ids = cache.ids
+        place = f"frame {ids.index(self.state.frame_id) + 1} of {len(ids)}" if self.state.frame_id in ids else ""
+        self.caption.object = text.frame_caption(frame, place)
+        self.legend.object = text.class_legend(cache.classes, cache.colors, present)
+
+    def _show_pixel(self) -> None:
+        state = self.state
+        pixel = None if state.pixel is None or state.frame is None else self._read(*state.pixel)
+        self.pinned.object = pixels.pixel_card(pixel, "Pinned pixel", _HINT_PIN)
+        self.parts.object = (
+            ""
+            if pixel is None
+            else pixels.probability_bars(
+                state.frame, (pixel.y, pixel.x), state.cache.classes, state.cache.colors, state.score
+            )
+        )
+        self.hovered.object = pixels.pixel_card(None, "Under the mouse", _HINT_HOVER)
+
+    def _ranged(self) -> str:
+        """The score whose fixed range is edited: the thresholded one if a pane shows it, else the first shown."""
+        shown = [pane.what for pane in self.state.parsed_panes() if pane.is_score]
+        return self.state.score if self.state.score in shown or not shown else shown[0]
+
+    def _show_range(self) -> None:
+        state = self.state
+        self.range.visible = state.scope == "fixed"
+        if state.scope != "fixed" or state.frame is None:
+            return
+        name = self._ranged()
+        low, high = state.limits(name)
+        whole = frame_range(shown_values(state.frame.score(name), name, state.norms))
+        start, end = min(low, whole[0]), max(high, whole[1])
+        self._busy = True
+        try:
+            self.range.param.update(
+                start=start, end=end, step=(end - start) / 1000, value=(low, high), label=f"Colours of {name}"
+            )
+        finally:
+            self._busy = False
+
+    def _show_threshold(self) -> None:
+        state = self.state
+        if not state.score:
+            return
+        if state.values is not None:
+            # the threshold outlives the frame and may lie outside this one's scores
+            start = min(float(state.values.min()), state.threshold)
+            end = max(float(state.values.max()), state.threshold)
+            self._busy = True
+            try:
+                self.slider.param.update(
+                    label=f"Threshold on {state.score} [{text.units_text(state.score)}]",
+                    start=start,
+                    end=end if end > start else start + 1,
+                    step=(end - start) / 1000 or 1.0,
+                    value=state.threshold,
+                )
+            finally:
+                self._busy = False
+        self._show_readout(state.threshold)
+        self.chart.object = None if state.frame is None else self._distribution()
+
+    def _show_readout(self, threshold: float) -> None:
+        state = self.state
+        self.readout.object = (
+            ""
+            if state.frame is None
+            else text.readout(
+                state.score, threshold, state.share_above(threshold), state.task, state.counts_at(threshold)
+            )
+        )
+
+    def _distribution(self) -> Any:
+        state = self.state
+        limits = frame_range(state.values)
+        chart = curves.score_distribution(state.frame.dataset, state.score, state.task, limits, state.threshold)
+        return None if chart is None else chart.opts(height=200, clone=True)
+
+    # ---- the table
+
+    def _fill_table(self) -> None:
+        """Fill the table anew: other statistics, other classes, another AuPRC."""
+        cache, state = self.state.cache, self.state
+        if "size" not in state.rows:
+            return  # there is no summary: ids only
+        rows = frame_table.frame_rows(cache.summary, self.statistic)
+        keep = frame_table.frames_with(cache.summary, state.classes)
+        rows = rows[keep].reset_index(drop=True)
+        rows[frame_table.SHOWN] = ["▶" if name == state.frame_id else "" for name in rows[frame_table.FRAME]]
+        rows[frame_table.PICK] = rows[frame_table.FRAME].isin(state.selection)
+        options = frame_table.table_options(rows, self.statistic)
+        with pn.io.hold():
+            self.table.param.update(value=rows, header_tooltips=options["header_tooltips"])
+        self._start_auprc()
+
+    def _start_auprc(self) -> None:
+        if frame_table.AUPRC not in self.table.value:
+            return
+        cache, score, task = self.state.cache, self.state.score, self.state.task
+        if not self.jobs.served and len(cache) > 60:
+            return  # a notebook has nobody to wait for it
+        self.jobs.run(
+            "auprc",
+            lambda: frame_metrics(cache, score, task),
+            lambda found: self._show_auprc(found) if (score, task) == (self.state.score, self.state.task) else None,
+            lambda _problem: None,  # no labels: the column stays empty
+        )
+
+    def _show_auprc(self, found: dict[str, float]) -> None:
+        column = [100 * found.get(name, float("nan")) for name in self.table.value[frame_table.FRAME]]
+        if column:
+            self.table.patch({frame_table.AUPRC: [(slice(0, len(column)), column)]})
+
+    def _mark_rows(self) -> None:
+        chosen = self.state.selection
+        patches = frame_table.marked(self.table.value, self.state.frame_id, chosen)
+        if patches:
+            self.table.patch(patches)
+        self.picked.object = text.note(f"<b>{len(chosen):,}</b> selected" if chosen else "none selected")
+
+    # ---- layout
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        controls = pn.FlexBox(
+            labelled("Score, thresholded", self.score, 198),
+            labelled("Pixels to find", self.task, 150),
+            labelled("Over images", self.overlay, 178),
+            labelled("Colour range", self.scope, 148),
+            labelled("Norms", self.norms, 114),
+            labelled("Panes", self.number, 60),
+            labelled("Arranged as", self.layout, 138),
+            pn.Column(html("<div class='label'>Score maps</div>"), self.hide, width=110, margin=0),
+            flex_wrap="wrap",
+            gap="0px",
+            sizing_mode="stretch_width",
+        )
+        side = pn.Column(
+            pn.Row(self.back, self.forward, self.column, margin=0),
+            self.table,
+            pn.Row(self.pick_all, self.pick_none, self.csv, self.picked, margin=0),
+            self.hovered,
+            self.pinned,
+            self.parts,
+            self.chart,
+            self.help,
+            width=_SIDE,
+            margin=(0, 4, 0, 0),
+        )
+        main = pn.Column(
+            self.alert,
+            self.caption,
+            controls,
+            self.range,
+            self.slider,
+            self.readout,
+            self.panes.body,
+            self.legend,
+            sizing_mode="stretch_width",
+        )
+        return pn.Row(side, main, sizing_mode="stretch_width")
+
+
+def _present(prediction: Any, number: int) -> list[int]:
+    import numpy as np
+
+    return np.flatnonzero(np.bincount(prediction.ravel(), minlength=number)[:number]).tolist()
+
+
+def frame_metrics(cache: Any, score: str, task: str) -> dict[str, float]:
+    """AuPRC of a score in each frame, from cached counts; kept for everybody."""
+    from ..metrics import evaluate
+
+    def compute() -> dict[str, float]:
+        found = evaluate(cache, task, scores=score, by="frame", bootstrap=0).isel(cache=0, score=0)
+        return dict(zip([str(name) for name in found["frame"].values], found["auprc"].values.tolist(), strict=True))
+
+    return remember(cache, ("auprc by frame", task, score), compute)

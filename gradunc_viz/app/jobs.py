@@ -1,0 +1,120 @@
+"""Work that may take longer than a moment: off the thread that talks to the browser, its outcome brought back to it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import panel as pn
+
+from ..schema import GraduncError
+
+__all__ = ["Jobs"]
+
+_log = logging.getLogger(__name__)
+
+_WORKERS = 2
+
+
+@cache
+def _queue() -> queue.LifoQueue[Callable[[], None]]:
+    """What waits for a worker: what was asked for last comes first, as it is what somebody looks at now."""
+    waiting: queue.LifoQueue[Callable[[], None]] = queue.LifoQueue()
+
+    def serve() -> None:
+        while True:
+            waiting.get()()
+
+    for number in range(_WORKERS):
+        threading.Thread(target=serve, name=f"gradunc-viz-{number}", daemon=True).start()
+    return waiting
+
+
+class Jobs:
+    """Background work of one session; what is started under a name replaces what is still waiting under it."""
+
+    def __init__(self) -> None:
+        self._document = pn.state.curdoc
+        self._latest: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.closed = False
+
+    @property
+    def served(self) -> bool:
+        """Whether a server's session waits for the outcome, rather than a notebook or a test."""
+        return self._document is not None and self._document.session_context is not None
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Call `work` elsewhere and then, here, `then` with what it returned or `failed` with what went wrong.
+
+        In a notebook, where nobody else could bring the outcome back, all of it happens at once.
+        """
+        with self._lock:
+            ticket = self._latest[name] = self._latest.get(name, 0) + 1
+
+        def current() -> bool:
+            return not self.closed and self._latest.get(name) == ticket
+
+        def outcome() -> tuple[bool, Any]:
+            try:
+                return True, work()
+            except GraduncError as error:
+                return False, str(error)
+            except Exception as error:
+                _log.warning("%s failed", name, exc_info=error)
+                return False, f"{type(error).__name__}: {error}"
+
+        def deliver(good: bool, value: Any) -> None:
+            if current():
+                (then if good else failed)(value)
+
+        if not self.served:
+            deliver(*outcome())
+            return
+
+        def away() -> None:
+            if not current():
+                return
+            good, value = outcome()
+            if not self.closed:
+                self._document.add_next_tick_callback(lambda: deliver(good, value))
+
+        _queue().put(away)
+
+    def stream(
+        self, name: str, steps: Callable[[], Iterator[Any]], each: Callable[[Any], None], failed: Callable[[str], None]
+    ) -> None:
+        """Go through `steps` elsewhere and show what they yield here, twice a second and at the end."""
+
+        def work() -> Any:
+            last, shown = None, time.monotonic()
+            ticket = self._latest[name]
+            for last in steps():
+                if self.closed or self._latest.get(name) != ticket:
+                    break
+                if self.served and time.monotonic() - shown > 0.5:
+                    shown = time.monotonic()
+                    self._document.add_next_tick_callback(lambda value=last: self._still(name, ticket, each, value))
+            return last
+
+        self.run(name, work, each, failed)
+
+    def _still(self, name: str, ticket: int, each: Callable[[Any], None], value: Any) -> None:
+        if not self.closed and self._latest.get(name) == ticket:
+            each(value)
+
+    def close(self) -> None:
+        """Forget what is still under way."""
+        self.closed = True
+        self._document = None

@@ -1,0 +1,323 @@
+"""The page: header, tabs and what can be taken away, for one or more caches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl
+
+import panel as pn
+from bokeh.models import ColumnDataSource
+from bokeh.models.callbacks import CustomJS
+
+from ..cache import Cache, open_cache
+from ..schema import GraduncError
+from ..views import text
+from ..views.permalink import read_query, to_query
+from ..views.reproduce import python_code, selection_code
+from ..views.state import TABS, ExplorerState
+from .classes_tab import ClassesTab
+from .curves_tab import CurvesTab
+from .failures_tab import FailuresTab
+from .frames_tab import FramesTab
+from .jobs import Jobs
+from .overview_tab import OverviewTab
+from .parts import alert, help_text, html, is_dark
+
+__all__ = ["CacheLike", "Desk", "Explorer", "explore", "opened"]
+
+CacheLike = Cache | str | os.PathLike[str]
+
+_TABS: Mapping[str, Any] = {
+    "overview": OverviewTab,
+    "frames": FramesTab,
+    "curves": CurvesTab,
+    "classes": ClassesTab,
+    "failures": FailuresTab,
+}
+
+# the address is kept in step with the state, so that it can be copied, kept as a bookmark and loaded again
+_ADDRESS_JS = """
+const theme = new URL(window.location).searchParams.get('theme')
+const query = link.data.query[0] + (theme ? `&theme=${theme}` : '')
+history.replaceState(null, '', `${window.location.pathname}?${query}`)
+"""
+
+_THEME_JS = """
+const address = new URL(window.location)
+address.searchParams.set('theme', theme)
+window.location = address
+"""
+
+_COPY_JS = """
+const text = what == 'link' ? window.location.href : texts.data[what][0]
+const old = cb_obj.label
+const copied = () => {
+  cb_obj.label = 'Copied'
+  setTimeout(() => { cb_obj.label = old }, 1200)
+}
+const fallback = () => {
+  const area = document.createElement('textarea')
+  area.value = text
+  document.body.appendChild(area)
+  area.select()
+  document.execCommand('copy')
+  area.remove()
+  copied()
+}
+if (navigator.clipboard) navigator.clipboard.writeText(text).then(copied, fallback)
+else fallback()
+"""
+
+
+class Desk:
+    """Everything about one main cache: its state, and tabs that are built when first looked at."""
+
+    def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
+        self.state, self.jobs = state, jobs
+        self.built: dict[str, Any] = {}
+        self._columns = {name: pn.Column(sizing_mode="stretch_width", margin=(4, 0)) for name in TABS}
+        self.tabs = pn.Tabs(
+            *((name.capitalize(), self._columns[name]) for name in TABS),
+            active=TABS.index(state.tab),
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+        self.tabs.param.watch(lambda event: setattr(state, "tab", TABS[event.new]), "active")
+        self._watcher = state.param.watch(lambda _: self._visit(), "tab")
+        self._visit()
+
+    def _visit(self) -> None:
+        name = self.state.tab
+        if name not in self.built:
+            column = self._columns[name]
+            try:
+                self.built[name] = _TABS[name](self.state, self.jobs)
+                column[:] = [help_text(name), self.built[name].view()]
+            except GraduncError as error:
+                column[:] = [pn.pane.Alert(text.message(str(error)), alert_type="warning")]
+        self.tabs.active = TABS.index(name)
+
+    @property
+    def frames(self) -> FramesTab:
+        """The tab of frames, built if it was not."""
+        if "frames" not in self.built:
+            self.state.tab = "frames"
+        return self.built["frames"]
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.state.param.unwatch(self._watcher)
+        for tab in self.built.values():
+            tab.close()
+        self.built.clear()
+
+
+class Explorer(pn.viewable.Viewer):
+    """The page.
+
+    Parameters
+    ----------
+    caches : sequence of Cache
+        Named A, B, ...; frames are matched by id.
+    title : str
+    view : str or mapping
+        What is looked at first, as the query string of a permanent link or its decoded pairs.
+    """
+
+    def __init__(
+        self, caches: Iterable[Cache], title: str = "gradunc-viz", view: str | Mapping[str, str] = "", **params: Any
+    ) -> None:
+        super().__init__(**params)
+        self.caches = tuple(caches)
+        if not self.caches:
+            raise GraduncError("no cache to explore: expected at least one")
+        self.title = title
+        self.jobs = Jobs()
+        self._desks: dict[int, Desk] = {}
+        self._watchers: dict[int, Any] = {}
+        query = dict(parse_qsl(view.lstrip("?"))) if isinstance(view, str) else dict(view)
+        main, self._first, problems = read_query(query, self.caches) if query else (0, {}, [])
+        names = {
+            f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[number]}: {cache.name}" if len(self.caches) > 1 else cache.name: number
+            for number, cache in enumerate(self.caches)
+        }
+        self.select = pn.widgets.Select(
+            options=names, value=main, width=220, visible=len(self.caches) > 1, margin=(4, 6),
+            description="Whose frames are listed and whose curves are drawn",
+        )  # fmt: skip
+        self._make_tools()
+        self._problems = alert()
+        self._problems.param.update(object="<br>".join(escape(line) for line in problems), visible=bool(problems))
+        self._header = html("", margin=(6, 0))
+        self._body = pn.Column(sizing_mode="stretch_width")
+        self.select.param.watch(lambda _: self._show(), "value")
+        self._show()
+
+    def _make_tools(self) -> None:
+        self._link = ColumnDataSource({"query": [""]})
+        self._texts = ColumnDataSource({"code": [""], "frames": [""]})
+        if self.jobs.served:
+            self._link.js_on_change("data", CustomJS(args={"link": self._link}, code=_ADDRESS_JS))
+        self.take = pn.widgets.Toggle(label="Take away", width=100, margin=(4, 4))
+        self.take.param.watch(lambda _: self._show_texts(), "value")
+        dark = is_dark()
+        self.theme = pn.widgets.Button(
+            label="☀ Light" if dark else "☾ Dark", width=80, margin=(4, 4), visible=self.jobs.served
+        )
+        self.theme.jscallback(clicks=_THEME_JS, args={"theme": "default" if dark else "dark", "link": self._link})
+        self.busy = pn.indicators.LoadingSpinner(value=False, size=22, margin=(8, 4), color="secondary")
+        pn.state.param.watch(self._on_busy, "busy")
+        self._code, self._frames = html(""), html("")
+        self._away = pn.Column(visible=False, sizing_mode="stretch_width", margin=(0, 0, 8, 0))
+
+    def _on_busy(self, event: Any) -> None:
+        if not self.jobs.closed:
+            self.busy.value = event.new
+
+    # ---- what is shown
+
+    @property
+    def desk(self) -> Desk:
+        """Everything about the main cache."""
+        number = self.select.value
+        if number not in self._desks:
+            first, self._first = self._first, {}
+            state = ExplorerState(self.caches, number, **first)
+            self._desks[number] = Desk(state, self.jobs)
+            watched = [name for name in state.param if name not in ("name", "frame", "values", "message")]
+            self._watchers[number] = state.param.watch(lambda *_: self._on_state(), watched)
+        return self._desks[number]
+
+    @property
+    def state(self) -> ExplorerState:
+        """State of the main cache."""
+        return self.desk.state
+
+    @property
+    def selection(self) -> list[str]:
+        """Ids of the frames selected in the table."""
+        return list(self.state.selection)
+
+    @property
+    def link(self) -> str:
+        """The state as a query string, for `view`."""
+        return to_query(self.state)
+
+    @property
+    def code(self) -> str:
+        """Python that reproduces the view."""
+        return python_code(self.state)
+
+    def _show(self) -> None:
+        cache = self.caches[self.select.value]
+        network = str(cache.key["network"]["name"])
+        with pn.io.hold():
+            self._header.object = text.page_header(self.title, [cache.name], network, len(cache))
+            if len(cache):
+                self._body[:] = [self.desk.tabs]
+                self._on_state()
+            else:
+                self._body[:] = [html(text.empty_cache(str(cache.path)))]
+
+    def _on_state(self) -> None:
+        self._link.data = {"query": [self.link]}
+        if self.take.value:
+            self._show_texts()
+
+    def _show_texts(self) -> None:
+        self._away.visible = self.take.value and bool(len(self.caches[self.select.value]))
+        if not self._away.visible:
+            return
+        code, frames = self.code, selection_code(self.state)
+        self._texts.data = {"code": [code], "frames": [frames]}
+        self._code.object = f"<pre>{escape(code)}</pre>"
+        self._frames.object = f"<pre>{escape(frames)}</pre>"
+        if not len(self._away):
+            self._away[:] = self._take_away()
+
+    def _take_away(self) -> list[Any]:
+        def copy(what: str, words: str) -> pn.widgets.Button:
+            button = pn.widgets.Button(label=words, width=150, margin=(4, 6))
+            args = {"texts": self._texts, "link": self._link, "what": what}
+            button.jscallback(clicks=_COPY_JS, args=args)
+            return button
+
+        buttons = [copy("code", "Copy Python"), copy("frames", "Copy frames")]
+        words = "Python that reads what the panes show, selected frames as a list."
+        if self.jobs.served:
+            buttons.insert(0, copy("link", "Copy link"))
+            words = f"The address of this page is a permanent link to what it shows. {words}"
+        words += " A PNG of a pane: the disk in its toolbar. Tables: the CSV buttons."
+        return [
+            pn.Row(*buttons, html(text.note(words), margin=(8, 4)), sizing_mode="stretch_width"),
+            pn.Row(self._code, self._frames, sizing_mode="stretch_width"),
+        ]
+
+    def close(self) -> None:
+        """Let go of everything that a session holds."""
+        self.jobs.close()
+        for number, desk in self._desks.items():
+            desk.state.param.unwatch(self._watchers[number])
+            desk.close()
+        self._desks.clear()
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        tools = pn.Row(self.busy, self.select, self.take, self.theme, margin=0)
+        return pn.Column(
+            pn.Row(self._header, tools, sizing_mode="stretch_width"),
+            self._problems,
+            self._away,
+            self._body,
+            sizing_mode="stretch_width",
+            margin=(2, 12),
+        )
+
+
+def opened(caches: CacheLike | Iterable[CacheLike]) -> tuple[Cache, ...]:
+    """Open one or more caches."""
+    many = [caches] if isinstance(caches, (Cache, str, os.PathLike)) else list(caches)
+    return tuple(cache if isinstance(cache, Cache) else open_cache(cache) for cache in many)
+
+
+def explore(
+    caches: CacheLike | Iterable[CacheLike],
+    *,
+    port: int | None = None,
+    open_browser: bool = True,
+    title: str = "gradunc-viz",
+    view: str = "",
+) -> Explorer | None:
+    """Look at one or more caches: frames, scores, curves, classes and failures, side by side.
+
+    As the last line of a notebook cell it shows the page there; in a file for ``panel serve``, call ``.servable()`` on
+    what it returns.
+
+    Parameters
+    ----------
+    caches : Cache, path, or a sequence of them
+        Several are compared frame by frame, matched by id.
+    port : int, optional
+        Serve the page on this port instead, until interrupted, and return None.
+    open_browser : bool
+        With `port`: whether a browser is opened.
+    title : str
+    view : str
+        What to look at first: `Explorer.link`, or the query string of a permanent link.
+
+    Raises
+    ------
+    CacheError
+        If a path is no cache.
+    """
+    found = opened(caches)
+    if port is not None:
+        from .server import serve
+
+        serve(found, port, open_browser, title=title)
+        return None
+    if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again
+        pn.extension("tabulator", inline=True)
+    return Explorer(found, title, view)

@@ -1,0 +1,93 @@
+"""The dashboard as a page of its own, on this machine alone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import webbrowser
+from collections.abc import Iterable
+
+import panel as pn
+
+from ..cache import Cache, open_cache
+from ..schema import GraduncError
+from ..views.style import page_css
+from .page import CacheLike, Explorer, opened
+from .parts import is_dark
+
+__all__ = ["serve"]
+
+
+def serve(
+    caches: CacheLike | Iterable[CacheLike],
+    port: int = 0,
+    open_browser: bool = True,
+    *,
+    title: str = "gradunc-viz",
+) -> None:
+    """Serve the dashboard on this machine alone until interrupted; print its address once it answers.
+
+    Parameters
+    ----------
+    caches : Cache, path, or a sequence of them
+    port : int
+        0 takes any free one.
+    open_browser : bool
+    title : str
+
+    Raises
+    ------
+    CacheError
+        If a path is no cache.
+    GraduncError
+        If the port is taken.
+    """
+    found = opened(caches)
+    server, url = _server(found, port, title)
+    server.start()
+    print(f"{title}: {url} (Ctrl-C to stop)", flush=True)
+    if open_browser:
+        # in a thread: a browser in the terminal would wait for the loop that it keeps from serving it
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    try:
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()
+
+
+def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.server.Server, str]:
+    """Make a server that listens on the loopback address, not started, and its URL."""
+    port = _usable_port(port)
+    pn.extension("tabulator")
+    server = pn.io.server.get_server(
+        lambda: _session(caches, title),
+        port=port,
+        address="127.0.0.1",
+        websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}"],
+        title=title,
+    )
+    return server, f"http://127.0.0.1:{port}/"
+
+
+def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
+    """Make the page of one session."""
+    pn.config.raw_css.append(page_css(is_dark()))
+    query = {name: values[0].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
+    # opened anew for every session, so that a reload shows the frames that came meanwhile
+    page = Explorer([open_cache(cache.path) for cache in caches], title, query)
+    pn.state.on_session_destroyed(lambda _context: page.close())
+    return page
+
+
+def _usable_port(port: int) -> int:
+    """Return `port`, or a free one for 0: the origins of websockets name it before the server binds it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise GraduncError(f"port {port} cannot be used ({reason}); choose another with --port") from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,95 @@
+"""What the tabs of analysis have in common: they are filled when first looked at, and again when something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import panel as pn
+
+from ..schema import GraduncError
+from ..views import text
+from ..views.state import ExplorerState
+from .jobs import Jobs
+from .parts import alert, html
+
+__all__ = ["Tab"]
+
+
+class Tab:
+    """One tab; its parts are computed in the background, and only while it is in front.
+
+    Subclasses name in `parts` which parameters of the state each part follows; a part is filled by the method
+    ``_fill_PART``.
+    """
+
+    name = ""
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
+        self.state, self.jobs = state, jobs
+        self.alert = alert()
+        self._stale = set(self.parts)
+        self._make()
+        watched = sorted({name for names in self.parts.values() for name in names} | {"tab"})
+        self._watcher = state.param.watch(self._on_state, watched)
+        self.refresh()
+
+    def _make(self) -> None:
+        """Make widgets and panes."""
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self.state.param.unwatch(self._watcher)
+
+    def _on_state(self, *events: Any) -> None:
+        changed = {event.name for event in events}
+        self._stale |= {part for part, names in self.parts.items() if changed & set(names)}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fill what is out of date, if the tab is in front."""
+        if self.state.tab != self.name:
+            return
+        with pn.io.hold():
+            for part in list(self.parts):
+                if part in self._stale:
+                    self._stale.discard(part)
+                    self._guard(getattr(self, f"_fill_{part}"))
+
+    def _guard(self, action: Callable[..., None], *args: Any) -> None:
+        """Do something, or tell the reader of the page why not."""
+        try:
+            self._tell("")
+            action(*args)
+        except GraduncError as error:
+            self._tell(str(error))
+
+    def _tell(self, problem: str) -> None:
+        self.alert.param.update(object=text.message(problem) if problem else "", visible=bool(problem))
+
+    def _later(self, part: str, work: Callable[[], Any], then: Callable[[Any], None], place: Any = None) -> None:
+        """Compute a part in the background; `place` tells meanwhile that it is under way."""
+        if place is not None:
+            place.loading = True
+
+        def done(value: Any) -> None:
+            if place is not None:
+                place.loading = False
+            self._guard(then, value)
+
+        def failed(problem: str) -> None:
+            if place is not None:
+                place.loading = False
+            self._tell(problem)
+
+        self.jobs.run(f"{self.name}.{part}", work, done, failed)
+
+
+def heading(words: str) -> pn.pane.HTML:
+    """A heading within a tab."""
+    return html(f"<h2>{words}</h2>")

@@ -1,0 +1,204 @@
+"""Distributions of a score over the two groups of a task, in one frame or in a set, from cached counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import holoviews as hv
+import holoviews.plotting.bokeh
+import numpy as np
+import xarray as xr
+
+from ..cache import Cache
+from ..metrics.merge import Histogram
+from .charts import chart_opts, noted
+from .colors import GROUPS, THRESHOLD
+from .pooled import groups, quantile, set_histograms
+from .text import score_axis
+
+__all__ = ["TASK_OUTCOMES", "density", "score_distribution", "score_limits", "set_distribution", "spread"]
+
+TASK_OUTCOMES = {"error": ("right", "wrong"), "anomaly": ("normal", "anomaly")}
+"""Outcomes that a task sets against each other: what should score low, what should score high."""
+
+_BINS = 80
+
+
+def density(dataset: xr.Dataset, name: str, outcome: str, edges: np.ndarray) -> np.ndarray:
+    """Share of the pixels of an outcome per interval of `edges`; what lies outside is in the first or last one.
+
+    A cached bin counts where its middle lies: its width is far below that of an interval of a chart.
+
+    Raises
+    ------
+    KeyError
+        If the frame was not counted for `outcome`.
+    """
+    scores = [str(found) for found in dataset["score"].values]
+    at = scores.index(name)
+    counts = dataset["counts"].sel(outcome=outcome).isel(score=at).sum("class").values
+    middle = (dataset["bin_min"].isel(score=at).values + dataset["bin_max"].isel(score=at).values) / 2
+    used = counts > 0
+    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
+    found = np.bincount(place, counts[used], len(edges) - 1)
+    return found / max(found.sum(), 1)
+
+
+def score_distribution(
+    dataset: xr.Dataset, name: str, task: str, limits: tuple[float, float], threshold: float
+) -> hv.Overlay | None:
+    """Distributions of a score over the two groups of a task in one frame, with the threshold.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A cached frame.
+    limits : (low, high)
+        Range of the score's axis.
+    threshold : float
+
+    Returns
+    -------
+    holoviews.Overlay or None
+        None if the frame has no labels for the task.
+    """
+    outcomes = [str(found) for found in dataset["outcome"].values] if "outcome" in dataset.coords else []
+    if not set(TASK_OUTCOMES[task]) <= set(outcomes):
+        return None
+    edges = np.linspace(*limits, _BINS + 1)
+    axis = hv.Dimension("score", label=score_axis(name))
+    share = hv.Dimension("share", label="pixels of the group [%]")
+    parts = [
+        hv.Histogram(
+            (edges, 100 * density(dataset, name, outcome, edges)), kdims=axis, vdims=share, label=outcome
+        ).opts(color=GROUPS[outcome], fill_alpha=0.45, line_color=GROUPS[outcome], line_width=1, backend="bokeh")
+        for outcome in TASK_OUTCOMES[task]
+    ]
+    mark = hv.VLine(threshold).opts(color=THRESHOLD, line_width=2, backend="bokeh")
+    return (hv.Overlay(parts) * mark).opts(
+        responsive=True,
+        height=220,
+        xlim=limits,
+        legend_position="top",
+        legend_cols=2,
+        show_title=False,
+        toolbar=None,
+        show_frame=False,
+        backend="bokeh",
+    )
+
+
+def spread(histogram: Histogram, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Pixels per interval of `edges`; what lies outside is in the first or last one.
+
+    Parameters
+    ----------
+    counts : array (..., bins)
+        Bins of `histogram`; each counts where its middle lies.
+    edges : array (k + 1,)
+
+    Returns
+    -------
+    array (..., k)
+    """
+    middle = (histogram.low + histogram.high) / 2
+    used = np.flatnonzero(np.isfinite(middle))
+    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
+    result = np.zeros((*counts.shape[:-1], len(edges) - 1), "i8")
+    for row in np.ndindex(*counts.shape[:-1]):
+        result[row] = np.bincount(place, counts[row][used], len(edges) - 1)
+    return result
+
+
+def score_limits(histogram: Histogram) -> tuple[float, float]:
+    """Range of a score that holds all but 0.1 % of either group on each side; never empty."""
+    sums = [group.reshape(-1, group.shape[-1]).sum(0) for group in groups(histogram)]
+    ends = np.array([quantile(histogram, group, (0.001, 0.999)) for group in sums if group.any()])
+    if not len(ends):
+        return 0.0, 1.0
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+@noted
+def set_distribution(
+    cache: Cache,
+    score: str,
+    task: str,
+    *,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    log: bool = False,
+    threshold: float | None = None,
+) -> hv.Overlay:
+    """Distributions of a score over the two groups of a task in a set of frames.
+
+    Parameters
+    ----------
+    frames, classes : optional
+        Ids of frames, and names of predicted classes; all by default.
+    log : bool
+        Pixels on a logarithmic axis instead of the share of each group: shows the few among the many.
+    threshold : float, optional
+        Where to draw a line.
+
+    Returns
+    -------
+    holoviews.Overlay
+        A note instead if there are no labels of the task.
+    """
+    histogram = set_histograms(cache, task, [score], frames=frames, classes=classes)[score]
+    edges = np.linspace(*score_limits(histogram), _BINS + 1)
+    axis = hv.Dimension("score", label=score_axis(score))
+    height = hv.Dimension("height", label="pixels" if log else "pixels of the group [%]")
+    floor = 0.5 if log else 0.0
+    parts = []
+    for outcome, group in zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True):
+        pixels, total = spread(histogram, group, edges), int(group.sum())
+        used = pixels > 0
+        share = 100 * pixels[used] / max(total, 1)
+        top = pixels[used] if log else share
+        data = (edges[:-1][used], np.full(used.sum(), floor), edges[1:][used], top, pixels[used], share)
+        bars = hv.Rectangles(
+            data, [axis, "bottom", "end", height], ["pixels", "share"], label=f"{outcome}, {total:,} pixels"
+        )
+        parts.append(
+            bars.opts(
+                color=GROUPS[outcome],
+                fill_alpha=0.45,
+                line_color=GROUPS[outcome],
+                line_alpha=0.6,
+                line_width=1,
+                tools=["hover"],
+                hover_tooltips=[
+                    (outcome, "@pixels{0,0} px"),
+                    ("of the group", "@share{0.00} %"),
+                    ("score", "@score{0.000} to @end{0.000}"),
+                ],
+                backend="bokeh",
+            )
+        )
+    if threshold is not None:
+        parts.append(hv.VLine(threshold).opts(color=THRESHOLD, line_width=2, backend="bokeh"))
+    return (
+        hv.Overlay(parts)
+        .opts(
+            responsive=True,
+            min_height=260,
+            title="Scores of the pixels to be found and of the others",
+            xlabel=axis.label,
+            ylabel=height.label,
+            xlim=(edges[0], edges[-1]),
+            ylim=(floor, None),
+            logy=log,
+            legend_position="top",
+            legend_cols=2,
+            legend_opts={"click_policy": "hide"},
+            toolbar="above",
+            active_tools=[],
+            shared_axes=False,
+            show_frame=False,
+            backend="bokeh",
+        )
+        .opts(**chart_opts())
+    )

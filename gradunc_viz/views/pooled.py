@@ -1,0 +1,218 @@
+"""Counts of a set of frames behind the charts: pooled once per score, shared by all sessions, read at a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cache import Cache
+from ..metrics import TASKS, pool
+from ..metrics.merge import Histogram
+from ..metrics.pooling import choose_frames, choose_scores
+from ..schema import GraduncError
+from .memo import cache_version, shared
+
+__all__ = [
+    "NEEDS",
+    "OperatingPoint",
+    "class_histogram",
+    "class_ids",
+    "frame_key",
+    "groups",
+    "quantile",
+    "read_at",
+    "set_histograms",
+]
+
+NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
+"""Labels that a task needs, in words."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Pixels by truth and by whether their score reaches a threshold.
+
+    Attributes
+    ----------
+    score : str
+    threshold : float
+        In the units of the oriented score.
+    tp, fp, fn, tn : int
+    """
+
+    score: str
+    threshold: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP); NaN if nothing reaches the threshold."""
+        return _share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), the true-positive rate; NaN without a positive."""
+        return _share(self.tp, self.tp + self.fn)
+
+    @property
+    def fpr(self) -> float:
+        """FP / (FP + TN), the false-positive rate; NaN without a negative."""
+        return _share(self.fp, self.fp + self.tn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; NaN without a positive."""
+        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn) if self.tp + self.fn else float("nan")
+
+    @property
+    def above(self) -> float:
+        """Share of all pixels at or above the threshold."""
+        return _share(self.tp + self.fp, self.tp + self.fp + self.fn + self.tn)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def frame_key(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Chosen frames in the cache's order, each once; None for all of them.
+
+    Raises
+    ------
+    GraduncError
+        If none is chosen, or one is not in the cache.
+    """
+    if not len(cache):
+        raise GraduncError(f"{cache.path}: this cache holds no frames yet")
+    if frames is None:
+        return None
+    wanted = set(choose_frames(cache, tuple(frames)))
+    if not wanted:
+        raise GraduncError("no frame is chosen; choose at least one")
+    return None if len(wanted) == len(cache) else tuple(name for name in cache.ids if name in wanted)
+
+
+def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | None:
+    """Ids of chosen classes; None for all.
+
+    Raises
+    ------
+    GraduncError
+        If none is chosen, or the network has no such class.
+    """
+    if classes is None:
+        return None
+    unknown = [name for name in classes if name not in cache.classes]
+    if unknown:
+        raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
+    if not classes:
+        raise GraduncError("no class is chosen; choose at least one")
+    return tuple(sorted({cache.classes.index(name) for name in classes}))
+
+
+def _pooled(
+    cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
+) -> dict[str, Histogram]:
+    """Pool the scores that are not in the store, in one pass over the frames."""
+    version = cache_version(cache)
+    keys = {name: (version, ("counts", task, name, frames, by)) for name in scores}
+    found = {name: shared.get(key) for name, key in keys.items()}
+    missing = [name for name, histogram in found.items() if histogram is None]
+    if missing:
+        sums = pool(cache, task, scores=missing, frames=frames, by=by).histograms
+        if not sums:
+            which = "no frame" if frames is None else "none of the chosen frames"
+            raise GraduncError(f"{cache.name}: {which} has {NEEDS[task]}, which this needs")
+        for name in missing:
+            found[name] = sums[name]
+            shared.put(keys[name], sums[name])
+    return found
+
+
+def set_histograms(
+    cache: Cache,
+    task: str,
+    scores: Sequence[str],
+    *,
+    frames: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> dict[str, Histogram]:
+    """Pooled counts of each score; the axes of ``weights["counts"]`` are (positive or negative, bins).
+
+    Parameters
+    ----------
+    task : "error" or "anomaly"
+    frames : optional
+        Ids; all by default.
+    classes : optional
+        Names; only pixels predicted as one of them.
+
+    Raises
+    ------
+    GraduncError
+        For a cache without frames or without labels of the task, or an unknown or empty choice.
+    """
+    names = choose_scores(cache, tuple(scores))
+    chosen, index = frame_key(cache, frames), class_ids(cache, classes)
+    if task not in TASKS:
+        raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
+    if index is None:
+        return _pooled(cache, task, names, chosen, None)
+    found = {}
+    for name, histogram in _pooled(cache, task, names, chosen, "class").items():
+        counts = histogram.weights["counts"][:, list(index)].sum(1)
+        found[name] = Histogram(histogram.start, histogram.level, {"counts": counts}, histogram.low, histogram.high)
+    return found
+
+
+def class_histogram(cache: Cache, task: str, score: str, frames: Sequence[str] | None = None) -> Histogram:
+    """Pooled counts of a score per predicted class: (positive or negative, class, bins).
+
+    Raises
+    ------
+    GraduncError
+        As `set_histograms`.
+    """
+    names = choose_scores(cache, (score,))
+    return _pooled(cache, task, names, frame_key(cache, frames), "class")[score]
+
+
+def groups(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
+    """Positives and negatives per bin, (..., bins) each."""
+    counts = histogram.weights["counts"]
+    return counts[0], counts[1]
+
+
+def read_at(score: str, histogram: Histogram, threshold: float) -> OperatingPoint:
+    """Count the pixels with ``score >= threshold``.
+
+    Exact where the threshold is the smallest or largest score of a bin, as those are that `nearest_threshold` returns;
+    inside a bin its pixels are taken to be spread evenly between the two.
+    """
+    low, high = histogram.low, histogram.high
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(high > low, (high - threshold) / (high - low), 1.0)
+        # float32 rounds the threshold of a slider, so that a tied bin is compared as the panes compare pixels
+        share = np.where(low >= np.float32(threshold), 1.0, np.where(high < np.float32(threshold), 0.0, share))
+    share = np.nan_to_num(share)
+    positive, negative = groups(histogram)
+    tp, fp = (round(float((part * share).sum())) for part in (positive, negative))
+    return OperatingPoint(score, threshold, tp, fp, int(positive.sum()) - tp, int(negative.sum()) - fp)
+
+
+def quantile(histogram: Histogram, counts: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of the pixels counted in `counts` (bins,), interpolated inside bins; NaN without a pixel."""
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return np.full(len(shares), np.nan)
+    number = np.cumsum(counts[used], dtype="f8")
+    rank = np.asarray(shares, "f8") * number[-1]
+    at = np.searchsorted(number, rank).clip(0, len(used) - 1)
+    inside = 1 - (number[at] - rank) / counts[used][at]
+    low, high = histogram.low[used][at], histogram.high[used][at]
+    return np.asarray(low + (high - low) * inside.clip(0, 1), "f8")
