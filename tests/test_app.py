@@ -125,7 +125,7 @@ def test_colour_ranges_are_shared_between_networks_and_can_be_kept(cache: Cache,
         (min(float(q.min()) for q in quantiles), max(float(q.max()) for q in quantiles))
     )
     before = state.limits("msp")
-    state.fix_limits()
+    state.scope = "fixed"
     state.frame_id = "b"
     assert state.limits("msp") == before
 
@@ -220,7 +220,7 @@ def test_every_pane_follows_its_chooser(explorer: app.Explorer, cache: Cache) ->
 def test_two_panes_lie_on_top_of_each_other(explorer: app.Explorer, layout: str) -> None:
     explorer.state.layout = layout
     panes = explorer.desk.frames.panes
-    assert panes.all[1].map.figure.styles["position"] == "absolute"
+    assert panes.all[0].map.figure.styles["grid-area"] == panes.all[1].map.figure.styles["grid-area"]
     assert explorer._create_view().get_root() is not None
     explorer.state.layout = "grid"
     assert panes.all[1].map.figure.styles == {}
@@ -299,7 +299,7 @@ def test_range_can_be_fixed(explorer: app.Explorer) -> None:
     tab = explorer.desk.frames
     explorer.state.scope = "fixed"
     assert explorer.state.scope == "fixed"
-    assert tab.range.visible
+    assert tab.range_row.visible
     name = explorer.state.score
     tab._on_range(SimpleNamespace(new=(1.0, 2.0)))
     assert explorer.state.limits(name) == (1.0, 2.0)
@@ -309,7 +309,7 @@ def test_range_can_be_fixed(explorer: app.Explorer) -> None:
     assert explorer.state.limits(name) == (1.0, 2.0)
     explorer.state.scope = "frame"
     assert explorer.state.limits(name) != (1.0, 2.0)
-    assert not tab.range.visible
+    assert not tab.range_row.visible
 
 
 # ---- the other tabs
@@ -385,7 +385,7 @@ def test_failure_zooms_the_panes_onto_it(cache: Cache) -> None:
     explorer = app.Explorer([cache], view="tab=failures&score=msp&threshold=0.2")
     tab = explorer.desk.built["failures"]
     failure = tab.gallery.items[0]
-    assert list(tab._rows()["frame"])[0] == failure.frame
+    assert tab._rows()["frame"].iloc[0] == failure.frame
     tab.gallery.view[0].clicks += 1
     stage = explorer.desk.frames.panes.stage
     assert stage.x_range.start < failure.left <= failure.right < stage.x_range.end

@@ -113,7 +113,8 @@ class CurvesTab(Tab):
     def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
         if x is None or y is None:
             return
-        self._guard(self._set_from, float(x), float(y))
+        # HoloViews calls without the lock that changing a pane's figure needs
+        self.jobs.soon(lambda: self._guard(self._set_from, float(x), float(y)))
 
     def _set_from(self, x: float, y: float) -> None:
         state, drawn = self.state, self._drawn

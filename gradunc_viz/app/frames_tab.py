@@ -11,13 +11,14 @@ from bokeh.models.callbacks import CustomJS
 
 from ..schema import GraduncError
 from ..views import curves, frame_table, maps, pixels, text
+from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values
 from ..views.memo import remember
 from ..views.state import ExplorerState
 from ..views.style import compact_css
 from .jobs import Jobs
 from .panes import PanesView
-from .parts import alert, choice, csv_download, html, labelled, table
+from .parts import alert, choice, csv_download, html, is_dark, labelled, table
 
 __all__ = ["FramesTab"]
 
@@ -101,7 +102,7 @@ class FramesTab:
             options=text.score_options(state.cache.scores),
             width=190,
             margin=(0, 4),
-            stylesheets=[compact_css()],
+            stylesheets=[compact_css(is_dark())],
         )
         self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 140)
         self.scope = choice(state.param.scope, {"frame": "frame", "set": "set", "fixed": "fixed"}, 138)
@@ -109,13 +110,19 @@ class FramesTab:
         self.overlay = choice(state.param.overlay, {"found": "found", "TP FP FN": "outcomes", "none": "none"}, 168)
         self.layout = choice(state.param.layout, {"grid": "grid", "swipe": "swipe", "flip": "flip"}, 128)
         self.number = pn.widgets.Select(
-            options=[2, 3, 4, 5, 6], value=len(state.panes), width=52, margin=(0, 4), stylesheets=[compact_css()]
+            options=[2, 3, 4, 5, 6],
+            value=len(state.panes),
+            width=52,
+            margin=(0, 4),
+            stylesheets=[compact_css(is_dark())],
         )
         self.number.param.watch(self._on_number, "value")
         self.hide = pn.widgets.Checkbox.from_param(state.param.hide_ignored, label="hide ignored", margin=(2, 0))
         self.range = pn.widgets.EditableRangeSlider(
-            label="", start=0, end=1, value=(0, 1), step=0.001, width=330, visible=False, margin=(0, 8)
+            label="", start=0, end=1, value=(0, 1), step=0.001, width=330, margin=(0, 8)
         )
+        self.range_title = html("", margin=(0, 6))
+        self.range_row = pn.Column(self.range_title, self.range, visible=False, margin=0)
         self.range.param.watch(self._on_range, "value_throttled")
         self.slider = pn.widgets.FloatSlider(
             label="Threshold", value=state.threshold, start=0, end=1, step=0.001, format="0.000",
@@ -240,13 +247,6 @@ class FramesTab:
                 self._link_figures()
             if {"score", "values"} & changed:
                 self.help.object = text.score_help(state.score) if state.score else ""
-            if "scope" in changed and state.scope == "fixed" and not state.fixed:
-                # ranges stay as they are at that moment
-                state.scope = "frame"
-                state.fix_limits()
-                return
-            if "scope" in changed and state.scope != "fixed":
-                state.fixed = {}
             if {"frame", "values", "scope", "fixed", "norms", "panes"} & changed:
                 self._show_range()
             if {"frame", "values", "threshold", "task", "scope"} & changed:
@@ -282,18 +282,17 @@ class FramesTab:
 
     def _show_range(self) -> None:
         state = self.state
-        self.range.visible = state.scope == "fixed"
+        self.range_row.visible = state.scope == "fixed"
         if state.scope != "fixed" or state.frame is None:
             return
         name = self._ranged()
+        self.range_title.object = f"<div class='label'>Colours of {name} from and to</div>"
         low, high = state.limits(name)
         whole = frame_range(shown_values(state.frame.score(name), name, state.norms))
         start, end = min(low, whole[0]), max(high, whole[1])
         self._busy = True
         try:
-            self.range.param.update(
-                start=start, end=end, step=(end - start) / 1000, value=(low, high), label=f"Colours of {name}"
-            )
+            self.range.param.update(start=start, end=end, step=(end - start) / 1000, value=(low, high))
         finally:
             self._busy = False
 
@@ -333,7 +332,9 @@ class FramesTab:
         state = self.state
         limits = frame_range(state.values)
         chart = curves.score_distribution(state.frame.dataset, state.score, state.task, limits, state.threshold)
-        return None if chart is None else chart.opts(height=200, clone=True)
+        return (
+            None if chart is None else chart.opts(height=200, ylabel="pixels [%]", **chart_opts(is_dark()), clone=True)
+        )
 
     # ---- the table
 
@@ -410,7 +411,7 @@ class FramesTab:
             self.alert,
             self.caption,
             controls,
-            self.range,
+            self.range_row,
             self.slider,
             self.readout,
             self.panes.body,

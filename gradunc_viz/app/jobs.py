@@ -49,6 +49,13 @@ class Jobs:
         """Whether a server's session waits for the outcome, rather than a notebook or a test."""
         return self._document is not None and self._document.session_context is not None
 
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do something with the document's lock held, which not every callback has."""
+        if self.served:
+            self._document.add_next_tick_callback(lambda: None if self.closed else action())
+        else:
+            action()
+
     def run(
         self,
         name: str,

@@ -18,6 +18,7 @@ from ..views import text
 from ..views.permalink import read_query, to_query
 from ..views.reproduce import python_code, selection_code
 from ..views.state import TABS, ExplorerState
+from ..views.style import tabs_css
 from .classes_tab import ClassesTab
 from .curves_tab import CurvesTab
 from .failures_tab import FailuresTab
@@ -84,6 +85,7 @@ class Desk:
             active=TABS.index(state.tab),
             sizing_mode="stretch_width",
             margin=0,
+            stylesheets=[tabs_css(is_dark())],
         )
         self.tabs.param.watch(lambda event: setattr(state, "tab", TABS[event.new]), "active")
         self._watcher = state.param.watch(lambda _: self._visit(), "tab")

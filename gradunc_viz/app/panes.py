@@ -227,7 +227,8 @@ class PanesView:
         """Two panes on top of each other; what moves the upper one's edge never leaves the browser."""
         first, second = self.shown[:2]
         top = second.map.figure
-        place = {"position": "absolute", "top": "0", "left": "0"}
+        place = {"grid-area": "1 / 1"}  # both in the only cell of a grid
+        first.map.figure.styles = place
         control: pn.widgets.Widget
         if self.state.layout == "flip":
             top.styles = place | {"clip-path": "inset(0 0 0 0%)"}
@@ -242,7 +243,11 @@ class PanesView:
             control.jscallback(args={"figure": top}, value=_SWIPE_JS)
         heads = [pn.Column(*pane.view[:2], sizing_mode="stretch_width", margin=(0, 4)) for pane in (first, second)]
         both = pn.Column(
-            first.figure, second.figure, sizing_mode="stretch_width", margin=4, styles={"position": "relative"}
+            first.figure,
+            second.figure,
+            sizing_mode="stretch_width",
+            margin=4,
+            styles={"display": "grid", "grid-template-columns": "100%"},
         )
         return pn.Column(
             pn.Row(*heads, sizing_mode="stretch_width"), control, both, sizing_mode="stretch_width", margin=0

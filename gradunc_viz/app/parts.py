@@ -36,7 +36,7 @@ def help_text(name: str) -> pn.pane.HTML:
 def choice(parameter: Any, options: dict[str, Any], width: int) -> pn.widgets.RadioButtonGroup:
     """A row of small buttons, one of which is down."""
     return pn.widgets.RadioButtonGroup.from_param(
-        parameter, options=options, width=width, margin=(0, 6, 2, 6), stylesheets=[style.compact_css()]
+        parameter, options=options, width=width, margin=(0, 6, 2, 6), stylesheets=[style.compact_css(is_dark())]
     )
 
 
@@ -44,7 +44,7 @@ def class_choice(state: Any) -> pn.widgets.CheckBoxGroup:
     """Classes looked at; names are shown as the text they are."""
     return pn.widgets.CheckBoxGroup.from_param(
         state.param.classes, label="", options=list(state.cache.classes), inline=True, margin=(0, 6),
-        sizing_mode="stretch_width", stylesheets=[style.compact_css()],
+        sizing_mode="stretch_width", stylesheets=[style.compact_css(is_dark())],
     )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def score_choice(state: Any) -> pn.widgets.Select:
         options=text.score_options(state.cache.scores),
         width=300,
         margin=(0, 6),
-        stylesheets=[style.compact_css()],
+        stylesheets=[style.compact_css(is_dark())],
     )
 
 

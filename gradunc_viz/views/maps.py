@@ -355,7 +355,7 @@ def _color_bar(mapper: LinearColorMapper) -> ColorBar:
         title_standoff=2,
         label_standoff=2,
         ticker=BasicTicker(desired_num_ticks=4),
-        background_fill_color="#ffffff",
+        background_fill_color="#fdfdfd",  # the default itself would be replaced by a dark theme
         background_fill_alpha=0.85,
         title_text_font_size="10px",
         title_text_font_style="normal",

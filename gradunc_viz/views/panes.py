@@ -106,13 +106,14 @@ def parse_pane(text: str, caches: Sequence[Cache]) -> Pane:
 
 
 def default_panes(caches: Sequence[Cache], main: int) -> list[str]:
-    """What the panes show first: two caches are set side by side."""
+    """What the panes show first: two caches that have frames in common are set side by side."""
     letter, own = LETTERS[main], caches[main].scores
     usual = [name for name in DEFAULT_SCORES if name in own] or list(own)
     first = [f"{letter}:{name}" for name in usual[:1]]
-    if len(caches) == 1:
+    alike = [i for i, cache in enumerate(caches) if i != main and not frozenset(cache.ids).isdisjoint(caches[main].ids)]
+    if not alike:
         return [f"{letter}:image", *first, f"{letter}:prediction", f"{letter}:label"]
-    other = next(i for i in range(len(caches)) if i != main)
+    other = alike[0]
     shared = [name for name in usual if name in caches[other].scores][:1]
     twin = [f"{LETTERS[other]}:{name}" for name in shared]
     between = [f"{letter}:{name}~{LETTERS[other]}:{name}" for name in shared]

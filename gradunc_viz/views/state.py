@@ -85,6 +85,7 @@ class ExplorerState(param.Parameterized):
         self.main = main
         self.cache = cache = self.caches[main]
         self._thresholds: dict[str, float] = {}
+        self._range = "frame"
         self.param.score.objects = list(cache.scores)
         usual = [name for name in DEFAULT_SCORES if name in cache.scores] or list(cache.scores)
         first = {"score": usual[0]} if usual else {}
@@ -158,7 +159,7 @@ class ExplorerState(param.Parameterized):
         return min(low for low, _ in ranges), max(high for _, high in ranges)
 
     def _shown_range(self, number: int, name: str) -> tuple[float, float] | None:
-        if self.scope == "set" and len(self.caches[number]):
+        if self._range == "set" and len(self.caches[number]):
             try:
                 low, high = set_range(self.caches[number].summary, name)
             except GraduncError:
@@ -173,11 +174,15 @@ class ExplorerState(param.Parameterized):
         except GraduncError:
             return None
 
-    def fix_limits(self) -> None:
-        """Keep the colour ranges as they are now, for this and every other frame."""
-        names = {pane.what for pane in self.parsed_panes() if pane.is_score}
-        found = {name: self.limits(name) for name in sorted(names)}
-        self.param.update(scope="fixed", fixed=found)
+    @param.depends("scope", watch=True)
+    def _on_scope(self) -> None:
+        """Keep the colour ranges as they were for the scope 'fixed', for this and every other frame."""
+        if self.scope != "fixed":
+            self._range = self.scope
+            self.fixed = {}
+        elif not self.fixed:
+            names = {pane.what for pane in self.parsed_panes() if pane.is_score}
+            self.fixed = {name: self.limits(name) for name in sorted(names)}
 
     def counts(self) -> ThresholdCounts | None:
         """Count the evaluated pixels of the frame at the threshold; None without labels for the task."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CSS", "TABLE_CSS", "compact_css", "css", "page_css", "picture_css", "table_css"]
+__all__ = ["CSS", "TABLE_CSS", "compact_css", "css", "page_css", "picture_css", "table_css", "tabs_css"]
 
 _LIGHT = "--ink: #1d2733; --soft: #5a6675; --line: #dfe3e8; --card: #f6f7f9; --page: #ffffff; --accent: #2f5d9b;"
 _DARK = "--ink: #e6eaef; --soft: #9aa7b5; --line: #36404c; --card: #232b34; --page: #1a2028; --accent: #8ab4f0;"
@@ -95,13 +95,29 @@ def page_css(dark: bool) -> str:
     return f":root {{ {_DARK if dark else _LIGHT} }} html, body {{ background: var(--page); color: var(--ink); }}"
 
 
-def compact_css() -> str:
+def tabs_css(dark: bool) -> str:
+    """Style of the row of tabs."""
+    return (
+        f":host {{ {_DARK if dark else _LIGHT} }}"
+        + """
+.bk-tab { color: var(--soft); border: none !important; padding: 5px 12px; font-size: 14px; }
+.bk-tab.bk-active { color: var(--ink) !important; font-weight: 600; background: none !important;
+  border-bottom: 3px solid var(--accent) !important; }
+"""
+    )
+
+
+def compact_css(dark: bool) -> str:
     """Style of small buttons and check boxes."""
-    return """
+    return (
+        f":host {{ {_DARK if dark else _LIGHT} }}"
+        + """
+.bk-btn-group .bk-btn.bk-active { background: var(--accent); color: var(--page); box-shadow: none; }
 .bk-btn, .bk-btn-group .bk-btn { padding: 3px 9px; font-size: 12px; line-height: 18px; }
 .bk-input-group label { font-size: 12px; margin-right: 10px; }
 select.bk-input { padding-top: 2px; padding-bottom: 2px; font-size: 12.5px; }
 """
+    )
 
 
 def picture_css(url: str, width: int, height: int, dark: bool) -> str:
