@@ -13,7 +13,7 @@ help:
 	@echo "make test       run all tests (browser tests where Chromium is found)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff rewrite the code"
-	@echo "make bench      benchmarks"
+	@echo "make bench      benchmarks, compared with the committed baseline"
 	@echo "make notebooks  execute the notebooks"
 	@echo "make lab        JupyterLab with everything installed"
 
@@ -40,8 +40,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	@if ls tests/benchmarks/bench_*.py >/dev/null 2>&1; then for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f || exit 1; done; \
-	else echo "make bench: no benchmarks yet"; fi
+	$(BIN)/python tests/benchmarks/harness.py
 
 notebooks: $(READY)
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(BIN)/jupyter execute notebooks/*.ipynb; \

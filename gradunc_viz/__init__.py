@@ -35,6 +35,7 @@ _HOME = {
     "score": "cache",
     "compute": "compute",
     "score_image": "compute",
+    "ScoredModel": "scored_model",
     "compute_maps": "interchange",
     "read_submission": "interchange",
     "write_submission": "interchange",
@@ -123,3 +124,4 @@ if TYPE_CHECKING:
     from .schema import ScoreEntry as ScoreEntry
     from .schema import score_entry as score_entry
     from .schema import validate as validate
+    from .scored_model import ScoredModel as ScoredModel

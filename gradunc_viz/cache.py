@@ -23,8 +23,8 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ import numpy as np
 import xarray as xr
 import zarr
 from PIL import Image
-from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore
 
 from .resize import bilinear, bilinear_log2
 from .schema import (
@@ -45,11 +43,11 @@ from .schema import (
     CacheError,
     CacheMismatchError,
     GraduncError,
-    SchemaError,
     check_frame_id,
     score_entry,
     validate,
 )
+from .zarr_group import group_files
 
 __all__ = ["Cache", "CacheWriter", "class_probabilities", "decode_image", "open_cache", "score"]
 
@@ -57,9 +55,6 @@ _KIND = "gradunc-viz cache"
 
 _THUMBNAILS = 6
 """Frames that a cache shows of itself in a notebook."""
-
-LOG2_STEP = 2.0**-9
-"""log2 norms are stored as multiples of this: float32 values that compress like 16-bit integers."""
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -587,8 +582,17 @@ class CacheWriter:
         """Content hash that the frame in the cache was computed from."""
         return str(_complete_attrs(self.path / "frames" / frame_id).get("digest"))
 
-    def commit(self, dataset: xr.Dataset) -> bool:
-        """Publish a frame whole, or not at all.
+    def commit(
+        self, dataset: xr.Dataset, stages: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    ) -> bool:
+        """Publish a frame whole, or not at all; several threads may do so at once.
+
+        Parameters
+        ----------
+        dataset : xarray.Dataset
+            See `gradunc_viz.schema.VARIABLES`.
+        stages : callable, optional
+            Told when it enters the stages "encode" and "write", see `gradunc_viz.stages.Stages`.
 
         Returns
         -------
@@ -607,9 +611,12 @@ class CacheWriter:
         staged = self._folder / uuid.uuid4().hex
         target = self.path / "frames" / frame_id
         try:
-            _to_zarr(dataset, staged)
-            self._withdraw_summary()
-            os.rename(staged, target)
+            with stages("encode"):
+                files = _encoded(dataset)
+            with stages("write"):
+                _put_files(files, staged)
+                self._withdraw_summary()
+                os.rename(staged, target)
         except OSError as error:
             shutil.rmtree(staged, ignore_errors=True)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -650,12 +657,13 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:28] + "..." + text[-28:]
 
 
-_BLOSC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-
 _CHUNKS = {
     "head_score": ("score_head",),
     "pixel_score": ("score_pixel",),
     "counts": ("score",),
+    "cell": ("score",),
+    "cell_single": ("score",),
+    "cell_counts": ("score",),
     "brier_sum": ("score",),
 }
 """Dims along which a variable is cut into chunks of one, so that one score is read without the others."""
@@ -663,55 +671,20 @@ _CHUNKS = {
 _FILL = {"prediction": IGNORE, "label": IGNORE, "anomaly": IGNORE}
 
 
-def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    encoding: dict[str, dict[str, Any]] = {}
-    for name, variable in dataset.variables.items():
-        # chunks as files side by side: a folder per index would double the number of inodes
-        entry: dict[str, Any] = {"chunk_key_encoding": {"name": "default", "separator": "."}}
-        encoding[str(name)] = entry
-        if variable.dtype.kind not in "iufb":
-            continue
-        entry["compressors"] = [_BLOSC]
-        if variable.ndim:
-            single = _CHUNKS.get(str(name), ())
-            entry["chunks"] = tuple(1 if dim in single else max(1, size) for dim, size in variable.sizes.items())
-        if name in ("image", "thumbnail"):
-            entry["compressors"] = None  # JPEG, PNG and WebP are compressed already
-        if name in _FILL:
-            entry["fill_value"] = _FILL[str(name)]
-    return encoding
+_COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
 
 
-def _to_zarr(dataset: xr.Dataset, folder: Path) -> None:
-    """Write a group with a record of its files.
+def _encoded(dataset: xr.Dataset) -> dict[str, bytes]:
+    return group_files(dataset, single=_CHUNKS, plain=_COMPRESSED, fill=_FILL)
 
-    It is encoded in memory and then written, which takes half the time of zarr's own store.
-    """
-    files: dict[str, Any] = {}
-    # chunks equal to the fill value are written too: a chunk that is missing is damage, never data
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        store = MemoryStore(files)
-        dataset.to_zarr(store, mode="w-", zarr_format=3, consolidated=False, encoding=_encoding(dataset))
-    group = json.loads(files.pop("zarr.json").to_bytes())
-    group["attributes"]["stored"] = {
-        "files": len(files),
-        "bytes": sum(len(content) for content in files.values()),
-    }
+
+def _put_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files below a folder; what makes it a group, the last of them, comes last."""
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.as_buffer_like())
-    (folder / "zarr.json").write_bytes(json.dumps(group, indent=2).encode())
+        file.write_bytes(content)
 
 
-def quantise_log2(norms: np.ndarray) -> np.ndarray:
-    """Round log2 norms to multiples of `LOG2_STEP`, as float32."""
-    return (np.rint(norms * np.float32(1 / LOG2_STEP)) * np.float32(LOG2_STEP)).astype("f4")
-
-
-def half_if_it_fits(values: np.ndarray) -> np.ndarray:
-    """float16 where the range allows, else float32."""
-    largest = float(np.abs(values).max(initial=0))
-    if not np.isfinite(largest):
-        raise SchemaError("a score or logit is not finite")
-    return values.astype("f2" if largest < 65000 else "f4")
+def _to_zarr(dataset: xr.Dataset, folder: Path) -> None:
+    _put_files(_encoded(dataset), folder)

@@ -59,10 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _serving(demo)
 
     compute = command("compute", _compute, "score a folder of frames with a network and cache the result")
-    compute.add_argument(
-        "--model", required=True, metavar="SPEC", help="demo, hf:DIR_OR_ID, torchvision:NAME or FILE.py:FUNCTION"
-    )
-    compute.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a state dict")
+    _network_options(compute)
     compute.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
     compute.add_argument(
         "--layout", default="folder", metavar="NAME", help="see 'gradunc layouts' (default: %(default)s)"
@@ -75,11 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         "--scores", default="default", metavar="A,B", help="names, default, paper or all (see 'gradunc scores')"
     )
     compute.add_argument("--input-size", type=_size, metavar="HxW", help="resize images to this for the network")
-    compute.add_argument("--normalize", choices=("none", "imagenet"), help="default: what the model says, else none")
-    compute.add_argument(
-        "--drop-channels", type=_integers, default=(), metavar="19,..", help="output channels that are no class"
-    )
-    compute.add_argument("--head", metavar="NAME", help="layer that produces the logits, where it cannot be found")
     compute.add_argument("--labels", type=Path, metavar="FILE", help="JSON {id in label masks: class id}")
     compute.add_argument(
         "--classes", metavar="NAME|FILE", help="class names: cityscapes, camvid, or JSON as in classes.json"
@@ -92,7 +84,20 @@ def _parser() -> argparse.ArgumentParser:
     compute.add_argument("--limit", type=_positive, metavar="N", help="only the first N frames")
     compute.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
     compute.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
+    compute.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    compute.add_argument("--channels-last", action="store_true", help="feed images channels last, for convolutions")
+    compute.add_argument("--autocast", choices=("bf16", "fp16"), help="let layers run in half precision")
+    compute.add_argument("--profile", action="store_true", help="say where the time went")
     compute.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    stream = command("stream", _stream, "time a video or an image sequence with and without scores")
+    stream.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, GIF, TIFF or video")
+    _network_options(stream)
+    stream.add_argument("--scores", default="default", metavar="A,B", help="see 'gradunc scores'")
+    stream.add_argument("--input-size", type=_size, metavar="HxW", help="resize images to this for the network")
+    stream.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    stream.add_argument("--autocast", choices=("bf16", "fp16"), help="let layers run in half precision")
+    stream.add_argument("--limit", type=_positive, metavar="N", help="only the first N frames")
 
     info = command("info", _info, "say what a cache holds")
     info.add_argument("cache", type=Path, metavar="CACHE")
@@ -197,6 +202,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _network_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="SPEC", help="demo, hf:DIR_OR_ID, torchvision:NAME or FILE.py:FUNCTION"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a state dict")
+    parser.add_argument("--normalize", choices=("none", "imagenet"), help="default: what the model says, else none")
+    parser.add_argument(
+        "--drop-channels", type=_integers, default=(), metavar="19,..", help="output channels that are no class"
+    )
+    parser.add_argument("--head", metavar="NAME", help="layer that produces the logits, where it cannot be found")
+
+
+def _network(arguments: argparse.Namespace) -> Any:
+    from .models import load_model
+
+    return load_model(
+        arguments.model,
+        arguments.weights,
+        drop_channels=arguments.drop_channels,
+        normalize=arguments.normalize,
+        head=arguments.head,
+    )
+
+
 def _serving(parser: argparse.ArgumentParser) -> None:
     default = os.environ.get("PORT", "5006")
     parser.add_argument(
@@ -288,18 +317,10 @@ def _bytes(path: Path) -> str:
 def _compute(arguments: argparse.Namespace) -> int:
     from .compute import compute_report
     from .frames import open_frames
-    from .models import load_model
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
-    network = load_model(
-        arguments.model,
-        arguments.weights,
-        drop_channels=arguments.drop_channels,
-        normalize=arguments.normalize,
-        head=arguments.head,
-    )
     report = compute_report(
-        network,
+        _network(arguments),
         frames,
         arguments.out,
         scores=arguments.scores,
@@ -310,10 +331,53 @@ def _compute(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         images=not arguments.no_images,
         bias=arguments.bias,
+        compile=arguments.compile,
+        channels_last=arguments.channels_last,
+        autocast=arguments.autocast,
+        profile=arguments.profile,
         progress=not arguments.quiet,
         **_class_table(arguments.classes),
     )
+    if arguments.profile and report.computed:
+        _print_stages(report)
     return _print_report(report, arguments.out)
+
+
+def _print_stages(report: Any) -> None:
+    from rich.table import Table
+
+    from .stages import STAGES
+
+    title = f"{report.seconds:.1f} s for {len(report.computed)} frames; stages run side by side"
+    table = Table(box=None, title=title, title_justify="left")
+    for name in ("stage", "ms per frame", "share of the run", "what"):
+        table.add_column(name, justify="left" if name in ("stage", "what") else "right", no_wrap=name != "what")
+    for name, stage in report.stages.items():
+        per_frame = 1e3 * stage.seconds / len(report.computed)
+        table.add_row(name, f"{per_frame:.1f}", f"{stage.seconds / report.seconds:.0%}", STAGES[name])
+    _console().print(table)
+
+
+def _stream(arguments: argparse.Namespace) -> int:
+    from itertools import islice
+
+    from .compute import resolve_device
+    from .schema import resolve_scores
+    from .stream import read_stream, stream
+
+    scores = resolve_scores(arguments.scores)
+    report = stream(
+        _network(arguments),
+        islice(read_stream(arguments.source), arguments.limit),
+        scores=scores,
+        input_size=arguments.input_size,
+        device=resolve_device(arguments.device),
+        autocast=arguments.autocast,
+    )
+    scored, bare = report.rates()
+    count = len(report.with_scores)
+    print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")
+    return DONE
 
 
 def _print_report(report: Any, out: Path) -> int:

@@ -13,6 +13,10 @@ are quantiles of the whole set, fixed when the cache is made, and all frames occ
 The first and the last bin of a window are set apart for the lowest and the highest value a score can take: probability
 exactly 0 or 1, a vanishing gradient. The smallest and the largest score in each bin are kept as well: where they are
 equal the bin is one value and curves through it are exact, elsewhere they are interpolated.
+
+Those are the counts by class. Over all classes pixels are counted once more in cells of float32 numbers
+(`gradunc_viz.cells`), of which a frame keeps those that hold pixels, at the finest shift at which they are at most
+65536: rounding a score to its cell leaves all metrics where they were.
 """
 
 from __future__ import annotations
@@ -24,7 +28,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .schema import BINS_PER_UNIT, BRIER_BINS, CONFIDENCE_BINS, IGNORE, LOG2_FLOOR, MAX_BINS, QUANTILES, ScoreEntry
+from .cells import cell_scores
+from .schema import (
+    BINS_PER_UNIT,
+    BRIER_BINS,
+    CONFIDENCE_BINS,
+    IGNORE,
+    LOG2_FLOOR,
+    MAX_BINS,
+    MAX_CELLS,
+    POOLED_OUTCOMES,
+    QUANTILES,
+    ScoreEntry,
+)
 
 __all__ = ["FrameCounts", "count_frame", "lattice_axis"]
 
@@ -170,40 +186,140 @@ def count_frame(
         "bin_min": bins.low,
         "bin_max": bins.high,
         "score_mean": flat.double().mean(1).cpu().numpy(),
-        "score_quantile": _quantiles(bins),
     }
-    outcomes: tuple[str, ...] = ()
-    rows: list[tuple[Tensor, Tensor]] = []  # (pixels, row of counts) pairs, where a row is (outcome, class)
-    n = n_classes
+    pixels = _Pixels(predicted, n_classes)
+    weight = None
     if label is not None:
         truth = label.flatten()
         known = (truth != IGNORE).nonzero()[:, 0]
         right = predicted[known] == truth[known]
-        wrong = known[~right]
-        rows += [(known, predicted[known] + (~right) * n), (wrong, truth[wrong] + 2 * n)]
-        outcomes += ("right", "wrong", "missed")
-        arrays |= _label_counts(truth[known], predicted[known], right, n, confidence, brier, nll, known)
+        pixels.add_label(truth, known, right)
+        arrays |= _label_counts(truth[known], predicted[known], right, n_classes, confidence, brier, nll, known)
+        if brier is not None:
+            weight = torch.where(truth != IGNORE, brier.flatten().double(), 0.0)
     if anomaly is not None:
         unknown = anomaly.flatten()
-        marked = (unknown != IGNORE).nonzero()[:, 0]
-        rows.append((marked, predicted[marked] + (unknown[marked] + len(outcomes)) * n))
-        outcomes += ("normal", "anomaly")
-        positive = int((unknown == 1).sum())
-        arrays |= {"anomaly_count": np.int64(positive), "known_count": np.int64(len(marked) - positive)}  # type: ignore[dict-item]
-    if outcomes:
-        counts = np.zeros((len(outcomes) * n, len(entries), bins.width), "u4")
-        brier_sum = np.zeros((n, len(entries), bins.width), "f4")
-        for s, index in enumerate(bins.index):
-            for pixels, row in rows:
-                found = _bincount(row * bins.width + index[pixels], len(outcomes) * n * bins.width)
-                counts[:, s] += found.reshape(-1, bins.width).astype("u4")
-            if label is not None and brier is not None:
-                cell = predicted[known] * bins.width + index[known]
-                brier_sum[:, s] = _bincount(cell, n * bins.width, brier.flatten()[known].double()).reshape(n, -1)
-        arrays["counts"] = counts.reshape(len(outcomes), n, len(entries), bins.width)
-        if label is not None and brier is not None:
-            arrays["brier_sum"] = brier_sum
-    return FrameCounts(outcomes, arrays)
+        positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())
+        pixels.add_anomaly(unknown)
+        arrays |= {"anomaly_count": np.int64(positive), "known_count": np.int64(known_count)}  # type: ignore[dict-item]
+    by_cell = [_cells(values, pixels) for values in flat]
+    arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
+    if pixels.outcomes:
+        if (
+            edges is None
+        ):  # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
+            arrays |= _stack_cells(by_cell, pixels)
+        tallies = [_by_class(index, bins.width, pixels, weight) for index in bins.index]
+        arrays["counts"] = np.stack([counts for counts, _ in tallies], axis=2)
+        summed = [brier_sum for _, brier_sum in tallies if brier_sum is not None]
+        if summed:
+            arrays["brier_sum"] = np.stack(summed, axis=1)
+    return FrameCounts(pixels.outcomes, arrays)
+
+
+class _Pixels:
+    """What every pixel counts as, so that one pass per score counts all outcomes.
+
+    `state` is 3 a + b with a = 0 unlabelled, 1 right, 2 wrong and b = 0 ignored, 1 normal, 2 anomaly; where there are
+    no labels, or no anomaly labels, that digit is left out.
+    """
+
+    def __init__(self, predicted: Tensor, n_classes: int) -> None:
+        self.predicted = predicted
+        self.n_classes = n_classes
+        self.state = torch.zeros_like(predicted)
+        self.shape = (1, 1)
+        self.outcomes: tuple[str, ...] = ()
+        self.missed: tuple[Tensor, Tensor] | None = None
+
+    def add_label(self, truth: Tensor, known: Tensor, right: Tensor) -> None:
+        self.state[known] = torch.where(right, 1, 2)
+        self.shape = (3, 1)
+        self.outcomes = ("right", "wrong", "missed")
+        self.missed = known[~right], truth[known[~right]]
+
+    def add_anomaly(self, unknown: Tensor) -> None:
+        self.state = self.state * 3 + torch.where(unknown == IGNORE, 0, torch.where(unknown == 1, 2, 1))
+        self.shape = (self.shape[0], 3)
+        self.outcomes += ("normal", "anomaly")
+
+    def rows(self, counted: np.ndarray) -> dict[str, np.ndarray]:
+        """Counts per outcome from counts per state."""
+        states = counted.reshape(*self.shape, *counted.shape[1:])
+        found = {"right": (0, 1), "wrong": (0, 2), "normal": (1, 1), "anomaly": (1, 2)}
+        return {name: states.take(digit, axis).sum(0) for name, (axis, digit) in found.items() if name in self.outcomes}
+
+
+def _by_class(
+    index: Tensor, width: int, pixels: _Pixels, weight: Tensor | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """``counts`` and ``brier_sum`` of one score."""
+    n, states = pixels.n_classes, pixels.shape[0] * pixels.shape[1]
+    place = pixels.predicted * width + index
+    counted = _bincount(pixels.state * (n * width) + place, states * n * width)
+    found = pixels.rows(counted.reshape(states, n, width))
+    if pixels.missed is not None:
+        wrong, truth = pixels.missed
+        found["missed"] = _bincount(truth * width + index[wrong], n * width).reshape(n, width)
+    counts = np.stack([found[name] for name in pixels.outcomes]).astype("u4")
+    if weight is None:
+        return counts, None
+    return counts, _bincount(place, n * width, weight).reshape(n, width).astype("f4")
+
+
+@dataclass
+class _Cells:
+    """Cells of one score that hold pixels, in rising order."""
+
+    number: np.ndarray  # (m,)
+    shift: int
+    counts: np.ndarray  # (states, m)
+    single: np.ndarray  # (m,) whether all numbers are as good as one
+
+
+_TOP = 16  # leading bits of a key; numbers that share them are few enough to be counted in a plain array
+_DENSE = 2**18  # places in that array
+
+
+def _cells(values: Tensor, pixels: _Pixels) -> _Cells:
+    keys = (values + 0.0).view(torch.int32)
+    keys = keys ^ ((keys >> 31) & 0x7FFFFFFF)
+    top = (keys >> _TOP).long() + 2**15
+    tops = np.flatnonzero(_bincount(top, 2**16))
+    # only the tops that occur are given room, so that a few numbers far away cost the others no resolution
+    shift = max(0, _TOP + (len(tops) - 1).bit_length() - (_DENSE.bit_length() - 1))
+    room = _TOP - shift
+    rank = torch.zeros(2**16, dtype=torch.long, device=values.device)
+    rank[torch.from_numpy(tops).to(values.device)] = torch.arange(len(tops), device=values.device)
+    place = (rank[top] << room) + ((keys & (2**_TOP - 1)) >> shift)
+    states, size = pixels.shape[0] * pixels.shape[1], len(tops) << room
+    counts = _bincount(pixels.state * size + place, states * size).reshape(states, size)
+    used = np.flatnonzero(counts.any(0))
+    number = ((tops[used >> room] - 2**15) << room) + (used & (2**room - 1))
+    counts, single = counts[:, used], np.ones(len(used), bool)
+    while len(number) > MAX_CELLS:
+        shift += 1
+        first = np.flatnonzero(np.diff(number >> 1, prepend=number[0] - 2))
+        single = single[first] & (np.diff(first, append=len(number)) == 1)
+        number, counts = number[first] >> 1, np.add.reduceat(counts, first, axis=1)
+    return _Cells(number, shift, counts, single)
+
+
+def _stack_cells(by_cell: Sequence[_Cells], pixels: _Pixels) -> dict[str, np.ndarray]:
+    """Arrays of one length: shorter ones repeat their last cell, with no pixel."""
+    longest = max(len(cells.number) for cells in by_cell)
+    outcomes = [name for name in POOLED_OUTCOMES if name in pixels.outcomes]
+    number = np.empty((len(by_cell), longest), "i4")
+    counts = np.zeros((len(outcomes), len(by_cell), longest), "u4")
+    single = np.ones((len(by_cell), longest), "u1")
+    for s, cells in enumerate(by_cell):
+        size = len(cells.number)
+        number[s, :size], number[s, size:] = cells.number, cells.number[-1]
+        single[s, :size] = cells.single
+        rows = pixels.rows(cells.counts)
+        counts[:, s, :size] = [rows[name] for name in outcomes]
+    shift = np.array([cells.shift for cells in by_cell], "i4")
+    return {"cell": number, "cell_shift": shift, "cell_single": single, "cell_counts": counts}
 
 
 def _label_counts(
@@ -238,19 +354,16 @@ def _label_counts(
     return arrays
 
 
-def _quantiles(bins: _Bins) -> np.ndarray:
-    """Quantiles of each score over all pixels, interpolated inside a bin between its smallest and largest score."""
-    result = np.empty((len(QUANTILES), len(bins.index)))
-    for s, index in enumerate(bins.index):
-        counts = _bincount(index, bins.width)
-        used = np.flatnonzero(counts)
-        cumulated = np.cumsum(counts[used])
-        low, high = bins.low[s, used].astype("f8"), bins.high[s, used].astype("f8")
-        positions = np.array(QUANTILES) * (cumulated[-1] - 1)
-        lower, upper = np.floor(positions), np.ceil(positions)
-        ranks = np.stack([lower, upper])
-        at = np.searchsorted(cumulated, ranks, side="right")
-        within = (ranks - cumulated[at] + counts[used[at]]) / np.maximum(counts[used[at]] - 1, 1)
-        below, above = low[at] + (high[at] - low[at]) * within
-        result[:, s] = below + (above - below) * (positions - lower)
-    return result
+def _quantiles(cells: _Cells) -> np.ndarray:
+    """Quantiles over all pixels, interpolated inside a cell between its smallest and largest number."""
+    counts = cells.counts.sum(0)
+    cumulated = np.cumsum(counts)
+    low = cell_scores(cells.number, cells.shift).astype("f8")
+    high = cell_scores(((cells.number + 1) << cells.shift) - 1, 0).astype("f8")
+    positions = np.array(QUANTILES) * (cumulated[-1] - 1)
+    lower, upper = np.floor(positions), np.ceil(positions)
+    ranks = np.stack([lower, upper])
+    at = np.searchsorted(cumulated, ranks, side="right")
+    within = (ranks - cumulated[at] + counts[at]) / np.maximum(counts[at] - 1, 1)
+    below, above = low[at] + (high[at] - low[at]) * within
+    return below + (above - below) * (positions - lower)

@@ -13,14 +13,26 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor, nn
 
-from .cache import half_if_it_fits, quantise_log2
 from .counts import count_frame
-from .schema import IGNORE, QUANTILES, SCHEMA_VERSION, VARIABLES, NonFiniteError, score_entry
-from .scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
+from .pixels import image_scores
+from .schema import (
+    IGNORE,
+    POOLED_OUTCOMES,
+    QUANTILES,
+    SCHEMA_VERSION,
+    VARIABLES,
+    NonFiniteError,
+    SchemaError,
+    score_entry,
+)
+from .scores import resize_log2_norms, split_scores
 
 __all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
 
 _THUMBNAIL = (240, 240)
+
+LOG2_STEP = 2.0**-9
+"""log2 norms are stored as multiples of this: float32 values that compress like 16-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +120,12 @@ def score_maps(
     _check_finite(logits, "logits", frame_id)
     at_head, at_pixel = split_scores(options.scores)
     align = bool(options.align_corners)
-    norms = head_scores(logits, features, layer, at_head, bias=options.bias, channels=channels)[0]
     names = at_pixel if "msp" in at_pixel else (*at_pixel, "msp")
     target = None if label is None else torch.from_numpy(label).to(logits.device, torch.long)[None]
-    found = pixel_scores(resize_logits(logits, size, align), names, target, IGNORE)
+    head, found = image_scores(
+        logits, features, layer, at_head, names, size, target, align_corners=align, bias=options.bias, channels=channels
+    )
+    norms = head[0]
     resized = resize_log2_norms(norms, size, align)
     maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
     _check_finite(found.scores, "scores", frame_id)
@@ -135,6 +149,25 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return np.frombuffer(buffer.getvalue(), "u1")
+
+
+def quantise_log2(norms: Tensor) -> Tensor:
+    """Round log2 norms to multiples of `LOG2_STEP`, as float32."""
+    return (norms.float() / LOG2_STEP).round_().mul_(LOG2_STEP)
+
+
+def half_if_it_fits(values: Tensor) -> Tensor:
+    """float16 where the range allows, else float32.
+
+    Raises
+    ------
+    SchemaError
+        If a value is not finite.
+    """
+    low, high = (float(end) for end in torch.aminmax(values)) if values.numel() else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise SchemaError("a score or logit is not finite")
+    return values.half() if max(-low, high) < 65000 else values.float()
 
 
 def frame_dataset(
@@ -178,7 +211,7 @@ def frame_dataset(
         **counted.arrays,
     }
     if maps.logits is not None:
-        arrays["logits"] = half_if_it_fits(maps.logits.float().cpu().numpy())
+        arrays["logits"] = half_if_it_fits(maps.logits).cpu().numpy()
     if frame.encoded is not None:
         arrays["image"] = np.frombuffer(frame.encoded, "u1")
     if frame.label is not None:
@@ -186,10 +219,10 @@ def frame_dataset(
     if frame.anomaly is not None:
         arrays["anomaly"] = frame.anomaly
     if at_head:
-        arrays["head_score"] = quantise_log2(maps.norms.cpu().numpy())
+        arrays["head_score"] = quantise_log2(maps.norms).cpu().numpy()
     if at_pixel:
-        pixel = maps.pixel.cpu().numpy()
-        arrays["pixel_score"] = half_if_it_fits(pixel) if edges is None else pixel  # others' maps keep every digit
+        # others' maps keep every digit
+        arrays["pixel_score"] = (half_if_it_fits(maps.pixel) if edges is None else maps.pixel).cpu().numpy()
     names = {
         "class": list(classes),
         "label_class": list(classes),
@@ -197,6 +230,7 @@ def frame_dataset(
         "score_head": list(at_head),
         "score_pixel": list(at_pixel),
         "outcome": list(counted.outcomes),
+        "pooled_outcome": [name for name in POOLED_OUTCOMES if name in counted.outcomes],
         "correctness": ["right", "wrong"],
     }
     used = {dim for name in arrays for dim in VARIABLES[name].dims}

@@ -21,15 +21,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from .gradients_reference import feature_sums, label_sums, row_tiles
+from .kernels import fast_kernels
 from .schema import LOG2_FLOOR, PAPER_NORMS, HeadError
+from .softmax import softmax_scores
+from .taps import sum_over_taps
 
-__all__ = ["gradient_factors", "gradient_norms", "gradient_norms_for"]
+__all__ = ["gradient_factors", "gradient_norms", "gradient_norms_for", "norms_and_softmax"]
 
-_LOG2_E = math.log2(math.e)
-
-_TILE = 1 << 18  # elements per row tile: a few float32 copies of it stay in a core's cache
+Request = tuple[str, float, str]
+"""Label, p and variant of a norm."""
 
 
 def gradient_norms(
@@ -81,9 +83,12 @@ def gradient_norms(
 
     Notes
     -----
-    Half-precision inputs are accumulated in float32; p > 2 in float64, where powers of float32 would underflow. The
-    largest factor is taken out of every sum before it is raised to a power: the label's part per pixel, so that a
-    norm of 2^-100 where the network is all but certain is as precise as any other, the features' part per image.
+    Half-precision inputs are accumulated in float32; p > 2 in float64, where powers of float32 would underflow. A
+    common factor is taken out of every sum before it is raised to a power: the label's part per pixel, so that a norm
+    of 2^-100 where the network is all but certain is as precise as any other, the features' part per image.
+
+    On a CPU and, where triton is installed, on CUDA a layer without groups takes a path that reads features and logits
+    once; see `gradunc_viz.kernels`.
     """
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)
@@ -95,7 +100,7 @@ def gradient_norms_for(
     logits: Tensor,
     features: Tensor,
     layer: nn.Module,
-    wanted: Sequence[tuple[str, float, str]],
+    wanted: Sequence[Request],
     *,
     bias: bool = False,
     channels: Tensor | None = None,
@@ -107,26 +112,111 @@ def gradient_norms_for(
     Tensor (N, len(wanted), h, w)
         log2 norms in the order of `wanted`.
     """
+    return norms_and_softmax(logits, features, layer, wanted, bias=bias, channels=channels)[0]
+
+
+def norms_and_softmax(
+    logits: Tensor,
+    features: Tensor,
+    layer: nn.Module,
+    wanted: Sequence[Request],
+    softmax: Sequence[str] = (),
+    label: Tensor | None = None,
+    *,
+    bias: bool = False,
+    channels: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`gradient_norms_for`, and scores of the softmax family from the same exponentials.
+
+    Parameters
+    ----------
+    softmax, label
+        See `gradunc_viz.softmax.softmax_scores`.
+
+    Returns
+    -------
+    Tensor (N, len(wanted), h, w), dict of name -> Tensor (N, h, w)
+        log2 norms in the order of `wanted`; scores of the layer's own logits.
+    """
     _check(logits, features, layer, wanted, bias, channels)
+    once = list(dict.fromkeys(wanted))
+    dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
+    parts = _by_precision(once, dtype) or {dtype: []}
+    wide = torch.float64 in parts
+    kernels = fast_kernels(logits, features, wide=wide) if getattr(layer, "groups", 1) == 1 else None
+    if kernels is None:
+        norms = _reference_norms(logits, features, layer, once, bias, channels, dtype)
+        found = softmax_scores(logits, softmax, label)
+    else:
+        norms = logits.new_empty((logits.shape[0], len(once), *logits.shape[2:]), dtype=dtype)
+        found = {}
+        for some_dtype, some in parts.items():
+            ps = sorted({p for _, p, _ in some})
+            log2_scale, sums = _summed(kernels.feature_sums, features, layer, logits.shape[2:], ps, some_dtype, bias)
+            # scores of the softmax family come with the first part
+            names = softmax if some_dtype == next(iter(parts)) else ()
+            part, scores = kernels.label_pass(logits, some, sums, ps, log2_scale, names, some_dtype, label)
+            found |= scores
+            if len(parts) == 1:
+                norms = part
+            else:
+                norms[:, [once.index(request) for request in some]] = part.to(dtype)
+    if len(once) != len(wanted):
+        norms = norms[:, [once.index(request) for request in wanted]]
+    return norms.to(dtype), found
+
+
+def _summed(
+    feature_sums: Callable[..., tuple[Tensor, Tensor]],
+    features: Tensor,
+    layer: nn.Module,
+    size: Sequence[int],
+    ps: Sequence[float],
+    dtype: torch.dtype,
+    bias: bool,
+    **options: int,
+) -> tuple[Tensor, Tensor]:
+    """Sum over taps and channels of |psi / scale|^p; the bias's 1 is one more tap.
+
+    Returns
+    -------
+    Tensor (N,), Tensor (N, planes, h, w)
+        log2 of the scale, and the sums.
+    """
+    scale, sums = feature_sums(features, ps, dtype, at_least=1.0 if bias else 0.0, **options)
+    sums = sum_over_taps(sums, layer, size)
+    if bias:
+        sums = sums.unflatten(1, (len(ps), -1))
+        powers = torch.stack([scale**-p for p in ps], 1).to(dtype)
+        sums = (sums + powers[:, :, None, None, None]).flatten(1, 2)
+    return scale.log2(), sums
+
+
+def _reference_norms(
+    logits: Tensor,
+    features: Tensor,
+    layer: nn.Module,
+    wanted: Sequence[Request],
+    bias: bool,
+    channels: Tensor | None,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """The norms in plain torch, whatever the device and the layer."""
     group = _groups(layer, logits.shape[1], channels, logits.device)
     groups = int(getattr(layer, "groups", 1))
-    out_dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
     result = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=out_dtype)
     if result.numel() == 0:
         return result
     for dtype, some in _by_precision(wanted, out_dtype).items():
         ps = sorted({p for _, p, _ in some})
-        scale, feature_sums = _feature_sums(features, layer, logits.shape[2:], ps, dtype, bias)
-        log2_scale = scale.log2()
-        places = {request: [i for i, other in enumerate(wanted) if other == request] for request in some}
-        for rows in _row_tiles(logits):
-            label_sums = _label_sums(logits[:, :, rows], some, group, groups, dtype)
-            for request, (label_sum, log2_label) in label_sums.items():
+        log2_scale, sums = _summed(feature_sums, features, layer, logits.shape[2:], ps, dtype, bias, groups=groups)
+        of_p = dict(zip(ps, sums.unflatten(1, (len(ps), groups)).unbind(1), strict=True))
+        for rows in row_tiles(logits):
+            for request, (label_sum, log2_label) in label_sums(logits[:, :, rows], some, group, groups, dtype).items():
                 p = request[1]
-                total = (label_sum * feature_sums[p][:, :, rows]).sum(1)
-                norm = (total.log2() / p + log2_label + log2_scale[:, 0]).clamp_min(LOG2_FLOOR).to(out_dtype)
-                for place in places[request]:
-                    result[:, place, rows] = norm
+                total = (label_sum * of_p[p][:, :, rows]).sum(1)
+                norm = total.log2() / p + log2_label + log2_scale[:, None, None]
+                result[:, wanted.index(request), rows] = norm.clamp_min(LOG2_FLOOR).to(out_dtype)
     return result
 
 
@@ -152,11 +242,11 @@ def gradient_factors(
         raise HeadError(f"the norm of a layer with groups={layer.groups} does not factorise; expected groups=1")
     out_dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
     dtype = next(iter(_by_precision([request], out_dtype)))
-    scale, sums = _feature_sums(features, layer, logits.shape[2:], [request[1]], dtype, False)
-    feature = sums[request[1]][:, 0].log2() / p + scale.log2()[:, 0]
+    log2_scale, sums = _summed(feature_sums, features, layer, logits.shape[2:], [request[1]], dtype, False)
+    feature = sums[:, 0].log2() / p + log2_scale[:, None, None]
     tiles = []
-    for rows in _row_tiles(logits):
-        label_sum, log2_label = _label_sums(logits[:, :, rows], [request], None, 1, dtype)[request]
+    for rows in row_tiles(logits):
+        label_sum, log2_label = label_sums(logits[:, :, rows], [request], None, 1, dtype)[request]
         tiles.append(label_sum[:, 0].log2() / p + log2_label)
     label_part = torch.cat(tiles, 1)
     return label_part.clamp_min(LOG2_FLOOR).to(out_dtype), feature.clamp_min(LOG2_FLOOR).to(out_dtype)
@@ -166,7 +256,7 @@ def _check(
     logits: Tensor,
     features: Tensor,
     layer: nn.Module,
-    wanted: Sequence[tuple[str, float, str]],
+    wanted: Sequence[Request],
     bias: bool,
     channels: Tensor | None,
 ) -> None:
@@ -193,11 +283,9 @@ def _check(
             raise ValueError(f"p is {p}; expected a positive finite number")
 
 
-def _by_precision(
-    wanted: Sequence[tuple[str, float, str]], out_dtype: torch.dtype
-) -> dict[torch.dtype, list[tuple[str, float, str]]]:
+def _by_precision(wanted: Sequence[Request], out_dtype: torch.dtype) -> dict[torch.dtype, list[Request]]:
     """Split requests by the dtype that their sums need."""
-    parts: dict[torch.dtype, list[tuple[str, float, str]]] = {}
+    parts: dict[torch.dtype, list[Request]] = {}
     for request in dict.fromkeys(wanted):
         dtype = torch.float64 if request[1] > 2 else out_dtype
         parts.setdefault(dtype, []).append(request)
@@ -211,191 +299,3 @@ def _groups(layer: nn.Module, n_logits: int, channels: Tensor | None, device: to
         return None
     index = torch.arange(n_logits, device=device) if channels is None else channels.to(device)
     return index // (int(layer.out_channels) // int(groups))  # type: ignore[arg-type]
-
-
-def _row_tiles(tensor: Tensor) -> list[slice]:
-    """Rows of (N, C, h, w) in tiles small enough for the cache on a CPU, all at once elsewhere."""
-    n, c, h, w = tensor.shape
-    step = h if tensor.device.type != "cpu" else max(1, _TILE // max(1, n * c * w))
-    return [slice(row, min(row + step, h)) for row in range(0, h, step)]
-
-
-def _powers(x: Tensor, log2: Tensor | None = None) -> Callable[[float], Tensor]:
-    """Return p -> x^p for x >= 0, taking the logarithm, where it is not known, once for all p that need it."""
-    log = [] if log2 is None else [log2]
-
-    def power(p: float) -> Tensor:
-        if p == 1:
-            return x
-        if p == 2:
-            return x * x
-        if p == 0.5:
-            return x.sqrt()
-        if not log:
-            log.append(x.log2())
-        return (log[0] * p).exp2_()
-
-    return power
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# the feature part
-
-
-def _feature_sums(
-    features: Tensor, layer: nn.Module, size: Sequence[int], ps: Sequence[float], dtype: torch.dtype, bias: bool
-) -> tuple[Tensor, dict[float, Tensor]]:
-    """Sum over taps and channels of |psi / scale|^p, per p and group.
-
-    Returns
-    -------
-    scale : Tensor (N, 1, 1, 1)
-        The largest |psi| of each image, the bias's 1 among them; dividing by it keeps every power in range.
-    sums : dict of p -> Tensor (N, groups, h, w)
-    """
-    groups = int(getattr(layer, "groups", 1))
-    n, d, height, width = features.shape
-    scale = features.abs().amax((1, 2, 3), keepdim=True).to(dtype)
-    scale = scale.clamp_min(1) if bias else torch.where(scale > 0, scale, 1)
-    sums = {p: features.new_empty((n, groups, height, width), dtype=dtype) for p in ps}
-    for rows in _row_tiles(features):
-        x = features[:, :, rows].to(dtype).abs() / scale
-        power = _powers(x.view(n, groups, d // groups, *x.shape[2:]) if groups > 1 else x.unsqueeze(1))
-        for p in ps:
-            torch.sum(power(p), 2, out=sums[p][:, :, rows])
-    taps = {p: _sum_over_taps(sums[p], layer, size) for p in ps}
-    return scale, {p: taps[p] + scale**-p if bias else taps[p] for p in ps}
-
-
-def _sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tensor:
-    """Apply the layer's geometry with a kernel of ones to (N, groups, h', w').
-
-    The kernel is separable and its sums are of views, without the rounding of a convolution: nothing cancels, so a
-    sum of zeros is zero and a small sum beside a large one keeps its digits.
-    """
-    if isinstance(layer, nn.Linear):
-        _check_size(planes, size, layer)
-        return planes
-    found = tuple(planes.shape[2:])
-    if isinstance(layer, nn.ConvTranspose2d):
-        planes = _spread(planes, layer, size)
-        stride: Sequence[int] = (1, 1)
-    else:
-        assert isinstance(layer, nn.Conv2d)
-        padding, stride = _padding(layer), layer.stride
-        if any(padding):
-            planes = F.pad(planes, padding, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
-    for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
-        span = dilation * (kernel - 1) + 1
-        if planes.shape[2 + axis] < span:
-            raise HeadError(f"features of size {found} are smaller than the kernel of {layer}")
-        taps = planes.unfold(2 + axis, span, stride[axis])
-        planes = taps[..., 0]
-        for tap in range(1, kernel):
-            planes = planes + taps[..., tap * dilation]
-    _check_size(planes, size, layer)
-    return planes
-
-
-def _spread(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) -> Tensor:
-    """Put zeros between and around the features, so that a convolution of them is the transposed one."""
-    n, groups, height, width = planes.shape
-    (down, right), edges = layer.stride, []
-    for length, stride, kernel, dilation, padding, out in zip(
-        (height, width), layer.stride, layer.kernel_size, layer.dilation, layer.padding, size, strict=True
-    ):
-        reach = dilation * (kernel - 1)
-        # the size of the output, which the call may have chosen, tells the output padding
-        extra = int(out) - ((length - 1) * stride - 2 * int(padding) + reach + 1)
-        if not 0 <= extra < max(stride, dilation):
-            raise HeadError(f"logits of size {tuple(size)} cannot come from features {height} x {width} by {layer}")
-        edges.append((reach - int(padding), reach - int(padding) + extra))
-    spread = planes.new_zeros((n, groups, (height - 1) * down + 1, (width - 1) * right + 1))
-    spread[:, :, ::down, ::right] = planes
-    return F.pad(spread, (*edges[1], *edges[0]))
-
-
-def _padding(layer: nn.Conv2d) -> list[int]:
-    """Return the padding as `torch.nn.functional.pad` wants it: left, right, top, bottom."""
-    if layer.padding == "valid":
-        return [0, 0, 0, 0]
-    if layer.padding == "same":
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
-    vertical, horizontal = (int(edge) for edge in layer.padding)
-    return [horizontal, horizontal, vertical, vertical]
-
-
-def _check_size(planes: Tensor, size: Sequence[int], layer: nn.Module) -> None:
-    if tuple(planes.shape[2:]) != tuple(size):
-        raise HeadError(
-            f"logits have size {tuple(size)}, but {layer} makes {tuple(planes.shape[2:])} of these features; "
-            "expected the layer's own output, before any resizing"
-        )
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# the label part
-
-
-def _label_sums(
-    logits: Tensor,
-    wanted: Sequence[tuple[str, float, str]],
-    group: Tensor | None,
-    n_groups: int,
-    dtype: torch.dtype,
-) -> dict[tuple[str, float, str], tuple[Tensor, Tensor]]:
-    """Sum over classes of |pi_c - y_c|^p (or the paper's variant), per request, with a factor taken out.
-
-    Returns
-    -------
-    dict of request -> (Tensor (N, groups, rows, w), Tensor (N, rows, w))
-        Sum of (|pi_c - y_c| / factor)^p over the group's classes, and log2 of the factor.
-    """
-    phi = logits.to(dtype)
-    n_classes = phi.shape[1]
-
-    def over_classes(x: Tensor) -> Tensor:
-        if group is None:
-            return x.sum(1, keepdim=True)
-        return x.new_zeros((x.shape[0], n_groups, *x.shape[2:])).index_add_(1, group, x)
-
-    def at_prediction(x: Tensor) -> Tensor:
-        if group is None:
-            return x
-        return x.new_zeros((x.shape[0], n_groups, *x.shape[2:])).scatter_(1, group[predicted], x)
-
-    top, predicted = phi.max(1, keepdim=True)
-    # The other classes relative to the largest of them, however far it is below the prediction. 1 - pi of the
-    # predicted class is their sum: no cancellation where the network is sure.
-    others = phi.scatter(1, predicted, -torch.inf)
-    second = others.amax(1, keepdim=True)
-    log2_others = others.sub_(second.clamp_min(torch.finfo(dtype).min)).mul_(_LOG2_E)
-    others = log2_others.exp2()
-    rest = others.sum(1, keepdim=True)
-    log2_ratio = (second - top) * _LOG2_E
-    log2_total = (rest * log2_ratio.exp2()).log1p() * _LOG2_E
-
-    others_power, rest_power = _powers(others, log2_others), _powers(rest)
-    sums: dict[tuple[str, float, str], tuple[Tensor, Tensor]] = {}
-    for p in sorted({p for label, p, variant in wanted if (label, variant) != ("uni", "exact")}):
-        shared = over_classes(others_power(p))
-        for request in (w for w in wanted if w[1] == p):
-            if request[0] == "oh":
-                found = shared + at_prediction(rest_power(p)) if request[2] == "exact" else shared
-                sums[request] = found, (log2_ratio - log2_total)[:, 0]
-            elif request[2] == "paper":
-                ratio = (log2_ratio * p).exp2()
-                factor = math.log2((n_classes - 1) / n_classes) if n_classes > 1 else -math.inf
-                sums[request] = (
-                    shared * ratio + at_prediction(torch.ones_like(ratio)),
-                    factor - log2_total[:, 0],
-                )
-    uniform = [w for w in wanted if (w[0], w[2]) == ("uni", "exact")]
-    if uniform:
-        # pi_c - 1/C = (a_c - mean a) / total with a = exp(phi - max phi) - 1: digits remain where the softmax is flat
-        above = (phi - top).expm1_()
-        power = _powers(above.sub_(above.mean(1, keepdim=True)).abs_())
-        for request in uniform:
-            sums[request] = over_classes(power(request[1])), -log2_total[:, 0]
-    return sums

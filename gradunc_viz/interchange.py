@@ -30,9 +30,9 @@ import torch
 from tqdm import tqdm
 
 from .cache import Cache, CacheWriter, open_cache, score
-from .compute import Report, decode
 from .frame_dataset import ScoredImage, ScoreOptions, frame_dataset
 from .frames import Frame, Frames, _decode_mask, _opened
+from .pipeline import Report, decode
 from .resize import bilinear
 from .schema import (
     SCHEMA_VERSION,

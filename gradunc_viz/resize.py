@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["bilinear", "bilinear_log2"]
+__all__ = ["bilinear", "bilinear_log2", "neighbours"]
 
 
-def _positions(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower neighbour, upper neighbour and weight of the upper one for every target index."""
+def neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lower neighbour, upper neighbour and weight of the upper one for every target index of an axis."""
     index = np.arange(target, dtype="f8")
     # as torch rounds: the scale to float32, then the position once (a fused multiply-add)
     if align_corners:
@@ -24,10 +24,10 @@ def bilinear(values: np.ndarray, size: tuple[int, int], align_corners: bool = Fa
     values = np.asarray(values, "f4")
     if values.shape[-2:] == tuple(size):
         return values
-    top, bottom, down = _positions(values.shape[-2], size[0], align_corners)
+    top, bottom, down = neighbours(values.shape[-2], size[0], align_corners)
     # a weighted sum, not a + (b - a) w: a small value beside a large one keeps its digits, and its logarithm
     rows = values[..., top, :] * (1 - down[:, None]) + values[..., bottom, :] * down[:, None]
-    left, right, across = _positions(values.shape[-1], size[1], align_corners)
+    left, right, across = neighbours(values.shape[-1], size[1], align_corners)
     return rows[..., left] * (1 - across) + rows[..., right] * across
 
 

@@ -25,9 +25,11 @@ __all__ = [
     "IGNORE",
     "LOG2_FLOOR",
     "MAX_BINS",
+    "MAX_CELLS",
     "OUTCOMES",
     "PAPER_NORMS",
     "PAPER_SCORES",
+    "POOLED_OUTCOMES",
     "QUANTILES",
     "SCHEMA_VERSION",
     "SCORES",
@@ -50,7 +52,7 @@ __all__ = [
     "validate",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the layout of a cached frame; a cache of another version is never mixed with this one."""
 
 IGNORE = 255
@@ -64,6 +66,9 @@ BINS_PER_UNIT = 64
 
 MAX_BINS = 4096
 """Bins that one frame may occupy per score before its lattice is made coarser."""
+
+MAX_CELLS = 65536
+"""Cells of float32 numbers that one frame may occupy per score (see `gradunc_viz.cells`)."""
 
 CONFIDENCE_BINS = 300
 """Equal-width bins of the confidence in [0, 1]; 10, 15, 20, 25, 30, 50 or 100 coarser bins are unions of them."""
@@ -327,6 +332,9 @@ OUTCOMES: Mapping[str, str] = {
 }
 """Rows of ``counts``. A frame without class labels has no first three, one without anomaly labels no last two."""
 
+POOLED_OUTCOMES = ("right", "wrong", "normal", "anomaly")
+"""Rows of ``cell_counts``: over all classes, what is missed is what is wrong."""
+
 
 @dataclass(frozen=True)
 class VariableSpec:
@@ -348,6 +356,14 @@ VARIABLES: Mapping[str, VariableSpec] = {
     "image": VariableSpec(("image_byte",), "u", False, "the encoded source image (attrs: format)"),
     "thumbnail": VariableSpec(("thumbnail_byte",), "u", True, "a small JPEG of the image"),
     "counts": VariableSpec(("outcome", "class", "score", "bin"), "u", False, "pixels per bin of the oriented score"),
+    "cell": VariableSpec(
+        ("score", "cell_entry"), "i", False, "cells of float32 numbers that hold oriented scores, rising"
+    ),
+    "cell_shift": VariableSpec(("score",), "i", False, "trailing bits of a number that its cell leaves open"),
+    "cell_single": VariableSpec(("score", "cell_entry"), "u", False, "1 where the scores in a cell are as good as one"),
+    "cell_counts": VariableSpec(
+        ("pooled_outcome", "score", "cell_entry"), "u", False, "pixels of all classes per cell"
+    ),
     "bin_start": VariableSpec(("score",), "i", True, "index of the first inner bin on the score's lattice"),
     "bin_level": VariableSpec(("score",), "i", True, "log2 of the lattice's step over the finest step"),
     "bin_min": VariableSpec(("score", "bin"), "f", True, "smallest oriented score in the bin, NaN if empty"),

@@ -9,11 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .gradients import gradient_norms_for
+from .gradients import gradient_norms_for, norms_and_softmax
 from .schema import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 
-__all__ = ["PixelScores", "head_scores", "pixel_scores", "resize_log2_norms", "resize_logits", "split_scores"]
+__all__ = [
+    "PixelScores",
+    "head_scores",
+    "pixel_scores",
+    "resize_log2_norms",
+    "resize_logits",
+    "same_size_scores",
+    "split_scores",
+]
 
 
 def split_scores(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -74,24 +82,63 @@ def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = No
     label : LongTensor (N, y, x), optional
         Class ids and `ignore`; with it the Brier score and the negative log-likelihood are computed too.
     """
-    found = softmax_scores(logits, tuple(names))
-    prediction = logits.argmax(1)
-    scores = (
-        torch.stack([found[name] for name in names], 1)
-        if names
-        else logits.new_empty((logits.shape[0], 0, *logits.shape[2:]), dtype=torch.float32)
-    )
+    found = softmax_scores(logits, _softmax_names(names, label), _class_of(label, ignore))
+    return _pixel_scores(found, names, logits, label, ignore)
+
+
+def same_size_scores(
+    logits: Tensor,
+    features: Tensor,
+    layer: nn.Module,
+    at_head: Sequence[str],
+    at_pixel: Sequence[str],
+    label: Tensor | None = None,
+    ignore: int = 255,
+    *,
+    bias: bool = False,
+    channels: Tensor | None = None,
+) -> tuple[Tensor, PixelScores]:
+    """`head_scores` and `pixel_scores` of logits that have the image's size, in one pass.
+
+    Parameters
+    ----------
+    logits, features, layer
+        Output and input of the head, and the head.
+    at_head, at_pixel : sequence of str
+        Names of scores as `split_scores` returns them.
+    label, ignore
+        As for `pixel_scores`.
+    bias, channels
+        As for `gradunc_viz.gradients.gradient_norms`.
+
+    Returns
+    -------
+    Tensor (N, len(at_head), h, w), PixelScores
+    """
+    wanted = [_request(score_entry(name)) for name in at_head]
+    names, target = _softmax_names(at_pixel, label), _class_of(label, ignore)
+    norms, found = norms_and_softmax(logits, features, layer, wanted, names, target, bias=bias, channels=channels)
+    return norms, _pixel_scores(found, at_pixel, logits, label, ignore)
+
+
+def _softmax_names(names: Sequence[str], label: Tensor | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, "prediction", *(() if label is None else ("brier", "nll")))))
+
+
+def _class_of(label: Tensor | None, ignore: int) -> Tensor | None:
+    return None if label is None else torch.where(label != ignore, label, 0)
+
+
+def _pixel_scores(
+    found: dict[str, Tensor], names: Sequence[str], logits: Tensor, label: Tensor | None, ignore: int
+) -> PixelScores:
+    n, _, *size = logits.shape
+    scores = torch.stack([found[name] for name in names], 1) if names else logits.new_empty((n, 0, *size)).float()
     if label is None:
-        return PixelScores(prediction, scores)
+        return PixelScores(found["prediction"], scores)
     known = label != ignore
-    index = torch.where(known, label, 0).unsqueeze(1)
-    log_pi = torch.log_softmax(logits.float(), 1)
-    at_label = log_pi.gather(1, index)[:, 0]
-    pi = log_pi.exp_()
-    # sum_c (pi_c - y_c)^2 = sum_{c != label} pi_c^2 + (sum_{c != label} pi_c)^2, free of cancellation
-    pi.scatter_(1, index, 0.0)
-    brier = pi.square().sum(1) + pi.sum(1).square()
-    return PixelScores(prediction, scores, torch.where(known, brier, 0.0), torch.where(known, -at_label, 0.0))
+    brier, nll = (found[name].float().where(known, 0) for name in ("brier", "nll"))
+    return PixelScores(found["prediction"], scores, brier, nll)
 
 
 def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:

@@ -7,10 +7,12 @@ oriented; the orientation stands in `gradunc_viz.schema.SCORES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from .kernels import fast_kernels
 
 __all__ = ["FUNCTIONS", "energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
 
@@ -46,7 +48,7 @@ def energy(logits: Tensor) -> Tensor:
 
     Source: Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
     """
-    return -torch.logsumexp(_wide(logits), 1)
+    return softmax_scores(logits, ("energy",))["energy"]
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -54,48 +56,66 @@ def max_logit(logits: Tensor) -> Tensor:
 
     Source: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings" (arXiv:1911.11132).
     """
-    return _wide(logits).amax(1)
+    return softmax_scores(logits, ("max_logit",))["max_logit"]
 
 
-def softmax_scores(logits: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Several of the scores above with the exponentials taken once.
+def softmax_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
+    """Several of the scores above with the exponentials taken once, and what else follows from them.
 
     Parameters
     ----------
     logits : Tensor (N, C, h, w)
-    names : tuple of str
-        Names in `FUNCTIONS`.
+    names : sequence of str
+        Names in `FUNCTIONS`; ``"prediction"``: the class of the largest logit, the first where several are equal;
+        ``"brier"``: sum_c (pi_c - y_c)^2 in [0, 2] against the labels; ``"nll"``: -ln pi of the label.
+    label : LongTensor (N, h, w), optional
+        Class ids, for the last two.
 
     Returns
     -------
     dict of name -> Tensor (N, h, w)
+        int64 for the prediction, else float32, or float64 where the logits are.
     """
+    kernels = fast_kernels(logits, wide=logits.dtype == torch.float64) if names else None
+    if kernels is None:
+        return _reference(logits, names, label)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return kernels.label_pass(logits, (), None, (), None, names, dtype, label)[1]
+
+
+def _reference(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
+    """`softmax_scores` in plain torch, on any device."""
     phi = _wide(logits)
     top, predicted = phi.max(1, keepdim=True)
     result: dict[str, Tensor] = {}
+    # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
+    shifted = phi - top
+    exps = shifted.exp()
+    others = exps.scatter(1, predicted, 0.0)
+    rest = others.sum(1)
+    total = 1 + rest
+    if "prediction" in names:
+        result["prediction"] = predicted[:, 0]
     if "max_logit" in names:
         result["max_logit"] = top[:, 0]
     if "energy" in names:
-        result["energy"] = energy(phi)
-    if set(names) & {"msp", "entropy", "margin"}:
-        # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
-        shifted = phi - top
-        exps = shifted.exp()
-        others = exps.scatter(1, predicted, 0.0)
-        rest = others.sum(1)
-        total = 1 + rest
-        if "msp" in names:
-            result["msp"] = rest / total
-        if "margin" in names:
-            if phi.shape[1] == 1:
-                result["margin"] = torch.zeros_like(rest)
-            else:
-                # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total
-                result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
-        if "entropy" in names:
-            # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
-            weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
-            result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
+        result["energy"] = -torch.logsumexp(phi, 1)
+    if "msp" in names:
+        result["msp"] = rest / total
+    if "margin" in names:
+        # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total; of one class there is no second
+        result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
+    if "entropy" in names:
+        # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
+        weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
+        result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
+    if label is not None and {"brier", "nll"} & set(names):
+        index = label.unsqueeze(1)
+        log_pi = torch.log_softmax(phi, 1)
+        result["nll"] = -log_pi.gather(1, index)[:, 0]
+        # sum_c (pi_c - y_c)^2 = sum_{c != label} pi_c^2 + (sum_{c != label} pi_c)^2, free of cancellation
+        pi = log_pi.exp().scatter(1, index, 0.0)
+        result["brier"] = pi.square().sum(1) + pi.sum(1).square()
     return {name: result[name] for name in names}
 
 

@@ -34,7 +34,7 @@ from gradunc_viz.schema import (
     UnknownScoreError,
 )
 
-module = importlib.import_module("gradunc_viz.compute")  # the name in the package is the function
+module = importlib.import_module("gradunc_viz.pipeline")
 
 
 def run(net, folder: Path, out: Path, **options) -> gv.Cache:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradunc_viz.cells import float_keys
 from gradunc_viz.counts import count_frame, lattice_axis
 from gradunc_viz.schema import (
     BINS_PER_UNIT,
@@ -13,6 +14,7 @@ from gradunc_viz.schema import (
     CONFIDENCE_BINS,
     LOG2_FLOOR,
     MAX_BINS,
+    POOLED_OUTCOMES,
     QUANTILES,
     VARIABLES,
     score_entry,
@@ -159,8 +161,8 @@ def test_mean_and_quantiles_are_those_of_all_pixels(name):
     assert arrays["score_mean"][0] == pytest.approx(values.astype("f8").mean(), rel=1e-12)
     for q, found in zip(QUANTILES, arrays["score_quantile"][:, 0], strict=True):
         lower, upper = (np.quantile(values, q, method=method) for method in ("lower", "higher"))
-        places = [np.flatnonzero(arrays["bin_max"][0] >= value)[0] for value in (lower, upper)]
-        assert arrays["bin_min"][0, places[0]] <= found <= arrays["bin_max"][0, places[1]]
+        slack = 1e-5 * abs(upper)
+        assert lower - slack <= found <= upper + slack
 
 
 @pytest.mark.parametrize("values", [[3.0, 7.0], [1.0, 1.0, 5.0], [-2.0], [0.0, 10.0, 20.0, 30.0]])
@@ -287,3 +289,55 @@ def test_finer_bins_unite_to_coarser_ones():
 def test_bins_of_two_frames_lie_on_one_lattice():
     a, b = (count({"energy": SCORES["energy"] + shift})[0].arrays for shift in (0, 0.5))
     assert b["bin_start"][0] - a["bin_start"][0] == BINS_PER_UNIT // 2
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# cells of float32 numbers
+
+
+@pytest.mark.parametrize("outcomes", [("right", "wrong"), ("normal", "anomaly"), POOLED_OUTCOMES])
+def test_cell_counts_equal_brute_force(outcomes):
+    label = label_map() if "right" in outcomes else None
+    anomaly = label_map(0, 2) if "normal" in outcomes else None
+    counted, prediction = count(label=label, anomaly=anomaly)
+    arrays = counted.arrays
+    pixels = {
+        "right": label is not None and (label != 255) & (label == prediction),
+        "wrong": label is not None and (label != 255) & (label != prediction),
+        "normal": anomaly is not None and anomaly == 0,
+        "anomaly": anomaly is not None and anomaly == 1,
+    }
+    assert arrays["cell_counts"].shape == (len(outcomes), len(SCORES), arrays["cell"].shape[1])
+    for s, values in enumerate(SCORES.values()):
+        numbers, shift = arrays["cell"][s], int(arrays["cell_shift"][s])
+        size = np.unique(numbers).size
+        assert (np.diff(numbers[:size]) > 0).all()
+        assert (numbers[size:] == numbers[-1]).all()
+        keys = float_keys(values) >> shift
+        np.testing.assert_array_equal(np.unique(keys), numbers[:size])
+        for row, name in enumerate(outcomes):
+            expected = [(keys[pixels[name]] == number).sum() for number in numbers[:size]]
+            np.testing.assert_array_equal(arrays["cell_counts"][row, s, :size], expected)
+            assert not arrays["cell_counts"][row, s, size:].any()
+
+
+def test_cells_are_united_until_few_are_left(monkeypatch):
+    whole = count({"energy": SCORES["energy"]}, anomaly=np.zeros(SHAPE, int))[0].arrays
+    monkeypatch.setattr("gradunc_viz.counts.MAX_CELLS", 50)
+    few = count({"energy": SCORES["energy"]}, anomaly=np.zeros(SHAPE, int))[0].arrays
+    by = int(few["cell_shift"][0] - whole["cell_shift"][0])
+    assert 25 <= few["cell"].shape[1] <= 50 < whole["cell"].shape[1]
+    numbers, place, children = np.unique(whole["cell"][0] >> by, return_inverse=True, return_counts=True)
+    np.testing.assert_array_equal(few["cell"][0], numbers)
+    np.testing.assert_array_equal(few["cell_counts"][0, 0], np.bincount(place, whole["cell_counts"][0, 0]))
+    np.testing.assert_array_equal(few["cell_single"][0] == 1, children == 1)
+    assert whole["cell_single"].all()
+
+
+@pytest.mark.parametrize("few", [[1e30], [-1e30, 1e30], [1e-40, 1e30, -1e-40]])
+def test_numbers_far_away_cost_no_resolution(few):
+    values = SCORES["energy"].copy()
+    near = count({"energy": values}, anomaly=np.zeros(SHAPE, int))[0].arrays
+    values[0, : len(few)] = few
+    far = count({"energy": values}, anomaly=np.zeros(SHAPE, int))[0].arrays
+    assert far["cell_shift"][0] <= near["cell_shift"][0] + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sklearn import metrics as sk
 
 from gradunc_viz.counts import count_frame
 from gradunc_viz.metrics import curves
+from gradunc_viz.metrics.cell_counts import CellCounts, CellSum
 from gradunc_viz.metrics.merge import Histogram, HistogramSum
 from gradunc_viz.schema import MAX_BINS, score_entry
 
@@ -19,19 +21,34 @@ DATA = Path(__file__).parent / "data"
 N = 120_000
 
 
-def binned(values: np.ndarray, positive: np.ndarray, name: str) -> Histogram:
-    """Counts of (positive or negative, bins) as a frame would keep them."""
+def counted(values: np.ndarray, positive: np.ndarray, name: str) -> dict[str, np.ndarray]:
     shape = (1, values.size)
-    arrays = count_frame(
+    return count_frame(
         torch.from_numpy(values.astype("f4").reshape(1, *shape)),
         [score_entry(name)],
         torch.zeros(shape, dtype=torch.long),
         2,
         anomaly=torch.from_numpy(positive.astype("i8").reshape(shape)),
     ).arrays
+
+
+def binned(values: np.ndarray, positive: np.ndarray, name: str) -> Histogram:
+    """Counts of (positive or negative, bins) as a frame keeps them by class."""
+    arrays = counted(values, positive, name)
     counts = arrays["counts"].sum(1)[::-1, 0].astype("i8")  # anomaly, normal
     level, start = int(arrays["bin_level"][0]), int(arrays["bin_start"][0])
     return Histogram(start, level, {"counts": counts}, arrays["bin_min"][0], arrays["bin_max"][0])
+
+
+def celled(values: np.ndarray, positive: np.ndarray, name: str) -> Histogram:
+    """Counts of (positive or negative, cells) as a frame keeps them over all classes."""
+    return cells(values, positive, name).histogram()
+
+
+def cells(values: np.ndarray, positive: np.ndarray, name: str) -> CellCounts:
+    arrays = counted(values, positive, name)
+    counts = arrays["cell_counts"][::-1, 0].astype("i8")
+    return CellCounts(arrays["cell"][0], int(arrays["cell_shift"][0]), counts, arrays["cell_single"][0] == 1)
 
 
 def ours(histogram: Histogram) -> dict[str, float]:
@@ -91,7 +108,16 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_curves_against_sklearn(shape):
+def test_cells_against_sklearn(shape):
+    name, transform = SHAPES[shape]
+    z, positive, random = sample()
+    values = transform(z, random)
+    found, wanted = ours(celled(values, positive, name)), exact(values, positive)
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bins_against_sklearn(shape):
     name, transform = SHAPES[shape]
     z, positive, random = sample()
     values = transform(z, random)
@@ -102,12 +128,20 @@ def test_curves_against_sklearn(shape):
     assert {k for k in wanted if abs(found[k] - wanted[k]) > limits[k]} == set()
 
 
+def test_a_few_huge_scores_leave_the_others_apart():
+    z, positive, _ = sample()
+    values = z - 20
+    values[:3] = [1e30, -1e30, 1e20]
+    assert ours(celled(values, positive, "energy")) == pytest.approx(exact(values, positive), abs=1e-4)
+
+
 @pytest.mark.slow
 def test_a_million_pixels_against_sklearn():
     z, positive, _ = sample(1_000_000)
     values = sigmoid(2 * z - 4)
-    found, wanted = ours(binned(values, positive, "msp")), exact(values, positive)
-    assert found == pytest.approx(wanted, abs=1e-4)
+    wanted = exact(values, positive)
+    assert ours(binned(values, positive, "msp")) == pytest.approx(wanted, abs=1e-4)
+    assert ours(celled(values, positive, "msp")) == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -152,7 +186,8 @@ def test_ties_are_exact(name, values):
     pixels = values[index]
     h = binned(pixels, positive, name)
     assert h.tied[~np.isnan(h.low)].all()
-    assert ours(h) == pytest.approx(exact(pixels, positive), abs=1e-12)
+    for histogram in (h, celled(pixels, positive, name)):
+        assert ours(histogram) == pytest.approx(exact(pixels, positive), abs=1e-12)
 
 
 def test_many_pixels_at_the_ends_of_the_range():
@@ -161,8 +196,9 @@ def test_many_pixels_at_the_ends_of_the_range():
     values = sigmoid(2 * z - 1)
     values[random.random(N) < 0.4] = 0
     values[random.random(N) < 0.1] = 1
-    found, wanted = ours(binned(values, positive, "msp")), exact(values, positive)
-    assert found == pytest.approx(wanted, abs=2e-4)
+    wanted = exact(values, positive)
+    assert ours(celled(values, positive, "msp")) == pytest.approx(wanted, abs=1e-4)
+    assert ours(binned(values, positive, "msp")) == pytest.approx(wanted, abs=2e-4)
 
 
 def test_few_positives():
@@ -170,7 +206,9 @@ def test_few_positives():
     z, positive = random.normal(size=N), np.zeros(N, bool)
     positive[:50] = True
     z[:50] += 2
-    found, wanted = ours(binned(z, positive, "energy")), exact(z, positive)
+    wanted = exact(z, positive)
+    assert ours(celled(z, positive, "energy")) == pytest.approx(wanted, abs=1e-4)
+    found = ours(binned(z, positive, "energy"))
     assert found["auroc"] == pytest.approx(wanted["auroc"], abs=5e-4)
     # what is left is the order of a positive among the few negatives of its bin
     assert found["auprc"] == pytest.approx(wanted["auprc"], abs=5e-3)
@@ -209,27 +247,45 @@ def test_leading_axes_are_looped_over(tied):
         assert [x[row] for x in curves.best_f1(*counts, low)] == list(curves.best_f1(p, n, low))
 
 
-def test_average_precision_of_an_even_mixture():
-    """Against the integrand summed over many thin slices of the bin."""
-    p, n = np.array([40.0, 30, 7]), np.array([200.0, 5, 0])
-    found = curves.average_precision(p, n, np.zeros(3, bool))
-    thin = 4000
-    fine = curves.average_precision(np.repeat(p / thin, thin), np.repeat(n / thin, thin), np.ones(3 * thin, bool))
-    assert found == pytest.approx(fine, abs=1e-4)
+@pytest.mark.parametrize("p", [[1, 2, 0], [3, 1, 2], [0, 4, 1]])
+def test_average_precision_is_the_mean_over_all_orders(p):
+    """Of pixels inside their bins, for few of them exactly; AuROC as well."""
+    n = [2, 1, 3]
+    score = np.repeat([3, 2, 1], np.add(p, n))
+    truths = []
+    for orders in itertools.product(
+        *(set(itertools.permutations([1] * i + [0] * j)) for i, j in zip(p, n, strict=True))
+    ):
+        truths.append(np.concatenate(orders))
+    ranks = -np.arange(len(score))
+    spread = np.zeros(3, bool)
+    positive, negative = np.array(p[::-1]), np.array(n[::-1])
+    mean = np.mean([sk.average_precision_score(truth, ranks) for truth in truths])
+    assert curves.average_precision(positive, negative, spread) == pytest.approx(mean, abs=1e-12)
+    mean = np.mean([sk.roc_auc_score(truth, ranks) for truth in truths])
+    assert curves.auroc(positive, negative) == pytest.approx(mean, abs=1e-12)
 
 
-def test_threshold_of_the_best_f1_finds_these_pixels():
-    z, positive, _ = sample()
-    h = binned(z, positive, "energy")
+HISTOGRAMS = pytest.mark.parametrize("histogram", [binned, celled])
+
+
+@HISTOGRAMS
+@pytest.mark.parametrize("shape", ["logit-normal", "close to 1", "entropy", "norms around 66", "logits"])
+def test_threshold_of_the_best_f1_finds_these_pixels(shape, histogram):
+    name, transform = SHAPES[shape]
+    z, positive, random = sample()
+    values = transform(z, random).astype("f4")
+    h = histogram(values, positive, name)
     f1, threshold = curves.best_f1(*h.weights["counts"], h.low)
-    assert sk.f1_score(positive, z.astype("f4") >= threshold) == pytest.approx(float(f1), abs=1e-12)
+    assert sk.f1_score(positive, values >= threshold) == pytest.approx(float(f1), abs=1e-12)
 
 
+@HISTOGRAMS
 @pytest.mark.parametrize("values", [np.linspace(-3, 3, 12), None], ids=["ties", "continuous"])
-def test_points_of_curves_are_points_of_sklearn(values):
+def test_points_of_curves_are_points_of_sklearn(values, histogram):
     z, positive, random = sample(5000)
     pixels = (z if values is None else values[random.integers(0, 12, 5000)]).astype("f4").astype("f8")
-    h = binned(pixels, positive, "energy")
+    h = histogram(pixels, positive, "energy")
     fpr, tpr, threshold = curves.roc_curve(*h.weights["counts"], h.low)
     assert (fpr[0], tpr[0], threshold[0], fpr[-1], tpr[-1]) == (0, 0, np.inf, 1, 1)
     assert (np.diff(threshold) < 0).all()
@@ -241,6 +297,25 @@ def test_points_of_curves_are_points_of_sklearn(values):
         assert fpr[i + 1] == pytest.approx(called[~positive].mean())
         assert precision[i] == pytest.approx(positive[called].mean())
     assert sk.auc(fpr, tpr) == pytest.approx(ours(h)["auroc"], abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1], ids=["spread", "both", "tied"])
+def test_metrics_in_one_go_are_those_of_the_kernels(share):
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 5, (2, 60))
+    counts[:, 20:30] = 0
+    tied, low = random.random(60) < share, np.arange(60.0)
+    for p, n in (counts, counts * [[1], [0]], counts * [[0], [1]], np.zeros((2, 60), int)):
+        f1, threshold = curves.best_f1(p, n, low)
+        expected = {
+            "auroc": curves.auroc(p, n),
+            "auprc": curves.average_precision(p, n, tied),
+            "fpr95": curves.fpr_at_tpr(p, n, tied),
+            "f1": f1,
+            "bin": threshold,
+        }
+        found = curves.all_metrics(p, n, tied)
+        assert found == pytest.approx({k: float(v) for k, v in expected.items()}, abs=1e-14, nan_ok=True)
 
 
 def test_narrow_frames_are_resolved_and_merge_with_wide_ones():
@@ -261,16 +336,21 @@ def test_narrow_frames_are_resolved_and_merge_with_wide_ones():
 
 def test_benchmark_maps_of_smiyc():
     maps, golden = np.load(DATA / "smiyc_maps.npz"), json.loads((DATA / "smiyc_metrics.json").read_text())
-    sums = HistogramSum()
+    coarse, fine = HistogramSum(), CellSum()
     for scores, labels in zip(maps["scores"], maps["labels"], strict=True):
         valid = labels != 255
-        sums.add(binned(scores[valid], labels[valid] == 1, "msp"))
-    assert sums.total is not None
-    found = ours(sums.total)
-    assert found["auprc"] == pytest.approx(golden["sklearn_pooled"]["average_precision"], abs=1e-4)
-    assert found["auroc"] == pytest.approx(golden["sklearn_pooled"]["roc_auc"], abs=1e-4)
+        coarse.add(binned(scores[valid], labels[valid] == 1, "msp"))
+        fine.add(cells(scores[valid], labels[valid] == 1, "msp"))
+    assert coarse.total is not None
+    assert fine.total is not None
     valid = maps["labels"] != 255
     wanted = exact(maps["scores"][valid], maps["labels"][valid] == 1)
+    assert wanted["auprc"] == pytest.approx(golden["sklearn_pooled"]["average_precision"], abs=1e-9)
+    assert wanted["auroc"] == pytest.approx(golden["sklearn_pooled"]["roc_auc"], abs=1e-9)
+    assert ours(fine.total.histogram()) == pytest.approx(wanted, abs=1e-4)
+    found = ours(coarse.total)
+    assert found["auprc"] == pytest.approx(wanted["auprc"], abs=1e-4)
+    assert found["auroc"] == pytest.approx(wanted["auroc"], abs=1e-4)
     # both are read off single bins of a score that is smooth in space, so that a bin's pixels are few and alike
     assert found["fpr95"] == pytest.approx(wanted["fpr95"], abs=2e-3)
     assert found["f1"] == pytest.approx(wanted["f1"], abs=5e-4)

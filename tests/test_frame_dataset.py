@@ -10,9 +10,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
+from gradunc_viz.frame_dataset import (
+    DecodedFrame,
+    ScoreOptions,
+    frame_dataset,
+    half_if_it_fits,
+    quantise_log2,
+    score_maps,
+)
 from gradunc_viz.gradients import gradient_norms
-from gradunc_viz.schema import NonFiniteError, score_entry, validate
+from gradunc_viz.schema import GraduncError, NonFiniteError, score_entry, validate
 from gradunc_viz.scores import resize_log2_norms
 
 SIZE = (12, 18)
@@ -131,3 +138,20 @@ def test_attributes_describe_frame_and_scores():
 
 def test_images_may_be_left_out():
     assert "image" not in validate(dataset(encoded=None))
+
+
+def test_log2_norms_are_rounded_finely():
+    norms = torch.empty(10_000).uniform_(-149, 100, generator=torch.Generator().manual_seed(0))
+    stored = quantise_log2(norms)
+    assert stored.dtype == torch.float32
+    torch.testing.assert_close(stored / 2.0**-9, (stored / 2.0**-9).round(), atol=0, rtol=0)
+    assert (stored - norms).abs().max() <= 2.0**-10
+
+
+def test_float16_only_where_the_range_allows():
+    assert half_if_it_fits(torch.tensor([6e4])).dtype == torch.float16
+    assert half_if_it_fits(torch.tensor([-7e4])).dtype == torch.float32
+    assert half_if_it_fits(torch.empty(0, 3)).shape == (0, 3)
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(GraduncError, match="not finite"):
+            half_if_it_fits(torch.tensor([1.0, value]))

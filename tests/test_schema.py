@@ -10,6 +10,7 @@ from gradunc_viz.schema import (
     DEFAULT_SCORES,
     PAPER_NORMS,
     PAPER_SCORES,
+    SCHEMA_VERSION,
     SCORES,
     VARIABLES,
     GraduncError,
@@ -154,7 +155,7 @@ def frame(**replaced) -> xr.Dataset:
             "score_pixel": ["msp"],
             "class": ["a", "b", "c"],
         },
-        attrs={"schema_version": 1, "frame_id": "f7"},
+        attrs={"schema_version": SCHEMA_VERSION, "frame_id": "f7"},
     )
 
 
@@ -196,7 +197,7 @@ def test_wrong_dtype_is_named(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.assign_attrs(schema_version=7), "schema version is 7, expected 1"),
+        (lambda d: d.assign_attrs(schema_version=7), "schema version is 7, expected 2"),
         (lambda d: d.drop_attrs(), "schema version is None"),
         (lambda d: d.assign(extra=0), r"unknown variables \['extra'\]"),
         (lambda d: d.drop_vars("class"), "coordinate 'class' is missing"),

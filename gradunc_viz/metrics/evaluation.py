@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import xarray as xr
 from ..cache import Cache, open_cache
 from ..schema import GraduncError, score_entry
 from . import reliability as kernels
-from .curves import auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
+from .curves import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
 from .merge import Histogram
 from .pooling import Pooled, choose_frames, choose_scores, pool
 from .risk import aurc, ause, oracle_aurc, sparsification_curve
@@ -79,8 +80,11 @@ def default_task(caches: Mapping[str, Cache]) -> str:
     return "anomaly" if any(bool(cache.summary["has_anomaly"].any()) for cache in caches.values()) else "error"
 
 
-def _metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """All pixel metrics of counts whose axes are (..., positive or negative, bins)."""
+_COLUMNS = (*METRICS, "threshold")
+
+
+def _bin_metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """All pixel metrics of counts (..., positive or negative, bins), those of the histogram by default."""
     counts = histogram.weights["counts"] if counts is None else counts
     positive, negative, tied = counts[..., 0, :], counts[..., 1, :], histogram.tied
     f1, threshold = best_f1(positive, negative, histogram.low)
@@ -91,6 +95,18 @@ def _metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict[str
         "f1": f1,
         "threshold": threshold,
     }
+
+
+def _labelled(cache: Cache, task: str) -> bool:
+    return bool(cache.summary["has_label" if task == "error" else "has_anomaly"].any())
+
+
+def _metrics(histogram: Histogram) -> dict[str, float]:
+    """All pixel metrics of counts (positive or negative, bins)."""
+    positive, negative = histogram.weights["counts"]
+    found = all_metrics(positive, negative, histogram.tied)
+    at = found.pop("bin")
+    return found | {"threshold": np.nan if np.isnan(at) else float(histogram.low[int(at)])}
 
 
 def evaluate(
@@ -107,8 +123,9 @@ def evaluate(
     """Tell how well scores find the network's mistakes, or unknown objects.
 
     Computed from counts that were cached per frame, so no pixel is read. Against scikit-learn on the full-resolution
-    pixels the error of every metric was at most 1e-4 pooled over real frames; it is 0 where each bin holds one value
-    (see `gradunc_viz.metrics.curves` for the bound, and for single frames).
+    pixels of real frames the error of every metric is at most 1e-4 over all pixels; it is 0 where scores are few and
+    apart. A single frame with some hundred positives may be off by 2e-4 (F1 5e-4). By class, or with `classes`, counts
+    are coarser: classes with few pixels may be off by some 1e-3 (see `gradunc_viz.metrics.curves` for bounds).
 
     Parameters
     ----------
@@ -157,8 +174,7 @@ def evaluate(
         names = shared_scores(cache, scores, opened)
         subset = None if frames is None else [f for f in frames if f in cache]
         index = None if classes is None else class_index(cache, classes)
-        table = rows(cache, task, names, subset, index, by, bootstrap, seed)  # type: ignore[operator]
-        tables.append(table)
+        tables.append(rows(_Request(cache, task, names, subset, index, by, bootstrap, seed)))
     if scores is not None:
         for name in [scores] if isinstance(scores, str) else scores:
             score_entry(name)
@@ -166,9 +182,10 @@ def evaluate(
                 choose_scores(next(iter(opened.values())), [name])
     if not any((table["n_pixels"] > 0).any() for table in tables):
         what = "class labels" if task == "error" else "anomaly labels"
-        raise GraduncError(
-            f"{', '.join(str(c.path) for c in opened.values())}: no frame has {what}, which {task!r} needs"
-        )
+        where = ", ".join(str(cache.path) for cache in opened.values())
+        if classes is not None and any(_labelled(cache, task) for cache in opened.values()):
+            raise GraduncError(f"{where}: no pixel that counts for {task!r} is predicted as {', '.join(classes)}")
+        raise GraduncError(f"{where}: no frame has {what}, which {task!r} needs")
     order = list(dict.fromkeys(str(name) for table in tables for name in table["score"].values))
     dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
     result = xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals").reindex(
@@ -222,34 +239,42 @@ def _set_sizes(pooled: Pooled) -> dict[str, Any]:
     }
 
 
-def _by_pooling(
-    cache: Cache,
-    task: str,
-    scores: tuple[str, ...],
-    frames: Sequence[str] | None,
-    classes: list[int] | None,
-    by: str | None,
-    bootstrap: int,
-    seed: int,
-) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of one cache; `classes` are indices."""
+
+    cache: Cache
+    task: str
+    scores: tuple[str, ...]
+    frames: Sequence[str] | None
+    classes: list[int] | None
+    by: str | None
+    bootstrap: int
+    seed: int
+
+    def pool(self, **options: Any) -> Pooled:
+        """Add up what is asked for."""
+        return pool(self.cache, self.task, scores=self.scores, frames=self.frames, **options)
+
+
+def _by_pooling(request: _Request) -> xr.Dataset:
+    scores, bootstrap = request.scores, request.bootstrap
     each = _PerFrame(scores)
-    pooled = pool(
-        cache, task, scores=scores, frames=frames, classes=classes, bootstrap=bootstrap, seed=seed, each=each.add
-    )
+    pooled = request.pool(classes=request.classes, bootstrap=bootstrap, seed=request.seed, each=each.add)
     values = {
         name + suffix: np.full((len(scores), 2), np.nan)
-        for name in (*METRICS, "threshold")
+        for name in _COLUMNS
         for suffix in ("", "_std", "_low", "_high")
     }
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(request.seed)
     n = len(pooled.frames)
     draws = rng.integers(0, n, (bootstrap, n)) if n else np.empty((0, 0), int)
     for s, score in enumerate(scores):
         if score not in pooled.histograms:
             continue
         whole = _metrics(pooled.histograms[score])
-        samples = _metrics(pooled.replicates[score]) if bootstrap else {}
-        for name in (*METRICS, "threshold"):
+        samples = _bin_metrics(pooled.replicates[score]) if bootstrap else {}
+        for name in _COLUMNS:
             values[name][s, 0] = whole[name]
             if bootstrap:
                 values[name + "_low"][s, 0], values[name + "_high"][s, 0] = _interval(samples[name])
@@ -271,7 +296,7 @@ class _PerFrame:
 
     def __init__(self, scores: tuple[str, ...]) -> None:
         self.scores = scores
-        self.values: dict[str, list[list[float]]] = {name: [] for name in (*METRICS, "threshold")}
+        self.values: dict[str, list[list[float]]] = {name: [] for name in _COLUMNS}
 
     def add(self, frame: str, histograms: Mapping[str, Histogram]) -> None:
         found = [_metrics(histograms[score]) for score in self.scores]
@@ -292,22 +317,14 @@ def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return np.where(used, drawn, 0).sum(1) / used.sum(1)
 
 
-def _by_frame(
-    cache: Cache,
-    task: str,
-    scores: tuple[str, ...],
-    frames: Sequence[str] | None,
-    classes: list[int] | None,
-    by: str | None,
-    bootstrap: int,
-    seed: int,
-) -> xr.Dataset:
+def _by_frame(request: _Request) -> xr.Dataset:
+    scores = request.scores
     each = _PerFrame(scores)
-    pooled = pool(cache, task, scores=scores, frames=frames, classes=classes, each=each.add)
-    chosen = choose_frames(cache, frames)
+    pooled = request.pool(classes=request.classes, each=each.add)
+    chosen = choose_frames(request.cache, request.frames)
     # a frame without labels of the task keeps its row, with no pixel and no number
     place = np.array([chosen.index(frame) for frame in pooled.frames], int)
-    values = {name: np.full((len(chosen), len(scores)), np.nan) for name in (*METRICS, "threshold")}
+    values = {name: np.full((len(chosen), len(scores)), np.nan) for name in _COLUMNS}
     pixels, positives = np.zeros(len(chosen), "i8"), np.zeros(len(chosen), "i8")
     if len(place):
         for name, found in each.values.items():
@@ -323,19 +340,11 @@ def _by_frame(
     )
 
 
-def _by_class(
-    cache: Cache,
-    task: str,
-    scores: tuple[str, ...],
-    frames: Sequence[str] | None,
-    classes: list[int] | None,
-    by: str | None,
-    bootstrap: int,
-    seed: int,
-) -> xr.Dataset:
-    pooled = pool(cache, task, scores=scores, frames=frames, by=by)
-    keep = list(range(len(cache.classes))) if classes is None else classes
-    values = {name: np.full((len(keep), len(scores)), np.nan) for name in (*METRICS, "threshold")}
+def _by_class(request: _Request) -> xr.Dataset:
+    scores, names = request.scores, request.cache.classes
+    pooled = request.pool(by=request.by)
+    keep = list(range(len(names))) if request.classes is None else request.classes
+    values = {name: np.full((len(keep), len(scores)), np.nan) for name in _COLUMNS}
     pixels, positives = np.zeros(len(keep), "i8"), np.zeros(len(keep), "i8")
     for s, score in enumerate(scores):
         if score not in pooled.histograms:
@@ -343,14 +352,14 @@ def _by_class(
         histogram = pooled.histograms[score]
         counts = np.moveaxis(histogram.weights["counts"][:, keep], 0, 1)
         pixels, positives = counts.sum((1, 2)), counts[:, 0].sum(1)
-        for name, value in _metrics(histogram, counts).items():
+        for name, value in _bin_metrics(histogram, counts).items():
             values[name][:, s] = value
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.where(pixels > 0, positives / pixels, np.nan)
     return xr.Dataset(
         {name: (("class", "score"), array) for name, array in values.items()}
         | {"n_pixels": ("class", pixels), "positive_rate": ("class", rate), "n_frames": ((), len(pooled.frames))},
-        coords=_coords(**{"class": [cache.classes[i] for i in keep], "score": scores}),
+        coords=_coords(**{"class": [names[i] for i in keep], "score": scores}),
     )
 
 
@@ -382,7 +391,7 @@ def threshold_curves(
     index = None if classes is None else class_index(opened, classes)
     pooled = pool(opened, task, scores=scores, frames=frames, classes=index)
     draw: Callable[..., tuple[np.ndarray, ...]] = roc_curve if kind == "roc" else pr_curve
-    found = {name: draw(h.weights["counts"][0], h.weights["counts"][1], h.low) for name, h in pooled.histograms.items()}
+    found = {name: draw(*h.weights["counts"], h.low) for name, h in pooled.histograms.items()}
     names = ("fpr", "tpr", "threshold") if kind == "roc" else ("recall", "precision", "threshold")
     longest = max((len(curve[0]) for curve in found.values()), default=0)
     arrays = {name: np.full((len(found), longest), np.nan) for name in names}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..cache import Cache
 from ..schema import GraduncError, UnknownScoreError
+from .cell_counts import CellCounts, CellSum, frame_cells
 from .merge import Histogram, HistogramSum, coarsen, frame_histograms
 
 __all__ = ["TASKS", "Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
@@ -21,7 +23,9 @@ _BY_LABEL = {"error": ("missed", "right")}
 
 _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
 
-_BOOTSTRAP_COARSER = 3  # an interval needs no 1e-4: an eighth of the bins makes resampling cheap
+# an interval needs no 1e-4: few bins make resampling cheap
+_BOOTSTRAP_COARSER = 3
+_BOOTSTRAP_CELLS = 1024
 
 
 @dataclass
@@ -32,7 +36,8 @@ class Pooled:
     ----------
     histograms : dict of score -> Histogram
         ``counts`` has axes (positive or negative, bins), or (positive or negative, class, bins) if pooled by class;
-        ``brier_sum`` likewise without the first.
+        ``brier_sum`` likewise without the first. Over all classes, and without Brier scores, every cell of float32
+        numbers is a bin; otherwise bins are those of the lattices, which are wider.
     replicates : dict of score -> Histogram
         The same for bootstrap samples of frames, (replicate, positive or negative, bins).
     tables : dict of name -> array
@@ -97,10 +102,10 @@ def frame_counts(
     brier: bool = False,
 ) -> dict[str, Histogram] | None:
     """Counts of one frame for a task, with the axes that `Pooled.histograms` has; None without labels of the task."""
-    outcomes = [str(name) for name in dataset["outcome"].values] if "outcome" in dataset.coords else []
-    pair = (_BY_LABEL if by == "label" else TASKS)[task]
-    if pair[0] not in outcomes:
+    pair = _pair(dataset, task, by)
+    if pair is None:
         return None
+    outcomes = [str(name) for name in dataset["outcome"].values]
     rows = [outcomes.index(name) for name in pair]
     found = frame_histograms(dataset, scores, ("counts", "brier_sum") if brier else ("counts",))
     for histogram in found.values():
@@ -111,6 +116,47 @@ def frame_counts(
             weights = {k: v.sum(-2, dtype="i8" if v.dtype.kind in "ui" else "f8") for k, v in weights.items()}
         histogram.weights = weights
     return found
+
+
+def _pair(dataset: xr.Dataset, task: str, by: str | None = None) -> tuple[str, str] | None:
+    """Outcomes of positives and negatives; None without labels of the task."""
+    outcomes = [str(name) for name in dataset["outcome"].values] if "outcome" in dataset.coords else []
+    pair = (_BY_LABEL if by == "label" else TASKS)[task]
+    return pair if pair[0] in outcomes else None
+
+
+class _BinSums:
+    """Sums of one score's counts in bins of its lattice."""
+
+    def __init__(self) -> None:
+        self.whole, self.samples = HistogramSum(), HistogramSum()
+
+    def add(self, counts: Histogram, drawn: np.ndarray | None) -> None:
+        self.whole.add(counts)
+        if drawn is None:
+            return
+        only = replace(counts, weights={"counts": counts.weights["counts"]})
+        small = coarsen(only, only.level + _BOOTSTRAP_COARSER)
+        values = small.weights["counts"]
+        small.weights["counts"] = drawn.reshape(-1, *[1] * values.ndim) * values[None]
+        self.samples.add(small)
+
+
+class _CellSums:
+    """Sums of one score's counts in cells of float32 numbers."""
+
+    def __init__(self) -> None:
+        self.whole, self.samples = CellSum(), CellSum(_BOOTSTRAP_CELLS, waiting=1)
+
+    def add(self, counts: CellCounts, drawn: np.ndarray | None) -> None:
+        self.whole.add(counts)
+        if drawn is not None:
+            small = counts.at_most(_BOOTSTRAP_CELLS)
+            self.samples.add(replace(small, counts=drawn.reshape(-1, *[1] * small.counts.ndim) * small.counts[None]))
+
+
+def _as_histogram(counts: Histogram | CellCounts) -> Histogram:
+    return counts.histogram() if isinstance(counts, CellCounts) else counts
 
 
 def _draws(cache: Cache, task: str, frames: Sequence[str], bootstrap: int, seed: int) -> dict[str, np.ndarray]:
@@ -168,42 +214,40 @@ def pool(
     if by == "label" and task not in _BY_LABEL:
         raise GraduncError(f"task {task!r} has no classes of labels; expected by='class' or task='error'")
     chosen, names = choose_frames(cache, frames), choose_scores(cache, scores)
-    sums = {name: HistogramSum() for name in names}
-    samples = {name: HistogramSum() for name in names}
+    imported = cache.key.get("settings", {}).get("edges") is not None  # such a cache counts in quantiles alone
+    in_cells = by is None and classes is None and not brier and not imported
+    sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in names}
     draws = _draws(cache, task, chosen, bootstrap, seed) if bootstrap else {}
     result = Pooled()
     for frame in chosen:
         dataset = cache[frame]
-        counted = frame_counts(dataset, task, names, by=by, classes=classes, brier=brier)
-        if counted is None:
+        pair = _pair(dataset, task, by)
+        if pair is None:
             result.unlabelled.append(frame)
             continue
+        counted: Mapping[str, Histogram | CellCounts]
+        if in_cells:
+            counted = frame_cells(dataset, names, pair)
+        else:
+            counted = frame_counts(dataset, task, names, by=by, classes=classes, brier=brier) or {}
         result.frames.append(frame)
         if tables:
             for name in _TABLES:
                 if name in dataset:
                     value = np.asarray(dataset[name].values, "f8" if dataset[name].dtype.kind == "f" else "i8")
                     result.tables[name] = result.tables.get(name, 0) + value
-        for name, histogram in counted.items():
-            sums[name].add(histogram)
-            if bootstrap:
-                only = Histogram(
-                    histogram.start,
-                    histogram.level,
-                    {"counts": histogram.weights["counts"]},
-                    histogram.low,
-                    histogram.high,
-                )
-                small = coarsen(only, only.level + _BOOTSTRAP_COARSER)
-                drawn = draws[frame].reshape(-1, *[1] * small.weights["counts"].ndim)
-                small.weights["counts"] = drawn * small.weights["counts"][None]
-                samples[name].add(small)
+        for name, counts in counted.items():
+            sums[name].add(counts, draws[frame] if bootstrap else None)
         if counted:
-            positives, negatives = next(iter(counted.values())).weights["counts"].reshape(2, -1).sum(1, dtype="i8")
+            first = next(iter(counted.values()))
+            array = first.counts if isinstance(first, CellCounts) else first.weights["counts"]
+            positives, negatives = array.reshape(2, -1).sum(1, dtype="i8")
             result.positives.append(int(positives))
             result.negatives.append(int(negatives))
         if each is not None:
-            each(frame, counted)
-    result.histograms = {name: s.total for name, s in sums.items() if s.total is not None}
-    result.replicates = {name: s.total for name, s in samples.items() if s.total is not None}
+            each(frame, {name: _as_histogram(counts) for name, counts in counted.items()})
+    result.histograms = {name: _as_histogram(s.whole.total) for name, s in sums.items() if s.whole.total is not None}
+    if bootstrap:
+        samples = {name: s.samples.total for name, s in sums.items()}
+        result.replicates = {name: _as_histogram(total) for name, total in samples.items() if total is not None}
     return result

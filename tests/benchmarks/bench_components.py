@@ -57,6 +57,18 @@ def deviation(ours: ComponentTable, loop: ComponentTable) -> float:
     return max(float(np.abs(getattr(ours, name) - getattr(loop, name)).max()) for name in vars(ours))
 
 
+def rows(repeats: int):
+    """See `harness`."""
+    from harness import Row
+
+    mask, predicted = frame()
+    limits = TRACKS["anomaly"]._asdict()
+    fast = median_seconds(lambda: component_metrics(mask, predicted, **limits), repeats)
+    slow = median_seconds(lambda: loop_component_metrics(mask, predicted, **limits), max(1, repeats // 3))
+    detail = f"{slow * 1e3:.0f} ms / {fast * 1e3:.1f} ms"
+    yield Row("component metrics", "loop over 200 components / one table", slow / fast, "x", TARGET, True, detail)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)

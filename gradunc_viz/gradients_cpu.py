@@ -1,0 +1,415 @@
+"""The sums behind gradient norms and softmax scores on a CPU: one pass over features and logits.
+
+The pass goes through blocks that stay in the caches, in buffers that are allocated once, so that nothing larger than
+the result is. `gradunc_viz.gradients_reference` says the same one formula after the other; the two agree to the
+rounding of their dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .power_plan import PowerStep, power_plan
+from .schema import LOG2_FLOOR
+
+__all__ = ["feature_sums", "label_pass"]
+
+Request = tuple[str, float, str]
+
+_LOG2_E = math.log2(math.e)
+_LIFT = 60  # log2 of a factor that makes every subnormal normal, whatever the dtype
+_BLOCK = 1 << 18  # elements for each thread: large beside the cost of starting an operation, small beside the caches
+
+
+def _block_size() -> int:
+    return _BLOCK * min(4, torch.get_num_threads())
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory from numpy, which asks the system for large pages: touching small ones can cost as much as all sums."""
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+
+
+class _Buffers:
+    """Memory for the intermediate values of a block, used again for every block."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.free: list[Tensor] = []
+        self.lent: dict[int, Tensor] = {}
+
+    def take(self, shape: Sequence[int]) -> Tensor:
+        size = math.prod(shape)
+        flat = self.free.pop() if self.free else torch.empty(size, dtype=self.dtype)
+        if len(flat) < size:
+            flat = torch.empty(size, dtype=self.dtype)
+        self.lent[flat.data_ptr()] = flat
+        return flat[:size].view(tuple(shape))
+
+    def give(self, *tensors: Tensor | None) -> None:
+        self.free += [self.lent.pop(tensor.data_ptr()) for tensor in tensors if tensor is not None]
+
+    def powers(
+        self,
+        plan: Sequence[PowerStep],
+        log2: Tensor | None,
+        *,
+        unit: float = 1.0,
+        offset: float = 0.0,
+        zero: float | None = None,
+        given: Tensor | None = None,
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Yield (p, x^p) for every wanted p; a tensor is only valid until the next one.
+
+        The logarithm of x is `log2` times `unit` plus `offset`, and that of 0 is put as `zero`; there may be none
+        where no step is an exponential. `given` is x.
+        """
+        held: dict[int, Tensor] = {}
+        for k, step in enumerate(plan):
+            if step.kind == "given":
+                assert given is not None
+                power = given
+            elif step.kind == "exponential":
+                assert log2 is not None
+                power = self.take(log2.shape)
+                start = torch.tensor(offset * step.p, dtype=self.dtype)
+                torch.add(start, log2, alpha=unit * step.p, out=power).exp2_()
+                if zero is not None:
+                    F.threshold(power, 2.0 ** ((zero + 0.5) * step.p), 0.0, inplace=True)
+            else:
+                factors = [held[i] for i in step.factors]
+                # the last use of a factor, but for x itself, leaves its place to the product
+                over = [i for i in step.last if i in step.factors and held[i] is not given]
+                power = held.pop(over[0]) if over else self.take(factors[0].shape)
+                if step.kind == "root":
+                    torch.sqrt(factors[0], out=power)
+                else:
+                    torch.mul(*factors, out=power)
+            held[k] = power
+            if step.wanted:
+                yield step.p, power
+            self.give(*(held.pop(i) for i in step.last if i in held and held[i] is not given))
+
+
+def _slabs(tensor: Tensor, pixels: int) -> list[tuple[int, slice]]:
+    """Images and rows of (N, C, h, w) in slabs of about so many pixels."""
+    n, _, height, width = tensor.shape
+    rows = max(1, pixels // max(1, width))
+    return [(image, slice(row, min(row + rows, height))) for image in range(n) for row in range(0, height, rows)]
+
+
+def _needs_log(plan: Sequence[PowerStep]) -> bool:
+    return any(step.kind == "exponential" for step in plan)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# features
+
+
+def feature_sums(
+    features: Tensor, ps: Sequence[float], dtype: torch.dtype, *, at_least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Sum over the channels of |psi / scale|^p, reading the features once.
+
+    Parameters
+    ----------
+    features : Tensor (N, D, h, w)
+    ps : sequence of float
+    dtype : torch.float32 or torch.float64
+        Of the sums.
+    at_least : float
+        Smallest scale that may be chosen.
+
+    Returns
+    -------
+    scale : Tensor (N,)
+        A power of two for each image that keeps every power in range.
+    sums : Tensor (N, len(ps), h, w)
+    """
+    n, depth, height, width = features.shape
+    plan = power_plan(tuple(ps), True)
+    row = {p: k for k, p in enumerate(ps)}
+    buffers = _Buffers(dtype)
+    result = _empty((n, len(ps), height, width), dtype)
+    tiny = torch.finfo(dtype).tiny
+    # a slab has all channels of some pixels, a block some of the channels
+    channels = min(depth, 128)
+
+    def add_up(x: Tensor, out: Tensor, scale: float | None) -> float:
+        """Fill `out` (len(ps), pixels) and return the largest |psi|."""
+        largest = 0.0
+        for first in range(0, depth, channels):
+            part = x[first : first + channels]
+            given = buffers.take(part.shape)
+            torch.abs(part if part.dtype == dtype else given.copy_(part), out=given)
+            if scale is None:
+                largest = max(largest, float(given.amax()))
+            else:
+                given.div_(scale)
+            log2 = None
+            if _needs_log(plan):
+                # of normal numbers only: the logarithms of 0, frequent among features, and of subnormals are slow
+                log2 = torch.mul(given, 2.0**_LIFT, out=buffers.take(given.shape)).clamp_min_(tiny).log2_()
+            for p, power in buffers.powers(plan, log2, offset=-_LIFT, zero=math.log2(tiny) - _LIFT, given=given):
+                if first == 0:
+                    torch.sum(power, 0, out=out[row[p]])
+                else:
+                    out[row[p]] += power.sum(0)
+            buffers.give(given, log2)
+        return largest
+
+    scales = torch.ones(n, height, dtype=torch.float64)
+    zero = torch.zeros(n, height, dtype=torch.bool)
+    for image, rows in _slabs(features, _block_size() // max(1, channels)):
+        x, out = features[image, :, rows].flatten(1), result[image, :, rows].flatten(1)
+        largest = add_up(x, out, None)
+        # near 1 every square is in the range of float32
+        if 0 < largest < math.inf and not 2.0**-10 <= largest <= 2.0**30:
+            scale = 2.0 ** math.floor(math.log2(largest))
+            add_up(x, out, scale)
+            scales[image, rows] = scale
+        zero[image, rows] = largest == 0
+    common = scales.masked_fill(zero, at_least).amax(1).clamp_min(at_least)
+    common[common == 0] = 1
+    if bool((scales != 1).any()) or bool((common != 1).any()):
+        for k, p in enumerate(ps):
+            result[:, k] *= (scales / common[:, None]).pow(p)[..., None]
+    return common, result
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# logits
+
+
+@dataclass
+class _Softmax:
+    """What one pass over the classes of a block found; every plane has one entry per pixel."""
+
+    top: Tensor  # largest logit
+    second: Tensor  # how far the second largest is below it
+    ratio: Tensor  # exp(-second)
+    sums: dict[float, Tensor]  # p -> sum over the other classes of exp(phi - second largest)^p
+    log_total: Tensor  # ln of the sum over all classes of exp(phi - top)
+    weighted: Tensor | None  # sum over the other classes of (top - phi) exp(phi - top)
+    prediction: Tensor | None
+    truth: Tensor | None  # how far the label's logit is below the largest
+    uniform: dict[float, Tensor]  # p -> sum over all classes of |exp(phi - top) - mean|^p
+
+    def score(self, name: str) -> Tensor:
+        """Values of one score of the softmax family, or the predicted classes."""
+        rest = self.sums[1.0] * self.ratio
+        if name == "msp":
+            return rest / (1 + rest)
+        if name == "entropy":
+            assert self.weighted is not None
+            return (self.log_total + self.weighted / (1 + rest)).clamp_min_(0)
+        if name == "margin":
+            return ((rest + self.ratio.where(rest > 0, 0)) / (1 + rest)).clamp_max_(1)
+        if name == "energy":
+            return -(self.top + self.log_total)
+        if name == "max_logit":
+            return self.top
+        if name == "prediction":
+            assert self.prediction is not None
+            return self.prediction
+        assert self.truth is not None
+        if name == "nll":
+            return self.truth + self.log_total
+        assert name == "brier"
+        squares = self.sums[2.0] * self.ratio.square()
+        at_truth, right = torch.exp(-self.truth), self.truth == 0
+        # without cancellation: where the label is the prediction nothing is subtracted, elsewhere the sum exceeds 1
+        others = torch.where(right, squares, 1 + squares - at_truth.square())
+        missed = torch.where(right, rest, 1 + rest - at_truth)
+        return (others + missed.square()) / (1 + rest).square()
+
+
+def _two_largest(x: Tensor, buffers: _Buffers) -> tuple[Tensor, Tensor]:
+    """Largest and second largest of the rows of (C, pixels), by halves; of one row the second is minus infinity."""
+    tops, seconds = x, torch.full_like(x[:1], -math.inf).expand_as(x)
+    spare: list[tuple[Tensor, Tensor]] = []
+    while len(tops) > 1:
+        half = len(tops) // 2
+        if len(tops) % 2:
+            spare.append((tops[-1].clone(), seconds[-1].clone()))
+        a, b = tops[:half], tops[half : 2 * half]
+        lower = torch.minimum(a, b, out=buffers.take(a.shape))
+        if tops is x:
+            higher = torch.maximum(a, b, out=buffers.take(a.shape))
+        else:
+            torch.maximum(seconds[:half], seconds[half : 2 * half], out=seconds[:half])
+            torch.maximum(lower, seconds[:half], out=lower)
+            higher = torch.maximum(a, b, out=a)
+            buffers.give(seconds)
+        tops, seconds = higher, lower
+    top, second = tops[0].clone(), seconds[0].clone()
+    if tops is not x:
+        buffers.give(tops, seconds)
+    for a, c in spare:
+        second = torch.maximum(torch.maximum(second, c), torch.minimum(top, a))
+        top = torch.maximum(top, a)
+    return top, second
+
+
+def _softmax_block(
+    x: Tensor,
+    buffers: _Buffers,
+    ps: tuple[float, ...],
+    uniform_ps: tuple[float, ...],
+    names: Sequence[str],
+    label: Tensor | None,
+) -> _Softmax:
+    """Pass over (C, pixels) logits. `ps` contains 1, and 2 for the Brier score."""
+    classes = len(x)
+    top, runner_up = _two_largest(x, buffers)
+    runner_up = torch.where(runner_up.isneginf(), top, runner_up)  # no second class: nothing remains but the prediction
+    second = top - runner_up
+    ratio = torch.exp(-second)
+    prediction = None
+    if "prediction" in names:
+        small = torch.uint8 if classes <= 255 else torch.int32
+        rank = torch.arange(classes, 0, -1, dtype=small)[:, None]
+        prediction = classes - ((x == top) * rank).amax(0).long()
+    # Relative to the second largest no sum is too small for its dtype. The prediction itself is put beside the second
+    # class, so that it adds 1 to every sum and is taken off without loss, for the others add 1 at least.
+    plan = power_plan(ps, False)
+    below = torch.sub(runner_up, x, out=buffers.take(x.shape))
+    # finite, so that 0 times it is 0
+    below.clamp_(0, -2 * math.log2(torch.finfo(x.dtype).tiny) / min(step.p for step in plan))
+    sums = {p: torch.empty_like(top) for p in ps}
+    weighted = exps = None
+    for p, power in buffers.powers(plan, below, unit=-_LOG2_E):
+        torch.sum(power, 0, out=sums[p]).sub_(1)
+        if p == 1:
+            if "entropy" in names:
+                product = torch.mul(power, below, out=buffers.take(x.shape))
+                weighted = ratio * (product.sum(0) + second * sums[p])
+                buffers.give(product)
+            if uniform_ps:
+                exps = torch.mul(power, ratio, out=buffers.take(x.shape))
+    buffers.give(below)
+    total = sums[1.0] * ratio
+    uniform = {}
+    if exps is not None:
+        uniform = _uniform_sums(x, top, ratio, exps, (1 + total) / classes, buffers, uniform_ps)
+        buffers.give(exps)
+    truth = None if label is None else top - x.gather(0, label[None])[0]
+    return _Softmax(top, second, ratio, sums, total.log1p(), weighted, prediction, truth, uniform)
+
+
+def _uniform_sums(
+    x: Tensor, top: Tensor, ratio: Tensor, exps: Tensor, mean: Tensor, buffers: _Buffers, ps: tuple[float, ...]
+) -> dict[float, Tensor]:
+    """Sum over the classes of |exp(phi - top) - mean|^p; `exps`, where the prediction has `ratio`, is overwritten."""
+    exps.sub_(mean)
+    # what stands there for the prediction, and what should
+    at_top = torch.stack([ratio, torch.ones_like(ratio)]).sub_(mean)
+    flat = mean > 0.6
+    if bool(flat.any()):  # where the softmax is flat, digits remain in exp - 1 only
+        above = torch.sub(x, top, out=buffers.take(x.shape)).expm1_()
+        torch.where(flat, above.sub_(above.mean(0)), exps, out=exps)
+        at_top.masked_fill_(flat, 0)
+        buffers.give(above)
+    plan = power_plan(ps, True)
+    found = {}
+    for tensor in (exps.abs_(), at_top.abs_()):
+        log2 = torch.log2(tensor, out=buffers.take(tensor.shape)) if _needs_log(plan) else None
+        for p, power in buffers.powers(plan, log2, given=tensor):
+            if tensor is exps:
+                found[p] = power.sum(0)
+            else:
+                found[p] += power[1] - power[0]
+        buffers.give(log2)
+    return found
+
+
+def label_pass(
+    logits: Tensor,
+    wanted: Sequence[Request],
+    sums: Tensor | None,
+    ps: Sequence[float],
+    log2_scale: Tensor | None,
+    softmax: Sequence[str],
+    dtype: torch.dtype,
+    label: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Norms and scores of the softmax family in one pass over the logits.
+
+    Parameters
+    ----------
+    logits : Tensor (N, C, h, w)
+    wanted : sequence of (label, p, variant)
+        Norms to be computed, none twice.
+    sums : Tensor (N, len(ps), h, w), ps, log2_scale : Tensor (N,)
+        The features' part of the norms: sums over channels and taps, in `dtype`.
+    softmax : sequence of str
+        See `gradunc_viz.softmax.softmax_scores`.
+    dtype : torch.float32 or torch.float64
+        In which sums are taken.
+    label : LongTensor (N, h, w), optional
+        Class ids, for the scores that need them.
+
+    Returns
+    -------
+    Tensor (N, len(wanted), h, w), dict of name -> Tensor (N, h, w)
+        log2 norms and scores, in `dtype`; predictions are int64.
+    """
+    n, classes, height, width = logits.shape
+    others = {p for name, p, variant in wanted if (name, variant) != ("uni", "exact")} | {1.0}
+    uniform_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("uni", "exact")}))
+    rest_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("oh", "exact")}))
+    all_ps = tuple(sorted(others | ({2.0} if "brier" in softmax else set())))
+    norms = _empty((n, len(wanted), height, width), dtype)
+    scores = {name: _empty((n, height, width), torch.int64 if name == "prediction" else dtype) for name in softmax}
+    feature_rows = [list(ps).index(p) for _, p, _ in wanted]
+    inverse = torch.tensor([1 / p for _, p, _ in wanted], dtype=dtype)[:, None]
+    buffers = _Buffers(dtype)
+
+    def put_together(found: _Softmax, feature: Sequence[Tensor], scale: float, out: Tensor) -> None:
+        """Put the parts of every wanted norm together: (len(wanted), pixels)."""
+        rest = {}
+        if rest_ps:
+            one = found.sums[1.0]
+            rest = {p: x.clone() for p, x in buffers.powers(power_plan(rest_ps, True), one.log2(), given=one)}
+        parts = buffers.take((len(wanted), len(found.top)))
+        for part, own, (name, p, variant) in zip(parts, feature, wanted, strict=True):
+            if variant == "exact":
+                torch.mul(found.sums[p] + rest[p] if name == "oh" else found.uniform[p], own, out=part)
+            elif name == "oh":
+                torch.mul(found.sums[p], own, out=part)
+            else:
+                powers = torch.exp2(found.second * (-_LOG2_E * p)).mul_(found.sums[p]).add_(1)
+                torch.mul(powers, own, out=part)
+        parts.log2_().mul_(inverse)
+        uniform = scale - found.log_total * _LOG2_E
+        one_hot = uniform - found.second * _LOG2_E
+        paper = uniform + (math.log2((classes - 1) / classes) if classes > 1 else -math.inf)
+        for part, row, (name, _, variant) in zip(parts, out, wanted, strict=True):
+            torch.add(part, one_hot if name == "oh" else uniform if variant == "exact" else paper, out=row)
+        out.clamp_min_(LOG2_FLOOR)
+        buffers.give(parts)
+
+    for image, rows in _slabs(logits, _block_size() // max(1, classes)):
+        x = logits[image, :, rows].flatten(1)
+        copied = None
+        if x.dtype != dtype or x.stride(1) != 1:
+            x = copied = buffers.take(x.shape).copy_(x)
+        truth = None if label is None else label[image, rows].flatten()
+        found = _softmax_block(x, buffers, all_ps, uniform_ps, softmax, truth)
+        for name, target in scores.items():
+            target[image, rows].view(-1).copy_(found.score(name))
+        if wanted:
+            assert sums is not None
+            assert log2_scale is not None
+            feature = sums[image, :, rows].flatten(1)
+            own = [feature[k] for k in feature_rows]
+            put_together(found, own, float(log2_scale[image]), norms[image, :, rows].flatten(1))
+        buffers.give(copied)
+    return norms, scores

@@ -1,0 +1,141 @@
+"""The sums behind gradient norms in plain torch: one formula after the other, on any device and for any layer.
+
+What every faster path is tested against. Every sum has its largest factor taken out before powers are formed, so that
+nothing leaves the range of float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["feature_sums", "label_sums", "row_tiles"]
+
+_LOG2_E = math.log2(math.e)
+
+_TILE = 1 << 18  # elements per row tile: a few float32 copies of it stay in a core's cache
+
+
+def row_tiles(tensor: Tensor) -> list[slice]:
+    """Rows of (N, C, h, w) in tiles small enough for the cache on a CPU, all at once elsewhere."""
+    n, c, h, w = tensor.shape
+    step = h if tensor.device.type != "cpu" else max(1, _TILE // max(1, n * c * w))
+    return [slice(row, min(row + step, h)) for row in range(0, h, step)]
+
+
+def _powers(x: Tensor, log2: Tensor | None = None) -> Callable[[float], Tensor]:
+    """Return p -> x^p for x >= 0, taking the logarithm, where it is not known, once for all p that need it."""
+    log = [] if log2 is None else [log2]
+
+    def power(p: float) -> Tensor:
+        if p == 1:
+            return x
+        if p == 2:
+            return x * x
+        if p == 0.5:
+            return x.sqrt()
+        if not log:
+            log.append(x.log2())
+        return (log[0] * p).exp2_()
+
+    return power
+
+
+def feature_sums(
+    features: Tensor, ps: Sequence[float], dtype: torch.dtype, *, groups: int = 1, at_least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Sum over the channels of |psi / scale|^p, per p and group of channels.
+
+    Parameters
+    ----------
+    features : Tensor (N, D, h, w)
+    ps : sequence of float
+    dtype : torch.float32 or torch.float64
+        Of the sums.
+    groups : int
+        Of the layer.
+    at_least : float
+        Smallest scale that may be chosen.
+
+    Returns
+    -------
+    scale : Tensor (N,)
+        The largest |psi| of each image; dividing by it keeps every power in range.
+    sums : Tensor (N, len(ps) * groups, h, w), groups fastest
+    """
+    n, d, height, width = features.shape
+    scale = features.abs().amax((1, 2, 3), keepdim=True).to(dtype).clamp_min(at_least)
+    scale = torch.where(scale > 0, scale, 1)
+    sums = features.new_empty((n, len(ps), groups, height, width), dtype=dtype)
+    for rows in row_tiles(features):
+        x = features[:, :, rows].to(dtype).abs() / scale
+        power = _powers(x.unflatten(1, (groups, d // groups)))
+        for k, p in enumerate(ps):
+            sums[:, k, :, rows] = power(p).sum(2)
+    return scale.flatten(), sums.flatten(1, 2)
+
+
+def label_sums(
+    logits: Tensor,
+    wanted: Sequence[tuple[str, float, str]],
+    group: Tensor | None,
+    n_groups: int,
+    dtype: torch.dtype,
+) -> dict[tuple[str, float, str], tuple[Tensor, Tensor]]:
+    """Sum over classes of |pi_c - y_c|^p (or the paper's variant), per request, with a factor taken out.
+
+    Returns
+    -------
+    dict of request -> (Tensor (N, groups, rows, w), Tensor (N, rows, w))
+        Sum of (|pi_c - y_c| / factor)^p over the group's classes, and log2 of the factor.
+    """
+    phi = logits.to(dtype)
+    n_classes = phi.shape[1]
+
+    def over_classes(x: Tensor) -> Tensor:
+        if group is None:
+            return x.sum(1, keepdim=True)
+        return x.new_zeros((x.shape[0], n_groups, *x.shape[2:])).index_add_(1, group, x)
+
+    def at_prediction(x: Tensor) -> Tensor:
+        if group is None:
+            return x
+        return x.new_zeros((x.shape[0], n_groups, *x.shape[2:])).scatter_(1, group[predicted], x)
+
+    top, predicted = phi.max(1, keepdim=True)
+    # The other classes relative to the largest of them, however far it is below the prediction. 1 - pi of the
+    # predicted class is their sum: no cancellation where the network is sure.
+    others = phi.scatter(1, predicted, -torch.inf)
+    second = others.amax(1, keepdim=True)
+    log2_others = others.sub_(second.clamp_min(torch.finfo(dtype).min)).mul_(_LOG2_E)
+    others = log2_others.exp2()
+    rest = others.sum(1, keepdim=True)
+    log2_ratio = (second - top) * _LOG2_E
+    log2_total = (rest * log2_ratio.exp2()).log1p() * _LOG2_E
+
+    others_power, rest_power = _powers(others, log2_others), _powers(rest)
+    sums: dict[tuple[str, float, str], tuple[Tensor, Tensor]] = {}
+    for p in sorted({p for label, p, variant in wanted if (label, variant) != ("uni", "exact")}):
+        shared = over_classes(others_power(p))
+        for request in (w for w in wanted if w[1] == p):
+            if request[0] == "oh":
+                found = shared + at_prediction(rest_power(p)) if request[2] == "exact" else shared
+                sums[request] = found, (log2_ratio - log2_total)[:, 0]
+            elif request[2] == "paper":
+                ratio = (log2_ratio * p).exp2()
+                factor = math.log2((n_classes - 1) / n_classes) if n_classes > 1 else -math.inf
+                sums[request] = (
+                    shared * ratio + at_prediction(torch.ones_like(ratio)),
+                    factor - log2_total[:, 0],
+                )
+    uniform = [w for w in wanted if (w[0], w[2]) == ("uni", "exact")]
+    if uniform:
+        # pi_c - 1/C = (a_c - mean a) / total with a = exp(phi - max phi) - 1: digits remain where the softmax is flat
+        above = (phi - top).expm1_()
+        power = _powers(above.sub_(above.mean(1, keepdim=True)).abs_())
+        for request in uniform:
+            sums[request] = over_classes(power(request[1])), -log2_total[:, 0]
+    return sums

@@ -1,0 +1,44 @@
+"""Which kernels a tensor's device has: one pass over features and logits instead of one formula after the other.
+
+A module of kernels has two functions, `feature_sums` and `label_pass`, with the arguments that those of
+`gradunc_viz.gradients_cpu` describe.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+__all__ = ["fast_kernels"]
+
+
+@cache
+def _module(device: str) -> ModuleType | None:
+    if device == "cuda" and importlib.util.find_spec("triton") is not None:
+        return importlib.import_module(".gradients_triton", __package__)
+    return importlib.import_module(".gradients_cpu", __package__) if device == "cpu" else None
+
+
+def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:
+    """Kernels for these tensors, or None where plain torch has to do.
+
+    That is so on other devices, for sums in float64 (`wide`) on CUDA, for tensors without elements, where a derivative
+    is to be taken, and where torch records operations instead of running them (export, compile, transforms).
+    """
+    device = tensors[0].device.type
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    for tensor in tensors:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and tensor.numel()
+        if not plain or tensor.device.type != device or not tensor.dtype.is_floating_point:
+            return None
+        if tensor.requires_grad and torch.is_grad_enabled():
+            return None
+    if torch._C._functorch.maybe_current_level() is not None:
+        return None
+    return None if wide and device != "cpu" else _module(device)

@@ -1,0 +1,163 @@
+"""The deployable form: a network that returns logits and uncertainty in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .gradients import gradient_norms_for
+from .heads import Head, capture
+from .models import Network, load_model
+from .pixels import resized_pixel_scores
+from .schema import HeadError, ModelError, resolve_scores, score_entry
+from .scores import resize_log2_norms, resize_logits
+from .tapped import TappedNetwork
+from .traceable import traceable_norms, traceable_softmax
+
+__all__ = ["ScoredModel", "ScoredOutput"]
+
+
+class ScoredOutput(NamedTuple):
+    """What a `ScoredModel` returns.
+
+    Attributes
+    ----------
+    logits : Tensor (N, C, h, w)
+        Of the classes, as the head returns them.
+    scores : Tensor (N, S, y, x), float32
+        Oriented maps, larger is more uncertain, in the order of `ScoredModel.scores`.
+    """
+
+    logits: Tensor
+    scores: Tensor
+
+
+class ScoredModel(nn.Module):
+    """A network and its uncertainty in one forward pass, for `torch.compile`, `torch.export` and ONNX.
+
+    >>> model = gv.ScoredModel(net, ("pgn_oh_p0.5", "entropy"))                              # doctest: +SKIP
+    >>> logits, scores = model(x)                                                            # doctest: +SKIP
+    >>> torch.onnx.export(model, (x,), "net.onnx", dynamo=True,
+    ...                   input_names=["image"], output_names=["logits", "scores"])          # doctest: +SKIP
+
+    Parameters
+    ----------
+    net : nn.Module or str
+        See `gradunc_viz.load_model`. Its parameters are shared, its layers put into evaluation mode, and channels
+        that are no class are left out if it is a `Network` that knows of any.
+    scores : optional
+        See `gradunc_viz.schema.resolve_scores`; by default `DEFAULT_SCORES`.
+    resolution : "image" or "head"
+        Whether maps have the size of the input (norms resized as norms, other scores of resized logits, as `compute`
+        caches them), or that of the logits, which spares the work of resizing.
+    example : Tensor (N, 3, h, w), optional
+        Input on which the head is searched, by default an empty image of 256 x 256. Networks that end in a linear layer
+        take inputs of the example's shape only, batch included.
+
+    Attributes
+    ----------
+    scores : tuple of str
+        Names of the maps.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot take the example; `HeadError` if its head cannot be found.
+
+    Notes
+    -----
+    The input is what the network expects, normalised if it wants that (`Network.prepare`). Scores are accumulated in
+    float32 whatever the network's precision, norms are log2: p = 0.1 is finite in half precision too. In plain PyTorch
+    the kernels of `compute` run, while compiling and exporting expressions that say the same
+    (`gradunc_viz.traceable`). Norms with p < 1 are ill-conditioned where a feature is almost zero, as after a ReLU:
+    there, runtimes whose features differ in their last digits differ in the fourth digit of the norm.
+    """
+
+    grid: Tensor | None
+    channels: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module | str,
+        scores: str | Sequence[str] | None = None,
+        *,
+        resolution: str = "image",
+        example: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if resolution not in ("image", "head"):
+            raise ValueError(f"resolution is {resolution!r}; expected 'image' or 'head'")
+        network = net if isinstance(net, Network) else load_model(net)
+        self.scores = resolve_scores(scores)
+        self.resolution = resolution
+        network.net.eval()
+        head = _head(network, example)
+        if head.logits.shape[1] < 2:
+            raise ModelError(f"{network.name} has {head.logits.shape[1]} class; expected two or more")
+        self.network = TappedNetwork(network.net, head.plan)
+        self.layer_name, self.align_corners = head.name, head.align_corners
+        device = head.logits.device
+        channels = network.class_channels(head.logits.shape[1])
+        self.register_buffer("channels", None if channels is None else channels.to(device), persistent=False)
+        grid = head.plan.grid
+        self.register_buffer("grid", None if grid is None else grid.clone().to(device), persistent=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> ScoredOutput:
+        """Logits and oriented score maps of a batch (N, 3, h, w)."""
+        logits, features = (self._arranged(part) for part in self.network(x))
+        if self.channels is not None:
+            logits = logits.index_select(1, self.channels)
+        size = x.shape[2:] if self.resolution == "image" else logits.shape[2:]
+        entries = [score_entry(name) for name in self.scores]
+        wanted: Any = [(e.label, e.p, e.variant) for e in entries if e.at_head]
+        at_pixel = [e.name for e in entries if not e.at_head]
+        maps: dict[str, Tensor] = {}
+        fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
+        if wanted:
+            norms_of = gradient_norms_for if fast else traceable_norms
+            norms = norms_of(logits, features, self.network.tap, wanted, channels=self.channels)  # type: ignore[operator]
+            norms = resize_log2_norms(norms, size, self.align_corners)
+            maps |= {name: norms[:, i] for i, name in enumerate(e.name for e in entries if e.at_head)}
+        if at_pixel:
+            if fast:
+                found = resized_pixel_scores(
+                    logits, (size[0], size[1]), at_pixel, align_corners=self.align_corners
+                ).scores
+            else:
+                found = traceable_softmax(resize_logits(logits, size, self.align_corners), at_pixel)
+            maps |= {name: found[:, i] for i, name in enumerate(at_pixel)}
+        oriented = [maps[e.name] if e.orientation > 0 else -maps[e.name] for e in entries]
+        return ScoredOutput(logits, torch.stack(oriented, 1))
+
+    def _arranged(self, tensor: Tensor) -> Tensor:
+        """Bring what entered or left the head to (N, channels, h, w)."""
+        if self.grid is None:
+            return tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        return rows[self.grid].permute(0, 3, 1, 2)
+
+
+def _is_traced() -> bool:
+    """Whether the forward pass is being compiled or exported."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def _head(network: Network, example: Tensor | None) -> Head:
+    if example is None:
+        first = next(network.net.parameters(), torch.empty(0))
+        example = torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)
+    try:
+        with torch.no_grad(), capture(network) as head:
+            network.net(example)
+    except HeadError:
+        raise
+    except Exception as error:  # a network may raise anything
+        text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ModelError(
+            f"{network.name} cannot take an input of {tuple(example.shape)} ({text}); give one that it can as example"
+        ) from error
+    return head

@@ -1,0 +1,145 @@
+"""A video or an image sequence through a scored network, one frame after the other, as a robot sees it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from .frames import read_image
+from .inference import AUTOCAST
+from .models import Network, load_model
+from .pipeline import network_input
+from .schema import FrameError
+from .scored_model import ScoredModel
+
+__all__ = ["StreamReport", "read_stream", "stream"]
+
+_VIDEO = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
+
+
+@dataclass
+class StreamReport:
+    """What a stream took.
+
+    Attributes
+    ----------
+    with_scores, without_scores : list of float
+        Seconds per frame, first frames (which find the head and warm up) left out.
+    means : list of float
+        Mean of the first score over each frame.
+    """
+
+    with_scores: list[float] = field(default_factory=list)
+    without_scores: list[float] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+
+    def rates(self) -> tuple[float, float]:
+        """Frames per second with and without scores, from the medians."""
+        return 1 / statistics.median(self.with_scores), 1 / statistics.median(self.without_scores)
+
+
+def read_stream(source: Path) -> Iterator[np.ndarray]:
+    """Frames (y, x, 3) uint8 RGB of a folder of images, a file of several images (GIF, TIFF, WebP) or a video.
+
+    Raises
+    ------
+    FrameError
+        If there is nothing to read, or nothing to read it with.
+    """
+    if source.is_dir():
+        known = Image.registered_extensions()
+        files = sorted(file for file in source.iterdir() if file.suffix.lower() in known)
+        if not files:
+            raise FrameError(f"{source}: no images in this folder; expected an image sequence")
+        yield from map(read_image, files)
+    elif not source.is_file():
+        raise FrameError(f"{source}: does not exist; expected a folder of images, or a file of images or a video")
+    elif source.suffix.lower() in _VIDEO:
+        yield from _video(source)
+    else:
+        try:
+            with Image.open(source) as image:
+                for frame in ImageSequence.Iterator(image):
+                    yield np.array(frame.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise FrameError(f"{source}: cannot be decoded, expected images ({error})") from error
+
+
+def _video(source: Path) -> Iterator[np.ndarray]:
+    try:
+        import av
+    except ImportError as error:
+        raise FrameError(f"{source}: videos need PyAV: pip install av; or give a folder of images") from error
+    try:
+        with av.open(str(source)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except (OSError, ValueError, IndexError) as error:
+        raise FrameError(f"{source}: cannot be decoded as a video ({error})") from error
+
+
+def stream(
+    net: Any,
+    images: Iterator[np.ndarray],
+    *,
+    scores: str | Sequence[str] | None = None,
+    input_size: tuple[int, int] | None = None,
+    device: torch.device | None = None,
+    autocast: str | None = None,
+    warm_up: int = 2,
+) -> StreamReport:
+    """Run a network on every image with and without scores, in turn, and take the time.
+
+    Parameters
+    ----------
+    net : nn.Module, Network or str
+        See `gradunc_viz.load_model`.
+    images : iterator of array (y, x, 3) uint8 RGB
+        All of one size, or `input_size` is given.
+    scores : optional
+        See `gradunc_viz.schema.resolve_scores`.
+    warm_up : int
+        First frames that are not counted.
+
+    Raises
+    ------
+    FrameError
+        If there are no more images than those.
+    """
+    device = device or torch.device("cpu")
+    network = (net if isinstance(net, Network) else load_model(net)).to(device)
+    report, model = StreamReport(), None
+    on_cuda = device.type == "cuda"
+    precision = torch.autocast(device.type, AUTOCAST[autocast]) if autocast else nullcontext()
+
+    def timed(function: Callable[[Tensor], Any], x: Tensor, seconds: list[float], counts: bool) -> Any:
+        start = time.perf_counter()
+        result = function(x)
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        if counts:
+            seconds.append(time.perf_counter() - start)
+        return result
+
+    with torch.inference_mode(), precision:
+        for number, image in enumerate(images):
+            x = network_input(image, network, input_size).to(device)
+            if model is None:
+                model = ScoredModel(network, scores, example=x)
+            counts = number >= warm_up
+            timed(network.net, x, report.without_scores, counts)
+            found = timed(model, x, report.with_scores, counts)
+            report.means.append(float(found.scores[:, 0].mean()))
+    if not report.with_scores:
+        raise FrameError(f"a stream of {len(report.means)} images is too short to be timed; expected {warm_up + 1}")
+    return report

@@ -1,0 +1,197 @@
+"""Scores as expressions without loops over pixels, branches on values or in-place writes, for compilers and exporters.
+
+`gradunc_viz.gradients` and `gradunc_viz.softmax` define the scores and compute them faster in a Python process; the two
+agree to the rounding of float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .schema import LOG2_FLOOR
+
+__all__ = ["traceable_norms", "traceable_softmax"]
+
+_LOG2_E = math.log2(math.e)
+_LOWEST = torch.finfo(torch.float32).min
+
+
+def _expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1 for x <= 0, to the last digits also where a runtime has no such function."""
+    half = torch.tanh(x / 2)
+    return 2 * half / (1 - half)
+
+
+def _power(x: Tensor, p: float) -> Tensor:
+    if p == 1:
+        return x
+    if p == 2:
+        return x * x
+    return x.sqrt() if p == 0.5 else (x.log2() * p).exp2()
+
+
+def _is_top(phi: Tensor) -> Tensor:
+    classes = torch.arange(phi.shape[1], device=phi.device).view(1, -1, 1, 1)
+    return classes == phi.argmax(1, keepdim=True)
+
+
+def traceable_softmax(logits: Tensor, names: Sequence[str]) -> Tensor:
+    """Scores of the softmax and logit families, (N, S, h, w), not oriented; see `gradunc_viz.softmax`."""
+    phi = logits.float()
+    top = phi.amax(1, keepdim=True)
+    shifted = (phi - top).clamp_min(-200.0)
+    exps = torch.where(_is_top(phi), 0.0, shifted.exp())
+    rest = exps.sum(1)
+    log_total = rest.log1p()
+    formulas = {
+        "msp": lambda: rest / (1 + rest),
+        "entropy": lambda: (log_total - (exps * shifted).sum(1) / (1 + rest)).clamp_min(0),
+        "margin": lambda: ((rest + exps.amax(1)) / (1 + rest)).clamp_max(1),
+        "energy": lambda: -(top[:, 0] + log_total),
+        "max_logit": lambda: top[:, 0],
+    }
+    return torch.stack([formulas[name]() for name in names], 1)
+
+
+def traceable_norms(
+    logits: Tensor,
+    features: Tensor,
+    layer: nn.Module,
+    wanted: Sequence[tuple[str, float, str]],
+    channels: Tensor | None = None,
+) -> Tensor:
+    """Log2 gradient norms of (label, p, variant), (N, S, h, w); see `gradunc_viz.gradients.gradient_norms`.
+
+    Parameters
+    ----------
+    logits : Tensor (N, C, h, w)
+        At least two classes.
+    features : Tensor (N, D, h', w')
+    layer : Conv2d, ConvTranspose2d or Linear
+    channels : LongTensor (C,), optional
+        Which of the layer's output channels the logits are.
+    """
+    dtype = torch.float64 if any(p > 2 for _, p, _ in wanted) else torch.float32
+    groups = int(getattr(layer, "groups", 1))
+    n, depth, height, width = features.shape
+    psi = features.to(dtype).abs()
+    scale = psi.amax((1, 2, 3), keepdim=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    psi = (psi / scale).reshape(n, groups, depth // groups, height, width)
+    size = logits.shape[2:]
+    feature_sums = {p: _sum_over_taps(_power(psi, p).sum(2), layer, size) for p in sorted({p for _, p, _ in wanted})}
+    label_sums = _label_sums(logits.to(dtype), wanted, _group_matrix(layer, logits, channels, dtype))
+    norms = []
+    for request, (label_sum, log2_factor) in zip(wanted, label_sums, strict=True):
+        total = (label_sum * feature_sums[request[1]]).sum(1)
+        norm = total.log2() / request[1] + (log2_factor + scale.log2())[:, 0]
+        norms.append(norm.clamp_min(LOG2_FLOOR).float())
+    return torch.stack(norms, 1)
+
+
+def _group_matrix(layer: nn.Module, logits: Tensor, channels: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(groups, C) with 1 where a logit is of a group; None where there is one group."""
+    groups = int(getattr(layer, "groups", 1))
+    if groups == 1:
+        return None
+    index = torch.arange(logits.shape[1], device=logits.device) if channels is None else channels.to(logits.device)
+    of_logit = index // (int(layer.out_channels) // groups)  # type: ignore[arg-type]
+    return (torch.arange(groups, device=logits.device)[:, None] == of_logit[None]).to(dtype)
+
+
+def _label_sums(
+    phi: Tensor, wanted: Sequence[tuple[str, float, str]], matrix: Tensor | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Sums over a group's classes of (|pi_c - y_c| / factor)^p, (N, groups, h, w); log2 of factors, (N, 1, h, w)."""
+
+    def over_classes(x: Tensor) -> Tensor:
+        return x.sum(1, keepdim=True) if matrix is None else torch.einsum("gc,nchw->nghw", matrix, x)
+
+    n_classes = phi.shape[1]
+    is_top = _is_top(phi)
+    top = phi.amax(1, keepdim=True)
+    # the other classes relative to the largest of them: digits remain where the network is all but certain
+    others = torch.where(is_top, _LOWEST, phi)
+    second = others.amax(1, keepdim=True)
+    log2_others = torch.where(is_top, -torch.inf, (phi - second) * _LOG2_E)
+    rest = log2_others.exp2().sum(1, keepdim=True)
+    log2_ratio = (second - top) * _LOG2_E
+    log2_total = (rest * log2_ratio.exp2()).log1p() * _LOG2_E
+
+    def at_prediction(x: Tensor) -> Tensor:
+        return x if matrix is None else over_classes(torch.where(is_top, x, 0.0))
+
+    found = []
+    for label, p, variant in wanted:
+        if (label, variant) == ("uni", "exact"):
+            above = _expm1(phi - top)
+            above = (above - above.mean(1, keepdim=True)).abs()
+            found.append((over_classes(_power(above, p)), -log2_total))
+            continue
+        shared = over_classes((log2_others * p).exp2())
+        if label == "oh":
+            exact = shared + at_prediction(_power(rest, p)) if variant == "exact" else shared
+            found.append((exact, log2_ratio - log2_total))
+        else:
+            ratio = (log2_ratio * p).exp2()
+            paper = shared * ratio + at_prediction(torch.ones_like(ratio))
+            found.append((paper, math.log2((n_classes - 1) / n_classes) - log2_total))
+    return found
+
+
+def _sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tensor:
+    """The layer's geometry with a kernel of ones, of (N, groups, h', w'), as sums of shifted slices."""
+    if isinstance(layer, nn.Linear):
+        return planes
+    stride: Sequence[int] = (1, 1)
+    if isinstance(layer, nn.ConvTranspose2d):
+        planes = _spread(planes, layer, size)
+    else:
+        assert isinstance(layer, nn.Conv2d)
+        stride = layer.stride
+        padding = _padding(layer)
+        if any(padding):
+            planes = F.pad(planes, padding, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    for axis in (0, 1):
+        kernel, dilation, step, count = layer.kernel_size[axis], layer.dilation[axis], stride[axis], size[axis]
+        slices = []
+        for tap in range(kernel):
+            part = slice(tap * dilation, tap * dilation + (count - 1) * step + 1, step)
+            slices.append(planes[:, :, part] if axis == 0 else planes[:, :, :, part])
+        total = slices[0]
+        for part_of in slices[1:]:
+            total = total + part_of
+        planes = total
+    return planes
+
+
+def _spread(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) -> Tensor:
+    """Zeros between and around the features, so that a convolution of them is the transposed one."""
+    n, groups, height, width = planes.shape
+    down, right = layer.stride
+    # every feature becomes the corner of a block of zeros
+    planes = F.pad(planes.reshape(n, groups, height, 1, width, 1), (0, right - 1, 0, 0, 0, down - 1))
+    planes = planes.reshape(n, groups, height * down, width * right)
+    edges: list[int] = []
+    for axis in (1, 0):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        before = reach - int(layer.padding[axis])
+        # so that the slices of all taps are as long as the logits
+        edges += [before, size[axis] + reach - before - planes.shape[2 + axis]]
+    return F.pad(planes, edges)
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """As `torch.nn.functional.pad` wants it: left, right, top, bottom."""
+    if layer.padding == "valid":
+        return [0, 0, 0, 0]
+    if layer.padding == "same":
+        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
+    vertical, horizontal = (int(edge) for edge in layer.padding)
+    return [horizontal, horizontal, vertical, vertical]

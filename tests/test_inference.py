@@ -1,0 +1,124 @@
+"""The forward pass of a run: compiled, channels last, in half precision."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tiny import SCORES
+
+import gradunc_viz as gv
+from gradunc_viz import cli
+from gradunc_viz.compute import compute_report
+from gradunc_viz.inference import Inference
+from gradunc_viz.schema import CacheMismatchError
+from gradunc_viz.stages import STAGES, Stages
+
+CPU = torch.device("cpu")
+
+
+def run(net, folder, out, **options):
+    return gv.compute(net, gv.open_frames(folder), out, scores=SCORES, progress=False, **options)
+
+
+def test_channels_last_reaches_the_network_and_keeps_the_numbers(tiny_net, tiny_set, tiny_cache, tmp_path):
+    seen = []
+    tiny_net.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
+    assert all(seen)
+    assert cache.key == tiny_cache.key
+    for frame_id in cache.ids:
+        difference = cache[frame_id]["head_score"] - tiny_cache[frame_id]["head_score"]
+        assert float(abs(difference).max()) <= 2.0**-9
+
+
+def test_autocast_belongs_to_the_key(tiny_net, tiny_set, tmp_path):
+    cache = run(tiny_net, tiny_set, tmp_path / "c", autocast="bf16")
+    assert cache.key["settings"]["autocast"] == "bf16"
+    with pytest.raises(CacheMismatchError, match=r"settings\.autocast was bf16, now None"):
+        run(tiny_net, tiny_set, tmp_path / "c")
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_autocast_lets_layers_run_in_half_precision(tiny_net, name, dtype):
+    head = Inference(gv.load_model(tiny_net), CPU, autocast=name)(torch.rand(1, 3, 16, 16), "it")
+    assert head.logits.dtype == dtype
+
+
+def test_an_unknown_precision_is_refused(tiny_net, tiny_set, tmp_path):
+    with pytest.raises(ValueError, match="autocast is 'int8'; expected one of bf16, fp16"):
+        run(tiny_net, tiny_set, tmp_path / "c", autocast="int8")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_gives_the_same_head(tiny_net):
+    torch.compiler.reset()
+    network, x = gv.load_model(tiny_net), torch.rand(2, 3, 24, 32)
+    inference = Inference(network, CPU, compile=True)
+    plain, compiled = inference(x, "it"), inference(x, "it")
+    assert inference.compile
+    for name in ("logits", "features"):
+        torch.testing.assert_close(getattr(compiled, name).clone(), getattr(plain, name).clone(), atol=1e-5, rtol=1e-5)
+    assert (compiled.layer, compiled.name, compiled.align_corners) == (plain.layer, plain.name, plain.align_corners)
+
+
+def test_without_a_compiler_the_run_goes_on(tiny_net, tiny_set, tiny_cache, tmp_path, monkeypatch):
+    class InvalidCxxCompiler(RuntimeError):
+        """As torch names it."""
+
+    InvalidCxxCompiler.__module__ = "torch._inductor.exc"
+
+    def fail(_net):
+        def run(_x):
+            raise InvalidCxxCompiler("InvalidCxxCompiler: No working C++ compiler found in ...")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.warns(UserWarning, match=r"without torch\.compile: it needs a C\+\+ compiler .* install g\+\+"):
+        cache = run(tiny_net, tiny_set, tmp_path / "c", compile=True)
+    assert cache.ids == tiny_cache.ids
+
+
+@pytest.mark.parametrize("threads", [1, 1024])
+def test_every_stage_is_timed(tiny_net, tiny_set, tmp_path, monkeypatch, threads):
+    """With all cores taken by the network the calling thread counts, with one left another thread does."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("gradunc_viz.pipeline._cores", lambda: 8)
+    report = compute_report(tiny_net, gv.open_frames(tiny_set), tmp_path / "c", scores=SCORES, progress=False)
+    assert set(report.stages) == set(STAGES)
+    assert report.computed == [frame.id for frame in gv.open_frames(tiny_set)]
+    for name in ("decode", "prepare", "forward", "score", "count", "encode", "write"):
+        assert report.stages[name].calls == 4
+        assert 0 < report.stages[name].seconds < 4 * report.seconds
+
+
+def test_stages_settle_before_they_stop():
+    settled = []
+    stages = Stages(lambda: settled.append(1))
+    with pytest.raises(KeyError), stages("score"):
+        raise KeyError
+    with stages("score"):
+        pass
+    assert stages["score"].calls == 2
+    assert settled == [1]
+
+
+def test_threads_of_torch_are_as_before(tiny_net, tiny_set, tmp_path):
+    before = torch.get_num_threads()
+    run(tiny_net, tiny_set, tmp_path / "c")
+    assert torch.get_num_threads() == before
+
+
+def test_the_profile_is_printed(tiny_set, tmp_path, capsys):
+    arguments = ["compute", "--model", "demo", "--data", str(tiny_set), "--out", str(tmp_path / "c"), "--quiet"]
+    assert cli.main([*arguments, "--device", "cpu", "--limit", "2", "--input-size", "64x96", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "share of the run" in out
+    assert all(name in out for name in STAGES)

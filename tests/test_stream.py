@@ -1,0 +1,72 @@
+"""Image sequences through a scored network."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import TinyNet
+
+from gradunc_viz import cli
+from gradunc_viz.schema import FrameError
+from gradunc_viz.stream import read_stream, stream
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), "u1")
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_a_folder_is_read_in_the_order_of_names(sequence):
+    np.testing.assert_array_equal(np.stack(list(read_stream(sequence))), IMAGES)
+
+
+def test_a_file_of_several_images(tmp_path):
+    pages = [Image.fromarray(image) for image in IMAGES]
+    pages[0].save(tmp_path / "s.tiff", save_all=True, append_images=pages[1:])
+    np.testing.assert_array_equal(np.stack(list(read_stream(tmp_path / "s.tiff"))), IMAGES)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(FrameError, match=r"nothing: does not exist"):
+        list(read_stream(tmp_path / "nothing"))
+    with pytest.raises(FrameError, match="no images in this folder"):
+        list(read_stream(tmp_path))
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a and no more")
+    with pytest.raises(FrameError, match=r"broken\.gif: cannot be decoded"):
+        list(read_stream(tmp_path / "broken.gif"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("av") is not None, reason="PyAV is installed")
+def test_a_video_without_a_reader_says_what_to_install(tmp_path):
+    (tmp_path / "drive.mp4").write_bytes(b"")
+    with pytest.raises(FrameError, match=r"drive\.mp4: videos need PyAV: pip install av"):
+        list(read_stream(tmp_path / "drive.mp4"))
+
+
+@pytest.mark.parametrize("autocast", [None, "bf16"])
+def test_both_rates_are_taken(autocast):
+    report = stream(TinyNet().eval(), iter(IMAGES), scores="msp", autocast=autocast)
+    assert len(report.with_scores) == len(report.without_scores) == 3
+    assert len(report.means) == 5
+    assert all(0 < mean < 0.75 for mean in report.means)
+    assert min(report.rates()) > 0
+
+
+def test_a_stream_too_short_to_be_timed():
+    with pytest.raises(FrameError, match="a stream of 2 images is too short to be timed; expected 3"):
+        stream(TinyNet().eval(), iter(IMAGES[:2]))
+
+
+def test_on_the_command_line(sequence, capsys):
+    assert cli.main(["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]) == 0
+    assert "3 frames: " in (out := capsys.readouterr().out)
+    assert "frames/s with 6 scores" in out
+    assert cli.main(["stream", str(sequence), "--model", "demo", "--limit", "1", "--device", "cpu"]) == 1
