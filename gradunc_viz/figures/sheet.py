@@ -21,7 +21,7 @@ from ..metrics.evaluation import Caches, named_caches
 from ..metrics.meta import meta_regression
 from ..metrics.segments import segment_statistics
 from ..metrics.table import Table
-from ..schema import GraduncError, score_entry
+from ..schema import CacheError, GraduncError, score_entry
 from .bars import metric_bars, p_ablation
 from .choose import representative
 from .confusion import confusion
@@ -101,7 +101,7 @@ def figure_set(
     Raises
     ------
     GraduncError
-        For an unknown format, score or track, or a folder that cannot be written.
+        For an unknown format, score or track, a folder that cannot be written, or a cache that cannot be read.
     """
     if format not in FORMATS:
         raise GraduncError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
@@ -117,6 +117,8 @@ def figure_set(
     for entry in _with_progress(entries, progress):
         try:
             made = entry.make()
+        except CacheError:
+            raise  # a cache that cannot be read is no figure to leave out
         except GraduncError as error:
             done.skipped.append((entry.name, " ".join(str(error).split())))
             continue
