@@ -40,6 +40,9 @@ _WHAT = {"error": "class labels", "anomaly": "anomaly labels"}
 
 _THUMBNAIL_DPI = 144
 
+_WIDEST = 640
+"""Pixels of the widest picture on the contact sheet, of which two stand side by side."""
+
 
 @dataclass
 class FigureSet:
@@ -250,11 +253,16 @@ def _write_table(table: Table, stem: Path) -> list[Path]:
 
 
 def _thumbnail(figure: matplotlib.figure.Figure, title: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_THUMBNAIL_DPI)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(figure.get_size_inches()[0] * _THUMBNAIL_DPI * 0.75)
-    return f"<img alt='{escape(title, quote=True)}' style='width:{width}px' src='data:image/png;base64,{data}'>"
+    """Picture of a figure inside the page: a PNG, or a JPEG where photographs make that smaller."""
+    found = {}
+    for kind in ("png", "jpeg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=_THUMBNAIL_DPI)
+        found[kind] = buffer.getvalue()
+    kind = min(found, key=lambda name: len(found[name]))
+    data = base64.b64encode(found[kind]).decode()
+    width = min(round(figure.get_figwidth() * _THUMBNAIL_DPI * 0.75), _WIDEST)
+    return f"<img alt='{escape(title, quote=True)}' style='width:{width}px' src='data:image/{kind};base64,{data}'>"
 
 
 def _card(title: str, content: str, files: Sequence[Path]) -> str:
