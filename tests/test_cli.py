@@ -235,7 +235,7 @@ def test_evaluate_writes_records(tiny_cache: gv.Cache, tmp_path: Path, capsys: p
     assert [r["score"] for r in csv.DictReader(io.StringIO(file.read_text()))] == [r["score"] for r in rows]
     assert run("evaluate", tiny_cache.path, "--task", "anomaly", "--latex", file) == 0
     latex = file.read_text()
-    assert latex.count(r"\textbf{") >= 4
+    assert latex.count(r"\bfseries ") >= 4
     assert r"\bottomrule" in latex
     assert run("evaluate", tiny_cache.path, "--json", tmp_path / "no/where.json") == 1
 

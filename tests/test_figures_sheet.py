@@ -76,6 +76,14 @@ def test_without_labels_the_rest_is_made(cache: gv.Cache, unlabelled: gv.Cache, 
         figures.figure_set(cache, tmp_path, format="gif")
 
 
+def test_a_damaged_cache_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with new_writer(tmp_path / "c") as writer:
+        write_frame(writer, "a")
+    next((tmp_path / "c/frames/a/prediction").glob("c*")).unlink()
+    assert cli.main(["figures", str(tmp_path / "c"), "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
 def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = tmp_path / "my.mplstyle"
     sheet.write_text("font.size: 9\n")

@@ -61,7 +61,7 @@ def meta_scatter(
         axis = axes[0, 0]
         axis.plot([0, 1], [0, 1], color="0.25", linestyle="--", linewidth=0.8, gid="diagonal")
         axis.scatter(
-            truth, predicted, s=5, alpha=float(np.clip(60 / max(len(truth), 1), 0.12, 0.7)), color=GROUPS["right"],
+            truth, predicted, s=5, alpha=float(np.clip(300 / max(len(truth), 1), 0.35, 0.8)), color=GROUPS["right"],
             edgecolors="none", rasterized=len(truth) > 2000, gid="segments",
         )  # fmt: skip
         low, high = float(min(-0.02, np.nanmin(predicted))), float(max(1.02, np.nanmax(predicted)))

@@ -21,7 +21,7 @@ from ..metrics.evaluation import Caches, named_caches
 from ..metrics.meta import meta_regression
 from ..metrics.segments import segment_statistics
 from ..metrics.table import Table
-from ..schema import GraduncError, score_entry
+from ..schema import CacheError, GraduncError, score_entry
 from .bars import metric_bars, p_ablation
 from .choose import representative
 from .confusion import confusion
@@ -39,6 +39,9 @@ __all__ = ["FigureSet", "figure_set"]
 _WHAT = {"error": "class labels", "anomaly": "anomaly labels"}
 
 _THUMBNAIL_DPI = 144
+
+_WIDEST = 640
+"""Pixels of the widest picture on the contact sheet, of which two stand side by side."""
 
 
 @dataclass
@@ -101,7 +104,7 @@ def figure_set(
     Raises
     ------
     GraduncError
-        For an unknown format, score or track, or a folder that cannot be written.
+        For an unknown format, score or track, a folder that cannot be written, or a cache that cannot be read.
     """
     if format not in FORMATS:
         raise GraduncError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
@@ -117,6 +120,8 @@ def figure_set(
     for entry in _with_progress(entries, progress):
         try:
             made = entry.make()
+        except CacheError:
+            raise  # a cache that cannot be read is no figure to leave out
         except GraduncError as error:
             done.skipped.append((entry.name, " ".join(str(error).split())))
             continue
@@ -248,11 +253,16 @@ def _write_table(table: Table, stem: Path) -> list[Path]:
 
 
 def _thumbnail(figure: matplotlib.figure.Figure, title: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_THUMBNAIL_DPI)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(figure.get_size_inches()[0] * _THUMBNAIL_DPI * 0.75)
-    return f"<img alt='{escape(title, quote=True)}' style='width:{width}px' src='data:image/png;base64,{data}'>"
+    """Picture of a figure inside the page: a PNG, or a JPEG where photographs make that smaller."""
+    found = {}
+    for kind in ("png", "jpeg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=_THUMBNAIL_DPI)
+        found[kind] = buffer.getvalue()
+    kind = min(found, key=lambda name: len(found[name]))
+    data = base64.b64encode(found[kind]).decode()
+    width = min(round(figure.get_figwidth() * _THUMBNAIL_DPI * 0.75), _WIDEST)
+    return f"<img alt='{escape(title, quote=True)}' style='width:{width}px' src='data:image/{kind};base64,{data}'>"
 
 
 def _card(title: str, content: str, files: Sequence[Path]) -> str:
