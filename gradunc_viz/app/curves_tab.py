@@ -18,7 +18,12 @@ from .tab import Tab
 
 __all__ = ["CurvesTab"]
 
-_DRAW = {"roc": curves.roc, "pr": curves.pr, "sparsification": curves.sparsification, "reliability": curves.reliability}
+_DRAW: dict[str, Any] = {
+    "roc": curves.roc,
+    "pr": curves.pr,
+    "sparsification": curves.sparsification,
+    "reliability": curves.reliability,
+}
 
 
 class CurvesTab(Tab):
@@ -87,7 +92,7 @@ class CurvesTab(Tab):
         options: dict[str, Any] = {**choice, "base": base}
         if kind == "roc":
             options["log_x"] = log
-        arguments = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
+        arguments: tuple[Any, ...] = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
         self._later(
             "chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base), self.chart
         )
@@ -107,8 +112,7 @@ class CurvesTab(Tab):
     def _points(self, counter: int) -> Any:
         state, drawn = self.state, self._drawn
         choice = self._choice()
-        log = {"log_x": True} if drawn["log"] else {}
-        return curves.marks(state.cache, drawn["kind"], state.thresholds(), drawn["task"], **choice, **log)
+        return curves.marks(state.cache, drawn["kind"], state.thresholds(), drawn["task"], **choice, log_x=drawn["log"])
 
     def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
         if x is None or y is None:
@@ -118,9 +122,9 @@ class CurvesTab(Tab):
 
     def _set_from(self, x: float, y: float) -> None:
         state, drawn = self.state, self._drawn
-        log = {"log_x": True} if drawn["log"] else {}
+        scores, choice = list(state.curve_scores), self._choice()
         score, threshold = curves.nearest_threshold(
-            state.cache, drawn["kind"], list(state.curve_scores), drawn["task"], x, y, **self._choice(), **log
+            state.cache, drawn["kind"], scores, drawn["task"], x, y, **choice, log_x=drawn["log"]
         )
         state.set_threshold(score, threshold)
 

@@ -140,7 +140,7 @@ def marked(rows: pd.DataFrame, shown: str, picked: Sequence[str]) -> dict[str, l
     ids, wanted = list(rows[FRAME]), set(picked)
     marks = [_MARK if name == shown else "" for name in ids]
     picks = [name in wanted for name in ids]
-    found = {
+    found: dict[str, list[tuple[int, Any]]] = {
         SHOWN: [(i, mark) for i, mark in enumerate(marks) if rows[SHOWN].iloc[i] != mark],
         PICK: [(i, pick) for i, pick in enumerate(picks) if bool(rows[PICK].iloc[i]) != pick],
     }

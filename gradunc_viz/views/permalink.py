@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -132,7 +133,7 @@ def read_query(query: Mapping[str, str], caches: Sequence[Cache]) -> tuple[int, 
         "selection": lambda text: _unpack(text, cache),
         "pixel": lambda text: _pixel(text),
         "view": lambda text: _view(text),
-        **{name: (lambda text, name=name: _known(text, _CHOICES[name], name)) for name in _CHOICES},
+        **{name: partial(_known, known=choices, what=name) for name, choices in _CHOICES.items()},
         **{name: (lambda text: _known(text, ("0", "1"), "switch") == "1") for name in _SWITCHES},
     }
     params: dict[str, Any] = {}

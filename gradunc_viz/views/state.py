@@ -88,7 +88,7 @@ class ExplorerState(param.Parameterized):
         self._range = "frame"
         self.param.score.objects = list(cache.scores)
         usual = [name for name in DEFAULT_SCORES if name in cache.scores] or list(cache.scores)
-        first = {"score": usual[0]} if usual else {}
+        first: dict[str, Any] = {"score": usual[0]} if usual else {}
         try:
             self.rows = frame_table.frame_rows(cache.summary) if len(cache) else frame_table.ids_only(())
             problem = ""
@@ -152,8 +152,8 @@ class ExplorerState(param.Parameterized):
             return float(low), float(high)
         shown = {pane.network for pane in self.parsed_panes() if pane.is_score and pane.what == name} | {self.main}
         networks = sorted(number for number in shown if name in self.caches[number].scores)
-        ranges = [self._shown_range(number, name) for number in networks]
-        ranges = [found for found in ranges if found is not None]
+        found = [self._shown_range(number, name) for number in networks]
+        ranges = [limits for limits in found if limits is not None]
         if not ranges:
             return 0.0, 1.0
         return min(low for low, _ in ranges), max(high for _, high in ranges)
