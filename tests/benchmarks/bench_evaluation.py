@@ -92,13 +92,10 @@ def with_sklearn(pixels: dict[str, list[np.ndarray]], positive: list[np.ndarray]
     return found
 
 
-def compare(cache, task: str) -> float:
-    """Time both on the pixels of a cache and print how far apart they are; returns the ratio."""
+def raw_pixels(cache, task: str, scores) -> tuple[dict[str, list[np.ndarray]], list[np.ndarray]]:
+    """Scores of the pixels that count, per frame, and which of them are positive."""
     import gradunc_viz as gv
-    from gradunc_viz.metrics.curves import all_metrics
-    from gradunc_viz.metrics.pooling import pool
 
-    scores = [score for score in SCORES if score in cache.scores] or list(cache.scores[:4])
     pixels: dict[str, list[np.ndarray]] = {score: [] for score in scores}
     positive = []
     for frame in cache.values():
@@ -107,6 +104,17 @@ def compare(cache, task: str) -> float:
         positive.append((frame["prediction"].values != truth)[known] if task == "error" else truth[known] == 1)
         for score in scores:
             pixels[score].append(gv.score(frame, score).values[known])
+    return pixels, positive
+
+
+def compare(cache, task: str) -> float:
+    """Time both on the pixels of a cache and print how far apart they are; returns the ratio."""
+    import gradunc_viz as gv
+    from gradunc_viz.metrics.curves import all_metrics
+    from gradunc_viz.metrics.pooling import pool
+
+    scores = [score for score in SCORES if score in cache.scores] or list(cache.scores[:4])
+    pixels, positive = raw_pixels(cache, task, scores)
 
     def pooled() -> dict[str, dict[str, float]]:
         found = {}
@@ -129,6 +137,40 @@ def compare(cache, task: str) -> float:
         # gradient norms are cached in steps of 2^-9 and the softmax family in float16; counts saw float32
         print(f"largest difference of {name:6s} {max(abs(mine[s][name] - exact[s][name]) for s in scores):.1e}")
     return theirs / ours
+
+
+def rows(repeats: int):
+    """See `harness`."""
+    from harness import Row, medians
+
+    import gradunc_viz as gv
+    from gradunc_viz.metrics.curves import all_metrics
+    from gradunc_viz.metrics.pooling import pool
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = random_cache(Path(folder) / "cache")
+        pixels, positive = raw_pixels(cache, "anomaly", SCORES)
+
+        def pooled() -> None:
+            for h in pool(cache, "anomaly", scores=SCORES).histograms.values():
+                all_metrics(*h.weights["counts"], h.tied)
+
+        runs = {
+            "sklearn": lambda: with_sklearn(pixels, positive),
+            "pooled": pooled,
+            "table": lambda: gv.evaluate(cache, "anomaly", scores=SCORES, bootstrap=0),
+        }
+        seconds = medians(runs, max(1, repeats // 2))
+    for name, what, target in (
+        ("pooled", "evaluation from counts", TARGET),
+        ("table", "evaluation with per-frame means", TARGET / 2),
+    ):
+        ratio = seconds["sklearn"] / seconds[name]
+        detail = f"{seconds['sklearn']:.2f} s / {seconds[name] * 1e3:.0f} ms"
+        yield Row(what, "scikit-learn on the same pixels / cached counts", ratio, "x", target, True, detail)
+    few, many = (peak_in_a_process(frames) for frames in (30, 1000))
+    detail = f"{many:.0f} MiB / {few:.0f} MiB"
+    yield Row("evaluation memory", "peak of pooling 1,000 frames / 30 frames", many / few, "x", 1.2, False, detail)
 
 
 def simulated_frame(i: int, classes: int = 19, bins: int = 3000):
@@ -166,11 +208,15 @@ def peak_of_pooling(frames: int) -> float:
     return tracemalloc.get_traced_memory()[1] / 2**20
 
 
+def peak_in_a_process(frames: int) -> float:
+    command = [sys.executable, __file__, "--peak", str(frames)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def memory() -> list[float]:
     peaks = []
     for frames in (30, 100, 1000):
-        command = [sys.executable, __file__, "--peak", str(frames)]
-        peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        peaks.append(peak_in_a_process(frames))
         print(f"peak memory of pooling {frames:5d} frames, one score, 19 classes: {peaks[-1]:.1f} MiB")
     return peaks
 
