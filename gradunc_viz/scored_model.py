@@ -92,6 +92,12 @@ class ScoredModel(nn.Module):
             raise ValueError(f"resolution is {resolution!r}; expected 'image' or 'head'")
         network = net if isinstance(net, Network) else load_model(net)
         self.scores = resolve_scores(scores)
+        # looked up here: a compiler would follow the parsing of names
+        entries = [score_entry(name) for name in self.scores]
+        self._wanted: Any = [(e.label, e.p, e.variant) for e in entries if e.at_head]
+        self._at_head = [e.name for e in entries if e.at_head]
+        self._at_pixel = [e.name for e in entries if not e.at_head]
+        self._orientation = [e.orientation for e in entries]
         self.resolution = resolution
         network.net.eval()
         head = _head(network, example)
@@ -112,16 +118,14 @@ class ScoredModel(nn.Module):
         if self.channels is not None:
             logits = logits.index_select(1, self.channels)
         size = x.shape[2:] if self.resolution == "image" else logits.shape[2:]
-        entries = [score_entry(name) for name in self.scores]
-        wanted: Any = [(e.label, e.p, e.variant) for e in entries if e.at_head]
-        at_pixel = [e.name for e in entries if not e.at_head]
+        wanted, at_pixel = self._wanted, self._at_pixel
         maps: dict[str, Tensor] = {}
         fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
         if wanted:
             norms_of = gradient_norms_for if fast else traceable_norms
             norms = norms_of(logits, features, self.network.tap, wanted, channels=self.channels)  # type: ignore[operator]
             norms = resize_log2_norms(norms, size, self.align_corners)
-            maps |= {name: norms[:, i] for i, name in enumerate(e.name for e in entries if e.at_head)}
+            maps |= {name: norms[:, i] for i, name in enumerate(self._at_head)}
         if at_pixel:
             if fast:
                 found = resized_pixel_scores(
@@ -130,7 +134,8 @@ class ScoredModel(nn.Module):
             else:
                 found = traceable_softmax(resize_logits(logits, size, self.align_corners), at_pixel)
             maps |= {name: found[:, i] for i, name in enumerate(at_pixel)}
-        oriented = [maps[e.name] if e.orientation > 0 else -maps[e.name] for e in entries]
+        signs = zip(self.scores, self._orientation, strict=True)
+        oriented = [maps[name] if sign > 0 else -maps[name] for name, sign in signs]
         return ScoredOutput(logits, torch.stack(oriented, 1))
 
     def _arranged(self, tensor: Tensor) -> Tensor:

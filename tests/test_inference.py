@@ -56,6 +56,9 @@ def test_an_unknown_precision_is_refused(tiny_net, tiny_set, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings(
+    "ignore:.*script_method.*:DeprecationWarning"
+)  # torch's own, where inductor is first loaded
 def test_a_compiled_network_gives_the_same_head(tiny_net):
     torch.compiler.reset()
     network, x = gv.load_model(tiny_net), torch.rand(2, 3, 24, 32)

@@ -19,6 +19,8 @@ from gradunc_viz.scored_model import ScoredModel
 pytestmark = [
     # torch's exporter walks its own trees in a way that its own pytree module warns of
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+    # torch's own, where its compiler is first loaded
+    pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
 ]
 
 SCORES = (*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7")
