@@ -109,7 +109,7 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
         "anomaly_rate": "Share of unknown objects among evaluated pixels",
         AUPRC: "AuPRC of the chosen score for the chosen task, in this frame",
     }
-    widths = {SHOWN: 24, PICK: 28, FRAME: 120, "size": 92, "error_rate": 88, "anomaly_rate": 112, AUPRC: 94}
+    widths = {SHOWN: 24, PICK: 28, FRAME: 114, "size": 92, "error_rate": 88, "anomaly_rate": 108, AUPRC: 104}
     for name in rows.columns:
         if name in titles:
             if name not in formatters:
