@@ -117,7 +117,7 @@ class FramesTab:
             stylesheets=[compact_css(is_dark())],
         )
         self.number.param.watch(self._on_number, "value")
-        self.hide = pn.widgets.Checkbox.from_param(state.param.hide_ignored, label="hide ignored", margin=(2, 0))
+        self.hide = choice(state.param.hide_ignored, {"shown": False, "hidden": True}, 110)
         self.range = pn.widgets.EditableRangeSlider(
             label="", start=0, end=1, value=(0, 1), step=0.001, width=330, margin=(0, 8)
         )
@@ -390,7 +390,7 @@ class FramesTab:
             labelled("Norms", self.norms, 114),
             labelled("Panes", self.number, 60),
             labelled("Arranged as", self.layout, 138),
-            pn.Column(html("<div class='label'>Score maps</div>"), self.hide, width=110, margin=0),
+            labelled("Ignored pixels", self.hide, 120),
             flex_wrap="wrap",
             gap="0px",
             sizing_mode="stretch_width",

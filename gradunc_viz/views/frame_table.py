@@ -109,7 +109,7 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
         "anomaly_rate": "Share of unknown objects among evaluated pixels",
         AUPRC: "AuPRC of the chosen score for the chosen task, in this frame",
     }
-    widths = {SHOWN: 24, PICK: 28, FRAME: 122, "size": 92, "error_rate": 90, "anomaly_rate": 116, AUPRC: 108}
+    widths = {SHOWN: 24, PICK: 28, FRAME: 114, "size": 92, "error_rate": 88, "anomaly_rate": 108, AUPRC: 104}
     for name in rows.columns:
         if name in titles:
             if name not in formatters:
@@ -131,6 +131,7 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
         "widths": {name: width for name, width in widths.items() if name in rows},
         "frozen_columns": [SHOWN, PICK, FRAME],
         "sortable": {name: name not in (SHOWN, PICK) for name in rows.columns},
+        "configuration": {"columnDefaults": {"minWidth": 20}},
         "page_size": _PAGE,
     }
 

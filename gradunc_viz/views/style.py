@@ -32,7 +32,7 @@ _RULES = """
   min-height: 38px; margin: 0 6px 2px; }
 .readout .big { font-size: 15px; color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
 .readout small { font-size: 12px; font-weight: 400; }
-.readout .cell { max-width: 190px; white-space: nowrap; }
+.readout .cell { white-space: nowrap; }
 .readout .cell.muted { white-space: normal; max-width: 360px; }
 .card { border: 1px solid var(--line); background: var(--card); border-radius: 5px; padding: 6px 10px; margin: 3px 0;
   font-size: 12px; }
@@ -112,7 +112,8 @@ def compact_css(dark: bool) -> str:
     return (
         f":host {{ {_DARK if dark else _LIGHT} }}"
         + """
-.bk-btn-group .bk-btn.bk-active { background: var(--accent); color: var(--page); box-shadow: none; }
+.bk-btn-group .bk-btn.bk-active, .bk-btn-group .bk-btn.bk-active:hover {
+  background: var(--accent) !important; color: var(--page) !important; box-shadow: none; }
 .bk-btn, .bk-btn-group .bk-btn { padding: 3px 9px; font-size: 12px; line-height: 18px; }
 .bk-input-group label { font-size: 12px; margin-right: 10px; }
 select.bk-input { padding-top: 2px; padding-bottom: 2px; font-size: 12.5px; }

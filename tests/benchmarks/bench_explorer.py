@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,9 +103,9 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def measure(page: Page, url: str) -> dict[str, tuple[float, float]]:
-    """Everything about one session, as seconds and target."""
-    results = {"first useful paint": (median([paint(page, url + "?tab=frames") for _ in range(3)]), 2.0)}
+def measure(page: Page, url: str) -> Iterator[tuple[str, float, float]]:
+    """Everything about one session, as name, seconds and target."""
+    yield "first useful paint", median([paint(page, url + "?tab=frames") for _ in range(3)]), 2.0
     page.wait_for_timeout(3000)
     change = []
     for step in range(6):
@@ -112,8 +113,8 @@ def measure(page: Page, url: str) -> dict[str, tuple[float, float]]:
         by = "ArrowRight" if step < 3 else "ArrowLeft"
         change.append(waited(page, lambda key=by: page.keyboard.press(key), "b => bench.url() != b", before))
         page.wait_for_timeout(700)
-    results["change of frame, first time"] = (median(change[:3]), 0.4)
-    results["change of frame, back"] = (median(change[3:]), 0.4)
+    yield "change of frame, first time", median(change[:3]), 0.4
+    yield "change of frame, back", median(change[3:]), 0.4
     handle = page.locator(".noUi-handle:visible").first.bounding_box()
     assert handle
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
@@ -124,7 +125,7 @@ def measure(page: Page, url: str) -> dict[str, tuple[float, float]]:
         before = page.evaluate("bench.low()")
         steps.append(waited(page, lambda at=x - 15 * step: page.mouse.move(at, y), "b => bench.low() != b", before))
     page.mouse.up()
-    results["threshold, each step"] = (median(steps), 0.15)
+    yield "threshold, each step", median(steps), 0.15
     page.wait_for_timeout(1500)
 
     def tab(name: str) -> None:
@@ -140,21 +141,24 @@ def measure(page: Page, url: str) -> dict[str, tuple[float, float]]:
             page.wait_for_timeout(4000)
             tab("Frames")
             page.wait_for_timeout(800)
-    results["switch of tab, first visit"] = (median(first), 0.5)
-    results["switch of tab, again"] = (median(again), 0.5)
+    yield "switch of tab, first visit", median(first), 0.5
+    yield "switch of tab, again", median(again), 0.5
     tab("Curves")
     page.wait_for_timeout(2500)
-    box = max(
-        (b for b in (f.bounding_box() for f in page.locator(".bk-Figure:visible").all()) if b), key=lambda b: b["width"]
-    )
+    figure = page.locator(".bk-Figure:visible").first
+    figure.wait_for(timeout=60_000)
     taps = []
     for share in (0.2, 0.3, 0.45):
-        before = page.evaluate("bench.low()")
+        before, box = page.evaluate("bench.low()"), figure.bounding_box()
+        assert box
         at = (box["x"] + share * box["width"], box["y"] + 0.35 * box["height"])
         taps.append(waited(page, lambda at=at: page.mouse.click(*at), "b => bench.low() != b", before))
         page.wait_for_timeout(1200)
-    results["tap on a curve to mask"] = (median(taps), 0.3)
-    return results
+    yield "tap on a curve to mask", median(taps), 0.3
+
+
+def tell(name: str, value: str, target: str) -> None:
+    print(f"{name:34} {value:>22}   {target}", flush=True)
 
 
 def main() -> None:
@@ -171,14 +175,13 @@ def main() -> None:
         small, large = build(Path(folder), arguments.frames, arguments.many)
         browser = p.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        rows: list[tuple[str, str, str]] = []
         servers = []
         try:
             server, url = serve(small)
             servers.append(server)
             paint(page, url + "?tab=frames")  # the server loads what it needs in its first session
-            for name, (seconds, target) in measure(page, url).items():
-                rows.append((name, f"{seconds:.3f} s", f"<= {target:g} s"))
+            for name, seconds, target in measure(page, url):
+                tell(name, f"{seconds:.3f} s", f"<= {target:g} s")
             few = median([paint(page, url + "?tab=frames") for _ in range(3)])
             page.goto("about:blank")
             for count in range(arguments.sessions + 4):
@@ -191,22 +194,16 @@ def main() -> None:
                 page.goto("about:blank")
             page.wait_for_timeout(40_000)  # sessions without a page end after a while
             end = memory(server.pid)
-            rows.append(
-                (f"memory over {arguments.sessions} sessions", f"{end / start - 1:+.1%} of {start:.0f} MB", "+-10 %")
-            )
+            tell(f"memory over {arguments.sessions} sessions", f"{end / start - 1:+.1%} of {start:.0f} MB", "+-10 %")
             server, url = serve(large)
             servers.append(server)
             paint(page, url + "?tab=frames")
             lots = median([paint(page, url + "?tab=frames") for _ in range(3)])
-            rows.append(
-                (f"paint of {arguments.many:,} frames", f"{lots:.3f} s", f"as {arguments.frames} frames: {few:.3f} s")
-            )
+            tell(f"paint of {arguments.many:,} frames", f"{lots:.3f} s", f"as {arguments.frames} frames: {few:.3f} s")
         finally:
             for one in servers:
                 one.terminate()
             browser.close()
-    for name, value, target in rows:
-        print(f"{name:34} {value:>22}   {target}")
 
 
 if __name__ == "__main__":

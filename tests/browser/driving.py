@@ -95,7 +95,7 @@ def opened(browser: Any, address: str, size: tuple[int, int] = (1366, 768)) -> I
     load(page, address)
     yield page
     context.close()
-    assert errors == []
+    assert not errors, "\n".join(errors)
 
 
 def load(page: Any, address: str) -> None:

@@ -138,7 +138,7 @@ def test_range_overlay_and_norms_are_switched(page: Any) -> None:
     choose(page, "TP FP FN")
     until(page, lambda: panes(page)[0]["layers"] == ["picture", "found", "alarms"])
     assert panes(page)[0]["missed"] == "#648fff"
-    page.get_by_text("hide ignored").click()
+    choose(page, "hidden")
     until(page, lambda: "hide_ignored" in parse_qs(urlparse(page.url).query))
 
 
