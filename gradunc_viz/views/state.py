@@ -97,7 +97,8 @@ class ExplorerState(param.Parameterized):
         first["task"] = self._usual_task()
         first["worst"] = "error_rate" if first["task"] == "error" else "lowest_auprc"
         first["panes"] = default_panes(self.caches, main)
-        first["curve_scores"] = usual[:4]
+        baselines = [name for name in ("msp", "entropy") if name in usual]  # what gradient scores are held against
+        first["curve_scores"] = [*[name for name in usual if name not in baselines][: 4 - len(baselines)], *baselines]
         super().__init__(**(first | params))
         if "threshold" not in params:
             self.threshold = self._usual_threshold()
