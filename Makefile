@@ -27,9 +27,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/gradunc demo --port $(PORT) --no-browser
 
-# one file after the other in each of some processes, so that what a file shares is made once
+# a file stays in one process, so that what it shares is made once; browsers wait for deadlines and want all cores
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not browser" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

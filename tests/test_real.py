@@ -86,7 +86,7 @@ def test_pooled_figures_are_those_measured_elsewhere(real_data, tmp_path, name, 
         maps = (gv.score(frame, score).values[known] for frame, (known, _) in zip(cache.values(), masks, strict=True))
         measured = figures(np.concatenate(list(maps)) * sign, positive)
         deviations[score] = np.abs(np.subtract(measured, expected["scores"][score])).max()
-    record_property("largest deviation in points", max(deviations.values()))
+    record_property("largest deviation in points", float(max(deviations.values())))
     print(f"{name}: largest deviation {max(deviations.values()):.3f} points; {deviations}")
     assert {score: value for score, value in deviations.items() if not value <= 0.5} == {}
 

@@ -261,6 +261,7 @@ def test_a_failure_zooms_the_panes(page: Any) -> None:
     choose(page, "Needless doubt")
     first = page.locator("button:visible").filter(has_text=" px").first
     first.wait_for(timeout=60_000)
+    page.wait_for_timeout(8_000)  # the list is sorted anew while frames are searched
     frame = first.inner_text().splitlines()[-1]
     first.click()
     shown(page, frame)
