@@ -161,13 +161,10 @@ def rows(repeats: int):
             "table": lambda: gv.evaluate(cache, "anomaly", scores=SCORES, bootstrap=0),
         }
         seconds = medians(runs, max(1, repeats // 2))
-    for name, what, target in (
-        ("pooled", "evaluation from counts", TARGET),
-        ("table", "evaluation with per-frame means", TARGET / 2),
-    ):
+    for name, what in (("pooled", "evaluation from counts"), ("table", "evaluation with per-frame means")):
         ratio = seconds["sklearn"] / seconds[name]
         detail = f"{seconds['sklearn']:.2f} s / {seconds[name] * 1e3:.0f} ms"
-        yield Row(what, "scikit-learn on the same pixels / cached counts", ratio, "x", target, True, detail)
+        yield Row(what, "scikit-learn on the same pixels / cached counts", ratio, "x", TARGET, True, detail)
     few, many = (peak_in_a_process(frames) for frames in (30, 1000))
     detail = f"{many:.0f} MiB / {few:.0f} MiB"
     yield Row("evaluation memory", "peak of pooling 1,000 frames / 30 frames", many / few, "x", 1.2, False, detail)
