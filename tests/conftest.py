@@ -11,6 +11,9 @@ import gradunc_viz as gv
 
 torch.set_num_threads(1)
 
+if os.environ.get("GRADUNC_REAL_DATA"):  # absolute, as notebooks and programs run in folders of their own
+    os.environ["GRADUNC_REAL_DATA"] = os.path.abspath(os.environ["GRADUNC_REAL_DATA"])
+
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
