@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import panel as pn
@@ -54,6 +55,7 @@ class FramesTab:
         self.state, self.jobs = state, jobs
         self.statistic = "mean"
         self._busy = False
+        self._charted: tuple[Any, ...] = ()
         self._make_table()
         self._make_controls()
         self.panes = PanesView(state)
@@ -118,16 +120,22 @@ class FramesTab:
         )
         self.number.param.watch(self._on_number, "value")
         self.hide = choice(state.param.hide_ignored, {"shown": False, "hidden": True}, 110)
-        self.range = pn.widgets.EditableRangeSlider(
-            label="", start=0, end=1, value=(0, 1), step=0.001, width=330, margin=(0, 8)
-        )
         self.range_title = html("", margin=(0, 6))
-        self.range_row = pn.Column(self.range_title, self.range, visible=False, margin=0)
-        self.range.param.watch(self._on_range, "value_throttled")
+        self.range_row = pn.Column(self.range_title, visible=False, margin=0)
         self.slider = pn.widgets.FloatSlider(
             label="Threshold", value=state.threshold, start=0, end=1, step=0.001, format="0.000",
             sizing_mode="stretch_width", margin=(0, 12, 0, 8),
         )  # fmt: skip
+
+    @cached_property
+    def range(self) -> pn.widgets.EditableRangeSlider:
+        """Ends of the fixed colour range; made when first asked for, as it is the dearest of the widgets."""
+        slider = pn.widgets.EditableRangeSlider(
+            label="", start=0, end=1, value=(0, 1), step=0.001, width=330, margin=(0, 8)
+        )
+        slider.param.watch(self._on_range, "value_throttled")
+        self.range_row.append(slider)
+        return slider
 
     def _make_numbers(self) -> None:
         self.caption, self.help, self.legend, self.readout, self.hovered, self.pinned, self.parts = (
@@ -148,17 +156,21 @@ class FramesTab:
 
     def _link_figures(self) -> None:
         """Listen to clicks in panes, also in those made later."""
+        keys = {"keys": self.keys}
+        if not hasattr(self, "_scripts"):
+            listen = CustomJS(args=keys | {"notebook": not self.jobs.served}, code=_KEYS_JS)
+            inside = "window[`gradunc_keys_${keys.id}_inside`] = cb_obj.event_name == 'mouseenter'"
+            self._scripts = listen, CustomJS(args=keys, code=inside)
+        listen, enter = self._scripts
         for pane in self.panes.all:
             figure = pane.map.figure
             if "linked" in figure.tags:
                 continue
             figure.tags = [*figure.tags, "linked"]
             figure.on_event(Tap, self._on_tap)
-            args = {"keys": self.keys, "notebook": not self.jobs.served}
-            figure.js_on_change("inner_width", CustomJS(args=args, code=_KEYS_JS))
-            for event, inside in (("mouseenter", "true"), ("mouseleave", "false")):
-                code = f"window[`gradunc_keys_${{keys.id}}_inside`] = {inside}"
-                figure.js_on_event(event, CustomJS(args={"keys": self.keys}, code=code))
+            figure.js_on_change("inner_width", listen)
+            figure.js_on_event("mouseenter", enter)
+            figure.js_on_event("mouseleave", enter)
 
     # ---- from widgets to state
 
@@ -316,7 +328,15 @@ class FramesTab:
             finally:
                 self._busy = False
         self._show_readout(state.threshold)
-        self.chart.object = None if state.frame is None else self._distribution()
+        self.jobs.soon(self._show_chart)
+
+    def _show_chart(self) -> None:
+        """Draw the distribution, after what is looked at first has been sent."""
+        state = self.state
+        wanted = (state.frame_id, state.score, state.task, state.threshold, state.scope, state.norms)
+        if wanted != self._charted:
+            self._charted = wanted
+            self.chart.object = None if state.frame is None or state.values is None else self._distribution()
 
     def _show_readout(self, threshold: float) -> None:
         state = self.state

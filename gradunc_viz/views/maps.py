@@ -12,17 +12,22 @@ from typing import Any
 
 import numpy as np
 from bokeh.models import (
+    AllIndices,
     BasicTicker,
     BoxAnnotation,
     BoxZoomTool,
+    CDSView,
     ColorBar,
     ColumnDataSource,
     CrosshairTool,
+    Image,
+    ImageURL,
     LinearColorMapper,
     PanTool,
     Range1d,
     ResetTool,
     SaveTool,
+    Scatter,
     Span,
     WheelZoomTool,
 )
@@ -78,7 +83,7 @@ _BLANK: dict[str, list[Any]] = {
 # after a gesture has rested: one message to the server, not one per step of the wheel
 _VIEW_JS = """
 const memory = window[`gradunc_view_${view.id}`] ??= {across: new Map(), timer: null}
-if (figure != null) memory.across.set(figure.id, figure.inner_width)
+if (cb_obj.inner_width != null) memory.across.set(cb_obj.id, cb_obj.inner_width)
 clearTimeout(memory.timer)
 memory.timer = setTimeout(() => {
   const across = Math.round(Math.max(0, ...memory.across.values()))
@@ -126,6 +131,12 @@ class Stage:
         Pinned pixel, no row without.
     cross
         Lines through the mouse in all panes.
+    hatch
+        What is seen where every glyph is transparent.
+    rows
+        Every row of a source. Views hold it, and cannot be shared themselves: Bokeh's page then never comes to rest.
+    report, follow
+        Code that fills `view` and `hover` in the browser.
     """
 
     x_range: Range1d
@@ -137,6 +148,10 @@ class Stage:
     hover: ColumnDataSource
     pin: ColumnDataSource
     cross: tuple[Span, Span]
+    hatch: BoxAnnotation
+    rows: AllIndices
+    report: CustomJS
+    follow: CustomJS
 
 
 @dataclass(frozen=True)
@@ -253,8 +268,8 @@ def make_stage(palette: Sequence[str]) -> Stage:
         Colour of each class, as hex, in id order.
     """
     x_range, y_range = Range1d(0, 1), Range1d(1, 0)
-    view = ColumnDataSource({"now": []})
-    report = CustomJS(args={"x": x_range, "y": y_range, "view": view, "figure": None}, code=_VIEW_JS)
+    view, hover = ColumnDataSource({"now": []}), ColumnDataSource({"at": []})
+    report = CustomJS(args={"x": x_range, "y": y_range, "view": view}, code=_VIEW_JS)
     for shared in (x_range, y_range):
         shared.js_on_change("start", report)
         shared.js_on_change("end", report)
@@ -268,9 +283,22 @@ def make_stage(palette: Sequence[str]) -> Stage:
             list(palette), low=-0.5, high=len(palette) - 0.5, high_color=TRANSPARENT, nan_color=TRANSPARENT
         ),
         view=view,
-        hover=ColumnDataSource({"at": []}),
+        hover=hover,
         pin=ColumnDataSource({"x": [], "y": []}),
         cross=(Span(dimension="width", **line), Span(dimension="height", **line)),
+        # a hatched plot background does not render in Bokeh 3.9
+        hatch=BoxAnnotation(
+            level="underlay",
+            fill_color=None,
+            line_color=None,
+            hatch_pattern="right_diagonal_line",
+            hatch_color="#c3c8ce",
+            hatch_scale=8,
+            hatch_weight=1,
+        ),
+        rows=AllIndices(),
+        report=report,
+        follow=CustomJS(args={"hover": hover}, code=HOVER_JS),
     )
 
 
@@ -279,13 +307,15 @@ def _threshold_mapper(color: str) -> LinearColorMapper:
 
 
 def make_pane(stage: Stage, name: str) -> MapPane:
-    """Build one pane, empty."""
+    """Build one pane, empty. Every model in it costs time at each opening of the page: what can be shared is."""
     save = SaveTool(filename=name)
     wheel = WheelZoomTool()
     pane = figure(
         name=name,
         x_range=stage.x_range,
         y_range=stage.y_range,
+        x_axis_type=None,
+        y_axis_type=None,
         tools=[PanTool(), wheel, BoxZoomTool(match_aspect=True), ResetTool(), save],
         toolbar_location="right",
         toolbar_inner=True,
@@ -300,46 +330,44 @@ def make_pane(stage: Stage, name: str) -> MapPane:
     pane.toolbar.active_scroll = wheel
     pane.toolbar.autohide = True
     pane.toolbar.logo = None
-    pane.axis.visible = False
-    pane.grid.visible = False
     pane.add_tools(CrosshairTool(overlay=list(stage.cross)))
-    # seen where every glyph is transparent; a hatched plot background does not render in Bokeh 3.9
-    pane.add_layout(
-        BoxAnnotation(
-            level="underlay",
-            fill_color=None,
-            line_color=None,
-            hatch_pattern="right_diagonal_line",
-            hatch_color="#c3c8ce",
-            hatch_scale=8,
-            hatch_weight=1,
-        )
-    )
+    pane.add_layout(stage.hatch)
     source = ColumnDataSource(dict(_BLANK))
     score_mapper = LinearColorMapper(list(SCORE_PALETTE), low=0, high=1, nan_color=TRANSPARENT)
     mark_mapper = LinearColorMapper([GREY, ANOMALY], low=-0.5, high=1.5, high_color=TRANSPARENT, nan_color=TRANSPARENT)
-    place = {"x": "x", "y": "y", "dw": "dw", "dh": "dh", "source": source}
-    mask = {"global_alpha": 0.7}
     layers = {
-        "picture": pane.image_url("url", x="x", y="y", w="w", h="h", anchor="top_left", source=source),
-        "classes": pane.image("classes", **place, color_mapper=stage.class_mapper),
-        "marks": pane.image("marks", **place, color_mapper=mark_mapper),
-        "score": pane.image("score", **place, color_mapper=score_mapper),
-        "found": pane.image("found", **place, color_mapper=stage.found_mapper, **mask),
-        "alarms": pane.image("alarms", **place, color_mapper=stage.alarm_mapper, **mask),
+        "picture": _layer(stage, pane, source, ImageURL(url="url", x="x", y="y", w="w", h="h", anchor="top_left")),
+        "classes": _layer(stage, pane, source, _image("classes", stage.class_mapper)),
+        "marks": _layer(stage, pane, source, _image("marks", mark_mapper)),
+        "score": _layer(stage, pane, source, _image("score", score_mapper)),
+        "found": _layer(stage, pane, source, _image("found", stage.found_mapper, 0.7)),
+        "alarms": _layer(stage, pane, source, _image("alarms", stage.alarm_mapper, 0.7)),
     }
     for name_of_layer, layer in layers.items():
         layer.name = name_of_layer
         layer.visible = False
     for size, color, width in ((15, "#ffffff", 4), (15, PIN, 2)):
-        pane.scatter(
-            "x", "y", source=stage.pin, marker="square_cross", size=size, fill_color=None, line_color=color,
-            line_width=width,
-        )  # fmt: skip
+        mark = Scatter(
+            x="x", y="y", marker="square_cross", size=size, fill_color=None, line_color=color, line_width=width
+        )
+        _layer(stage, pane, stage.pin, mark)
     bar = _color_bar(score_mapper)
     pane.add_layout(bar, "center")
-    _link_pane(stage, pane)
+    # let the browser tell how wide the pane is, and which of its pixels is under the mouse
+    pane.js_on_change("inner_width", stage.report)
+    pane.js_on_event("mousemove", stage.follow)
+    pane.js_on_event("mouseleave", stage.follow)
     return MapPane(pane, source, layers, score_mapper, mark_mapper, bar, save)
+
+
+def _image(column: str, mapper: LinearColorMapper, alpha: float = 1) -> Image:
+    return Image(image=column, x="x", y="y", dw="dw", dh="dh", color_mapper=mapper, global_alpha=alpha)
+
+
+def _layer(stage: Stage, pane: figure, source: ColumnDataSource, glyph: Any) -> Any:
+    """Add a glyph that looks the same whether selected or not: without saying so a copy of it is made for each."""
+    view = CDSView(filter=stage.rows)
+    return pane.add_glyph(source, glyph, view=view, selection_glyph=glyph, nonselection_glyph=glyph, muted_glyph=glyph)
 
 
 def _color_bar(mapper: LinearColorMapper) -> ColorBar:
@@ -365,11 +393,3 @@ def _color_bar(mapper: LinearColorMapper) -> ColorBar:
         major_tick_line_color=None,
         visible=False,
     )
-
-
-def _link_pane(stage: Stage, pane: figure) -> None:
-    """Let the browser tell how wide the pane is, and which of its pixels is under the mouse."""
-    args = {"x": stage.x_range, "y": stage.y_range, "view": stage.view}
-    pane.js_on_change("inner_width", CustomJS(args=args | {"figure": pane}, code=_VIEW_JS))
-    pane.js_on_event("mousemove", CustomJS(args={"hover": stage.hover}, code=HOVER_JS))
-    pane.js_on_event("mouseleave", CustomJS(args={"hover": stage.hover}, code=HOVER_JS))
