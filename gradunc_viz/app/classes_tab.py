@@ -51,6 +51,7 @@ class ClassesTab(Tab):
         """Arrange everything."""
         return pn.Column(
             self.alert,
+            self.working,
             pn.Row(labelled("Pixels to find", self.task, 172), labelled("Score", self.score, 312), margin=0),
             titled("Classes looked at (none chosen: all)", self.chosen),
             pn.Row(
@@ -81,9 +82,7 @@ class ClassesTab(Tab):
     def _fill_table(self) -> None:
         state = self.state
         cache, score, task, frames = state.cache, state.score, state.task, state.chosen_frames
-        self._later(
-            "table", lambda: classes.class_table(cache, score, task, frames=frames), self._show_table, self.table
-        )
+        self._later("table", lambda: classes.class_table(cache, score, task, frames=frames), self._show_table)
 
     def _show_table(self, rows: Any) -> None:
         formatters: dict[str, Any] = {
@@ -106,7 +105,6 @@ class ClassesTab(Tab):
             "ridges",
             lambda: classes.class_distributions(cache, score, task, frames=frames, classes=chosen),
             lambda chart: setattr(self.ridges, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
-            self.ridges,
         )
 
     def _fill_confusion(self) -> None:
@@ -115,5 +113,4 @@ class ClassesTab(Tab):
             "confusion",
             lambda: classes.confusion(cache, frames=frames),
             lambda chart: setattr(self.confusion, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
-            self.confusion,
         )

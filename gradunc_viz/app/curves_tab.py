@@ -13,7 +13,7 @@ from ..views import curves, text
 from ..views.charts import chart_opts
 from ..views.distributions import score_limits
 from ..views.pooled import set_histograms
-from .parts import choice, class_choice, html, is_dark, labelled, titled
+from .parts import choice, class_choice, html, is_dark, labelled, titled, wrapped
 from .tab import Tab
 
 __all__ = ["CurvesTab"]
@@ -64,12 +64,12 @@ class CurvesTab(Tab):
         """Arrange everything."""
         return pn.Column(
             self.alert,
-            pn.FlexBox(
+            self.working,
+            wrapped(
                 labelled("Curves", self.kind, 442),
                 labelled("Pixels to find", self.task, 172),
                 labelled("Frames", self.frames, 162),
                 self.log,
-                sizing_mode="stretch_width",
             ),
             titled("Scores", self.scores),
             titled("Predicted classes (none chosen: all)", self.classes),
@@ -93,9 +93,7 @@ class CurvesTab(Tab):
         if kind == "roc":
             options["log_x"] = log
         arguments: tuple[Any, ...] = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
-        self._later(
-            "chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base), self.chart
-        )
+        self._later("chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base))
 
     def _show(self, chart: Any, base: Any) -> None:
         state = self.state
@@ -177,5 +175,4 @@ class CurvesTab(Tab):
             "confidence",
             lambda: curves.confidence_diagram(cache, frames=frames),
             lambda chart: setattr(self.confidence, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
-            self.confidence,
         )

@@ -11,7 +11,7 @@ import panel as pn
 
 from ..views import text
 from ..views.failures import FAILURES, Failure, Progress, crop, search_failures
-from .parts import Gallery, choice, csv_download, html, labelled, score_choice
+from .parts import Gallery, choice, csv_download, html, labelled, score_choice, wrapped
 from .tab import Tab
 
 __all__ = ["FailuresTab"]
@@ -45,12 +45,11 @@ class FailuresTab(Tab):
         """Arrange everything."""
         return pn.Column(
             self.alert,
-            pn.FlexBox(
+            wrapped(
                 labelled("Kind of failure", self.kind, 532),
                 labelled("Pixels to find", self.task, 172),
                 labelled("Score", self.score, 312),
                 labelled("Frames", self.frames, 162),
-                sizing_mode="stretch_width",
             ),
             pn.Row(self.status, self.csv, sizing_mode="stretch_width"),
             self.gallery.view,

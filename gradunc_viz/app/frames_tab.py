@@ -19,7 +19,7 @@ from ..views.state import ExplorerState
 from ..views.style import compact_css
 from .jobs import Jobs
 from .panes import PanesView
-from .parts import alert, choice, csv_download, html, is_dark, labelled, table
+from .parts import alert, choice, csv_download, html, is_dark, labelled, table, wrapped
 
 __all__ = ["FramesTab"]
 
@@ -328,7 +328,7 @@ class FramesTab:
             finally:
                 self._busy = False
         self._show_readout(state.threshold)
-        self.jobs.soon(self._show_chart)
+        self.jobs.soon(self._show_chart, 100)
 
     def _show_chart(self) -> None:
         """Draw the distribution, after what is looked at first has been sent."""
@@ -402,7 +402,7 @@ class FramesTab:
 
     def view(self) -> pn.viewable.Viewable:
         """Arrange everything."""
-        controls = pn.FlexBox(
+        controls = wrapped(
             labelled("Score, thresholded", self.score, 198),
             labelled("Pixels to find", self.task, 150),
             labelled("Over images", self.overlay, 178),
@@ -411,9 +411,6 @@ class FramesTab:
             labelled("Panes", self.number, 60),
             labelled("Arranged as", self.layout, 138),
             labelled("Ignored pixels", self.hide, 120),
-            flex_wrap="wrap",
-            gap="0px",
-            sizing_mode="stretch_width",
         )
         side = pn.Column(
             pn.Row(self.back, self.forward, self.column, margin=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -36,12 +37,17 @@ def _queue() -> queue.LifoQueue[Callable[[], None]]:
 
 
 class Jobs:
-    """Background work of one session; what is started under a name replaces what is still waiting under it."""
+    """Background work of one session; what is started under a name replaces what is still waiting under it.
+
+    `on_busy` is called with whether anything is under way.
+    """
 
     def __init__(self) -> None:
         self._document = pn.state.curdoc
         self._latest: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._under_way = 0
+        self.on_busy: Callable[[bool], None] = lambda _busy: None
         self.closed = False
 
     @property
@@ -49,12 +55,29 @@ class Jobs:
         """Whether a server's session waits for the outcome, rather than a notebook or a test."""
         return self._document is not None and self._document.session_context is not None
 
-    def soon(self, action: Callable[[], None]) -> None:
-        """Do something with the document's lock held, which not every callback has."""
-        if self.served:
-            self._document.add_next_tick_callback(lambda: None if self.closed else action())
-        else:
+    def soon(self, action: Callable[[], None], milliseconds: int = 0) -> None:
+        """Do something a little later, with the document's lock held, which not every callback has.
+
+        What was changed before reaches the browser first, above all the page: nothing is changed between its making and
+        its arrival, where a message would name what the browser has not got. In a notebook it is done at once.
+        """
+
+        def act() -> None:
+            if not self.closed:
+                action()
+
+        def schedule() -> None:
+            if milliseconds:
+                self._document.add_timeout_callback(act, milliseconds)
+            else:
+                self._document.add_next_tick_callback(act)
+
+        if not self.served:
             action()
+        elif pn.state.loaded:
+            schedule()
+        else:
+            pn.state.onload(schedule)
 
     def run(
         self,
@@ -90,14 +113,28 @@ class Jobs:
             deliver(*outcome())
             return
 
-        def away() -> None:
-            if not current():
-                return
-            good, value = outcome()
-            if not self.closed:
-                self._document.add_next_tick_callback(lambda: deliver(good, value))
+        def arrive(good: bool, value: Any) -> None:
+            self._count(-1)
+            deliver(good, value)
 
+        def away() -> None:
+            good, value = outcome() if current() else (False, "")
+            document = self._document
+            if document is not None:
+                document.add_next_tick_callback(lambda: self.soon(lambda: arrive(good, value)))
+
+        self._count(+1)
         _queue().put(away)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return self._under_way > 0
+
+    def _count(self, by: int) -> None:
+        was, self._under_way = self.busy, self._under_way + by
+        if was != self.busy and not self.closed:
+            self.on_busy(self.busy)
 
     def stream(
         self, name: str, steps: Callable[[], Iterator[Any]], each: Callable[[Any], None], failed: Callable[[str], None]
@@ -112,7 +149,8 @@ class Jobs:
                     break
                 if self.served and time.monotonic() - shown > 0.5:
                     shown = time.monotonic()
-                    self._document.add_next_tick_callback(lambda value=last: self._still(name, ticket, each, value))
+                    show = functools.partial(self._still, name, ticket, each, last)
+                    self._document.add_next_tick_callback(functools.partial(self.soon, show))
             return last
 
         self.run(name, work, each, failed)

@@ -11,7 +11,7 @@ from bokeh.models.widgets.tables import NumberFormatter
 
 from ..views import overview, text
 from ..views.charts import chart_opts
-from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table
+from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
 from .tab import Tab, heading
 
 __all__ = ["OverviewTab"]
@@ -60,9 +60,7 @@ class OverviewTab(Tab):
 
     def view(self) -> pn.viewable.Viewable:
         """Arrange everything."""
-        controls = pn.FlexBox(
-            labelled("Pixels to find", self.task, 182), labelled("Score", self.score, 312), sizing_mode="stretch_width"
-        )
+        controls = wrapped(labelled("Pixels to find", self.task, 182), labelled("Score", self.score, 312))
         left = pn.Column(
             pn.Row(heading("How well each score finds them"), self.csv, sizing_mode="stretch_width"),
             html(
@@ -77,6 +75,7 @@ class OverviewTab(Tab):
         )
         return pn.Column(
             self.alert,
+            self.working,
             self.card,
             controls,
             pn.Row(left, right, sizing_mode="stretch_width"),
@@ -111,7 +110,7 @@ class OverviewTab(Tab):
 
     def _fill_metrics(self) -> None:
         cache, task = self.state.cache, self.state.task
-        self._later("metrics", lambda: overview.metric_table(cache, task), self._show_metrics, self.metrics)
+        self._later("metrics", lambda: overview.metric_table(cache, task), self._show_metrics)
 
     def _show_metrics(self, rows: Any) -> None:
         number = NumberFormatter(format="0.00", nan_format="–")
@@ -147,15 +146,8 @@ class OverviewTab(Tab):
                 for frame, words in zip(found["frame"], found["text"], strict=True)
             ]
 
-        self.gallery.view.loading = True
-
         def failed(problem: str) -> None:
-            self.gallery.view.loading = False
             self.gallery.show([])
             self.meaning.object = text.note(f"<b>{escape(problem)}</b>")
 
-        def show(items: list[tuple[str, bytes, str]]) -> None:
-            self.gallery.view.loading = False
-            self.gallery.show(items)
-
-        self.jobs.run("overview.worst", work, show, failed)
+        self.jobs.run("overview.worst", work, self.gallery.show, failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -73,11 +74,24 @@ else fallback()
 """
 
 
+_SPIN = {
+    busy: f"<div class='spin{' on' * busy}' title='{'computing' if busy else ''}'></div>" for busy in (False, True)
+}
+
+
+_IDLE = 700
+"""Milliseconds without a change after which a tab is built ahead."""
+
+
 class Desk:
-    """Everything about one main cache: its state, and tabs that are built when first looked at."""
+    """Everything about one main cache: its state, and tabs that are built when first looked at.
+
+    On a served page the others are built, empty, while nobody does anything, so that they are there at once.
+    """
 
     def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
         self.state, self.jobs = state, jobs
+        self.changed = time.monotonic()
         self.built: dict[str, Any] = {}
         self._columns = {name: pn.Column(sizing_mode="stretch_width", margin=(4, 0)) for name in TABS}
         self.tabs = pn.Tabs(
@@ -90,17 +104,31 @@ class Desk:
         self.tabs.param.watch(lambda event: setattr(state, "tab", TABS[event.new]), "active")
         self._watcher = state.param.watch(lambda _: self._visit(), "tab")
         self._visit()
+        if jobs.served:
+            jobs.soon(self._build_ahead, _IDLE)
 
     def _visit(self) -> None:
-        name = self.state.tab
-        if name not in self.built:
-            column = self._columns[name]
-            try:
-                self.built[name] = _TABS[name](self.state, self.jobs)
-                column[:] = [help_text(name), self.built[name].view()]
-            except GraduncError as error:
-                column[:] = [pn.pane.Alert(text.message(str(error)), alert_type="warning")]
-        self.tabs.active = TABS.index(name)
+        self._build(self.state.tab)
+        self.tabs.active = TABS.index(self.state.tab)
+
+    def _build(self, name: str) -> None:
+        if name in self.built:
+            return
+        column = self._columns[name]
+        try:
+            self.built[name] = _TABS[name](self.state, self.jobs)
+            column[:] = [help_text(name), self.built[name].view()]
+        except GraduncError as error:
+            column[:] = [pn.pane.Alert(text.message(str(error)), alert_type="warning")]
+
+    def _build_ahead(self) -> None:
+        """Build one more tab, unless something is under way or was a moment ago."""
+        missing = [name for name in TABS if name not in self.built and name != "frames"]
+        if not missing:
+            return
+        if not self.jobs.busy and time.monotonic() - self.changed > _IDLE / 1000:
+            self._build(missing[0])
+        self.jobs.soon(self._build_ahead, _IDLE)
 
     @property
     def frames(self) -> FramesTab:
@@ -170,14 +198,16 @@ class Explorer(pn.viewable.Viewer):
             label="☀ Light" if dark else "☾ Dark", width=80, margin=(4, 4), visible=self.jobs.served
         )
         self.theme.jscallback(clicks=_THEME_JS, args={"theme": "default" if dark else "dark", "link": self._link})
-        self.busy = pn.indicators.LoadingSpinner(value=False, size=22, margin=(8, 4), color="secondary")
-        pn.state.param.watch(self._on_busy, "busy")
+        # text alone: any other change, as in the spinner of Panel, makes the browser lay out the whole page
+        self.busy = html(_SPIN[False], width=24, height=20, sizing_mode="fixed", margin=(12, 4, 0, 4))
+        self.jobs.on_busy = lambda _busy: self._show_busy()
+        self._busy_watcher = pn.state.param.watch(lambda _: self._show_busy(), "busy")
         self._code, self._frames = html(""), html("")
         self._away = pn.Column(visible=False, sizing_mode="stretch_width", margin=(0, 0, 8, 0))
 
-    def _on_busy(self, event: Any) -> None:
+    def _show_busy(self) -> None:
         if not self.jobs.closed:
-            self.busy.value = event.new
+            self.busy.object = _SPIN[pn.state.busy or self.jobs.busy]
 
     # ---- what is shown
 
@@ -225,6 +255,7 @@ class Explorer(pn.viewable.Viewer):
                 self._body[:] = [html(text.empty_cache(str(cache.path)))]
 
     def _on_state(self) -> None:
+        self.desk.changed = time.monotonic()
         self._link.data = {"query": [self.link]}
         if self.take.value:
             self._show_texts()
@@ -261,6 +292,7 @@ class Explorer(pn.viewable.Viewer):
     def close(self) -> None:
         """Let go of everything that a session holds."""
         self.jobs.close()
+        pn.state.param.unwatch(self._busy_watcher)
         for number, desk in self._desks.items():
             desk.state.param.unwatch(self._watchers[number])
             desk.close()

@@ -15,6 +15,8 @@ from .parts import alert, html
 
 __all__ = ["Tab"]
 
+_WORKING = {False: "<div class='working'></div>", True: "<div class='working'>Computing …</div>"}
+
 
 class Tab:
     """One tab; its parts are computed in the background, and only while it is in front.
@@ -29,11 +31,15 @@ class Tab:
     def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
         self.state, self.jobs = state, jobs
         self.alert = alert()
+        self.working = html(_WORKING[False])
+        self._awaited: set[str] = set()
         self._stale = set(self.parts)
         self._make()
         watched = sorted({name for names in self.parts.values() for name in names} | {"tab"})
         self._watcher = state.param.watch(self._on_state, watched)
-        self.refresh()
+        # first an empty tab, drawn: what is computed would keep the processor from drawing it
+        self._filled = False
+        jobs.soon(self._first, 250)
 
     def _make(self) -> None:
         """Make widgets and panes."""
@@ -51,9 +57,13 @@ class Tab:
         self._stale |= {part for part, names in self.parts.items() if changed & set(names)}
         self.refresh()
 
+    def _first(self) -> None:
+        self._filled = True
+        self.refresh()
+
     def refresh(self) -> None:
-        """Fill what is out of date, if the tab is in front."""
-        if self.state.tab != self.name:
+        """Fill what is out of date, if the tab is in front and was drawn."""
+        if self.state.tab != self.name or not self._filled:
             return
         with pn.io.hold():
             for part in list(self.parts):
@@ -72,21 +82,23 @@ class Tab:
     def _tell(self, problem: str) -> None:
         self.alert.param.update(object=text.message(problem) if problem else "", visible=bool(problem))
 
-    def _later(self, part: str, work: Callable[[], Any], then: Callable[[Any], None], place: Any = None) -> None:
-        """Compute a part in the background; `place` tells meanwhile that it is under way."""
-        if place is not None:
-            place.loading = True
+    def _later(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Compute a part in the background; a line on the page tells meanwhile that it is under way."""
+
+        def settle() -> None:
+            self._awaited.discard(part)
+            self.working.object = _WORKING[bool(self._awaited)]
 
         def done(value: Any) -> None:
-            if place is not None:
-                place.loading = False
+            settle()
             self._guard(then, value)
 
         def failed(problem: str) -> None:
-            if place is not None:
-                place.loading = False
+            settle()
             self._tell(problem)
 
+        self._awaited.add(part)
+        self.working.object = _WORKING[True]
         self.jobs.run(f"{self.name}.{part}", work, done, failed)
 
 

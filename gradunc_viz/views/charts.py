@@ -63,6 +63,7 @@ def _style(dark: bool | None, plot: Any, _element: Any) -> None:
     figure, ink = plot.state, _INK[dark]
     if not hasattr(figure, "background_fill_alpha"):
         return
+    figure.output_backend = "canvas"  # a few hundred points; WebGL would copy them back from the graphics card
     figure.background_fill_alpha = 0
     figure.border_fill_alpha = 0
     figure.outline_line_color = None

@@ -52,7 +52,10 @@ _RULES = """
   font-size: 12px; color: var(--soft); }
 .cells b { display: block; font-size: 17px; color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
 .empty { padding: 40px 20px; text-align: center; color: var(--soft); font-size: 15px; line-height: 1.9; }
-.busy { color: var(--soft); font-size: 13px; padding: 10px 8px; }
+.spin { width: 16px; height: 16px; border: 3px solid var(--line); border-radius: 50%; box-sizing: border-box; }
+.spin.on { border-top-color: var(--accent); animation: turn 1s linear infinite; }
+@keyframes turn { to { transform: rotate(360deg); } }
+.working { color: var(--soft); font-size: 12px; line-height: 16px; height: 16px; padding: 0 8px; }
 h2 { font-size: 15px; margin: 8px 6px 2px; color: var(--ink); font-weight: 620; }
 pre { margin: 0; padding: 8px 10px; font-size: 12px; line-height: 1.4; background: var(--card); color: var(--ink);
   border: 1px solid var(--line); border-radius: 5px; overflow: auto; max-height: 260px; user-select: all;
