@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import holoviews as hv
 import panel as pn
 from bokeh.events import Tap
 from bokeh.models import ColumnDataSource
@@ -55,7 +56,9 @@ class FramesTab:
         self.state, self.jobs = state, jobs
         self.statistic = "mean"
         self._busy = False
-        self._charted: tuple[Any, ...] = ()
+        self._charted: tuple[str, str] | None = None
+        self._redraw = hv.streams.Counter()
+        self._drawn: Any = None
         self._make_table()
         self._make_controls()
         self.panes = PanesView(state)
@@ -333,10 +336,14 @@ class FramesTab:
     def _show_chart(self) -> None:
         """Draw the distribution, after what is looked at first has been sent."""
         state = self.state
-        wanted = (state.frame_id, state.score, state.task, state.threshold, state.scope, state.norms)
-        if wanted != self._charted:
-            self._charted = wanted
-            self.chart.object = None if state.frame is None or state.values is None else self._distribution()
+        self._drawn = drawn = None if state.frame is None or state.values is None else self._distribution()
+        kind = None if drawn is None else (state.score, state.task)
+        if kind != self._charted:
+            self._charted = kind
+            dynamic = None if drawn is None else hv.DynamicMap(lambda counter: self._drawn, streams=[self._redraw])
+            self.chart.object = dynamic
+        elif kind is not None:
+            self._redraw.event()  # the same figure, other numbers: the page need not be laid out again
 
     def _show_readout(self, threshold: float) -> None:
         state = self.state

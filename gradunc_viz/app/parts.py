@@ -65,9 +65,15 @@ def titled(words: str, widget: Any) -> pn.Column:
     return pn.Column(html(f"<div class='label'>{words}</div>", margin=(0, 6)), widget, sizing_mode="stretch_width")
 
 
+class _Wrapped(pn.Row):
+    """A row that asks for the room of its largest child, as it wraps, and not for that of all together."""
+
+    _direction = None
+
+
 def wrapped(*views: Any, gap: str = "0px", **layout: Any) -> pn.Row:
     """Things side by side, on the next line where the page is too narrow; takes a tenth of a `panel.FlexBox`'s time."""
-    return pn.Row(*views, sizing_mode="stretch_width", styles={"flex-wrap": "wrap", "gap": gap}, **layout)
+    return _Wrapped(*views, sizing_mode="stretch_width", styles={"flex-wrap": "wrap", "gap": gap}, **layout)
 
 
 def labelled(words: str, widget: Any, width: int) -> pn.Column:
