@@ -206,8 +206,11 @@ class Explorer(pn.viewable.Viewer):
         self._away = pn.Column(visible=False, sizing_mode="stretch_width", margin=(0, 0, 8, 0))
 
     def _show_busy(self) -> None:
-        if not self.jobs.closed:
-            self.busy.object = _SPIN[pn.state.busy or self.jobs.busy]
+        if self.jobs.closed:
+            return
+        self.busy.object = _SPIN[pn.state.busy or self.jobs.busy]
+        for desk in self._desks.values():
+            desk.changed = time.monotonic()
 
     # ---- what is shown
 

@@ -189,6 +189,7 @@ def test_hover_and_click_read_a_pixel(page: Any, cache: gv.Cache) -> None:
 
 
 def test_threshold_moves_in_the_browser_and_numbers_follow(page: Any) -> None:
+    page.get_by_text("Kind of failure").wait_for(state="attached", timeout=20_000)  # all tabs were built ahead
     received: list[int] = []
     before = panes(page)[0]["threshold"]
     readout = page.locator(".readout:visible").inner_text()
