@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -239,6 +241,29 @@ def test_change_of_score_moves_mask_numbers_and_threshold(explorer: app.Explorer
     tab._on_drag(SimpleNamespace(new=0.6))  # while dragging: numbers only
     assert "0.6 " in tab.readout.object
     assert explorer.state.threshold == before
+
+
+def test_the_pane_beside_the_image_follows_the_score_while_it_shows_it(cache: Cache) -> None:
+    state = ExplorerState((cache,))
+    first, second, third = cache.scores[:3]
+    state.score = first
+    state.set_pane(1, f"A:{first}")
+    state.score = second
+    assert state.panes[1] == f"A:{second}"
+    state.set_pane(1, "A:prediction")
+    state.score = third
+    assert state.panes[1] == "A:prediction"
+
+
+def test_a_new_frame_keeps_the_figure_of_the_distribution(explorer: app.Explorer) -> None:
+    tab, state = explorer.desk.frames, explorer.state
+    before = tab.chart.object
+    shown = before[()]
+    state.frame_id = state.cache.ids[1]
+    assert tab.chart.object is before
+    assert before[()] is not shown
+    state.score = next(name for name in state.cache.scores if name != state.score)
+    assert tab.chart.object is not before
 
 
 def test_view_of_the_browser_brings_finer_tiles(tmp_path: Path) -> None:
@@ -490,6 +515,26 @@ def test_background_work_is_delivered_once_and_errors_are_told() -> None:
     jobs.close()
     jobs.run("a", lambda: 1, told.append, told.append)
     assert len(told) == 3
+
+
+def test_spinner_turns_while_work_is_under_way() -> None:
+    class Session:
+        """A served document whose callbacks wait until they are asked for."""
+
+        session_context = object()
+        later: queue.Queue[Callable[[], None]] = queue.Queue()
+
+        def add_next_tick_callback(self, callback: Callable[[], None]) -> None:
+            self.later.put(callback)
+
+    jobs, told, busy = Jobs(), [], []
+    jobs.on_busy = busy.append
+    jobs._document = Session()  # type: ignore[assignment]
+    jobs.run("a", lambda: 3, told.append, told.append)
+    assert jobs.busy
+    while jobs.busy:
+        Session.later.get(timeout=10)()
+    assert (told, busy) == ([3], [True, False])
 
 
 def test_explore_takes_caches_and_paths(cache: Cache) -> None:

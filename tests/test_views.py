@@ -290,6 +290,19 @@ def test_a_pane_shows_what_was_drawn_and_nothing_else(frame: frame_data.FrameDat
     assert mapper.high_color == colors.TRANSPARENT
 
 
+def test_panes_share_what_they_can_and_suit_the_page(frame: frame_data.FrameData) -> None:
+    stage = maps.make_stage(["#000000"], dark=True)
+    panes_ = [maps.make_pane(stage, name, dark=True) for name in ("one", "two")]
+    one, two = (set(pane.figure.references()) for pane in panes_)
+    assert {stage.hatch, stage.rows, stage.report, stage.follow, *stage.cross} <= one & two
+    assert len(one - two) < 60, "every model of a pane is made, sent and drawn at each opening of the page"
+    for layer in panes_[0].layers.values():
+        assert layer.selection_glyph is layer.nonselection_glyph is layer.muted_glyph is layer.glyph
+    light = maps.make_pane(maps.make_stage(["#000000"]), "one")
+    assert light.color_bar.background_fill_color != panes_[0].color_bar.background_fill_color
+    assert light.figure.background_fill_color != panes_[0].figure.background_fill_color
+
+
 def test_threshold_reaches_the_same_pixels_in_the_browser(frame: frame_data.FrameData) -> None:
     stage = maps.make_stage(colors.class_palette(COLORS))
     threshold = float(frame.score("msp")[10, 10])

@@ -90,7 +90,7 @@ class FramesTab:
         self.back.on_click(lambda _: self._step(-1))
         self.forward.on_click(lambda _: self._step(+1))
         titles = {f"columns: {title}": name for name, title in frame_table.STATISTICS.items()}
-        self.column = pn.widgets.Select(options=titles, width=160, margin=(2, 4))
+        self.column = pn.widgets.Select(options=titles, width=160, margin=(2, 4), stylesheets=[compact_css(is_dark())])
         self.column.param.watch(self._on_column, "value")
         self.pick_all = pn.widgets.Button(label="Select listed", width=110, margin=(4, 4))
         self.pick_none = pn.widgets.Button(label="Clear", width=64, margin=(4, 4))

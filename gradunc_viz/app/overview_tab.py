@@ -11,6 +11,7 @@ from bokeh.models.widgets.tables import NumberFormatter
 
 from ..views import overview, text
 from ..views.charts import chart_opts
+from ..views.style import compact_css
 from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
 from .tab import Tab, heading
 
@@ -55,6 +56,7 @@ class OverviewTab(Tab):
             label="",
             options={which.title: name for name, which in overview.WORST.items()},
             width=240,
+            stylesheets=[compact_css(is_dark())],
         )
         self.meaning = html("", margin=(8, 4))
 

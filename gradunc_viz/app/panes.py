@@ -12,7 +12,8 @@ from ..views.colors import class_palette
 from ..views.drawing import Drawing, Look
 from ..views.panes import MAX_PANES, pane_options, parse_pane
 from ..views.state import READ_ERRORS, ExplorerState
-from .parts import html
+from ..views.style import compact_css
+from .parts import html, is_dark
 
 __all__ = ["PanesView"]
 
@@ -41,8 +42,11 @@ class _PaneView:
         self.owner, self.place = owner, place
         caches = owner.state.caches
         groups = pane_options(caches)
-        self.map = maps.make_pane(owner.stage, f"pane{place}")
-        self.chooser = pn.widgets.Select(groups=groups, sizing_mode="stretch_width", margin=(0, 2), height=30)
+        self.map = maps.make_pane(owner.stage, f"pane{place}", is_dark())
+        sheets = [compact_css(is_dark())]
+        self.chooser = pn.widgets.Select(
+            groups=groups, sizing_mode="stretch_width", margin=(0, 2), height=30, stylesheets=sheets
+        )
         scores = {
             title: text
             for options in groups.values()
@@ -54,6 +58,7 @@ class _PaneView:
             width=130,
             margin=(0, 2),
             height=30,
+            stylesheets=sheets,
         )
         self.note = html("", margin=(0, 4))
         self.figure = pn.pane.Bokeh(self.map.figure, sizing_mode="scale_width", aspect_ratio=2, margin=0)
@@ -99,7 +104,7 @@ class PanesView:
     def __init__(self, state: ExplorerState) -> None:
         self.state = state
         cache = state.cache
-        self.stage = maps.make_stage(class_palette(cache.colors))
+        self.stage = maps.make_stage(class_palette(cache.colors), is_dark())
         self.across = _ASSUMED_WIDTH
         self.all: list[_PaneView] = []
         self._drawn: list[tuple[Any, ...]] = []

@@ -259,13 +259,15 @@ def threshold_js(stage: Stage) -> dict[str, Any]:
 # figures
 
 
-def make_stage(palette: Sequence[str]) -> Stage:
+def make_stage(palette: Sequence[str], dark: bool = False) -> Stage:
     """Build what panes share.
 
     Parameters
     ----------
     palette : sequence of str
         Colour of each class, as hex, in id order.
+    dark : bool
+        Whether the page is.
     """
     x_range, y_range = Range1d(0, 1), Range1d(1, 0)
     view, hover = ColumnDataSource({"now": []}), ColumnDataSource({"at": []})
@@ -292,7 +294,7 @@ def make_stage(palette: Sequence[str]) -> Stage:
             fill_color=None,
             line_color=None,
             hatch_pattern="right_diagonal_line",
-            hatch_color="#c3c8ce",
+            hatch_color="#56616d" if dark else "#c3c8ce",
             hatch_scale=8,
             hatch_weight=1,
         ),
@@ -306,8 +308,11 @@ def _threshold_mapper(color: str) -> LinearColorMapper:
     return LinearColorMapper([color], low=0, high=_FAR, low_color=TRANSPARENT, nan_color=TRANSPARENT)
 
 
-def make_pane(stage: Stage, name: str) -> MapPane:
-    """Build one pane, empty. Every model in it costs time at each opening of the page: what can be shared is."""
+def make_pane(stage: Stage, name: str, dark: bool = False) -> MapPane:
+    """Build one pane, empty, for a light or a dark page.
+
+    Every model in it costs time at each opening of the page: what can be shared is.
+    """
     save = SaveTool(filename=name)
     wheel = WheelZoomTool()
     pane = figure(
@@ -324,7 +329,7 @@ def make_pane(stage: Stage, name: str) -> MapPane:
         min_border=0,
         frame_align=False,
         outline_line_color=None,
-        background_fill_color="#eceef1",
+        background_fill_color="#2b333c" if dark else "#eceef1",
         border_fill_color=None,
     )
     pane.toolbar.active_scroll = wheel
@@ -351,7 +356,7 @@ def make_pane(stage: Stage, name: str) -> MapPane:
             x="x", y="y", marker="square_cross", size=size, fill_color=None, line_color=color, line_width=width
         )
         _layer(stage, pane, stage.pin, mark)
-    bar = _color_bar(score_mapper)
+    bar = _color_bar(score_mapper, dark)
     pane.add_layout(bar, "center")
     # let the browser tell how wide the pane is, and which of its pixels is under the mouse
     pane.js_on_change("inner_width", stage.report)
@@ -370,7 +375,8 @@ def _layer(stage: Stage, pane: figure, source: ColumnDataSource, glyph: Any) -> 
     return pane.add_glyph(source, glyph, view=view, selection_glyph=glyph, nonselection_glyph=glyph, muted_glyph=glyph)
 
 
-def _color_bar(mapper: LinearColorMapper) -> ColorBar:
+def _color_bar(mapper: LinearColorMapper, dark: bool) -> ColorBar:
+    ink = "#e6eaef" if dark else "#1d2733"
     # inside the frame, so that panes with and without one are of the same size
     return ColorBar(
         color_mapper=mapper,
@@ -383,13 +389,13 @@ def _color_bar(mapper: LinearColorMapper) -> ColorBar:
         title_standoff=2,
         label_standoff=2,
         ticker=BasicTicker(desired_num_ticks=4),
-        background_fill_color="#fdfdfd",  # the default itself would be replaced by a dark theme
+        background_fill_color="#1a2028" if dark else "#fdfdfd",  # the default would be replaced by a dark theme
         background_fill_alpha=0.85,
         title_text_font_size="10px",
         title_text_font_style="normal",
-        title_text_color="#1d2733",
+        title_text_color=ink,
         major_label_text_font_size="10px",
-        major_label_text_color="#1d2733",
+        major_label_text_color=ink,
         major_tick_line_color=None,
         visible=False,
     )

@@ -100,6 +100,7 @@ class ExplorerState(param.Parameterized):
         baselines = [name for name in ("msp", "entropy") if name in usual]  # what gradient scores are held against
         first["curve_scores"] = [*[name for name in usual if name not in baselines][: 4 - len(baselines)], *baselines]
         super().__init__(**(first | params))
+        self._score_before = self.score
         if "threshold" not in params:
             self.threshold = self._usual_threshold()
         if len(cache):
@@ -283,6 +284,10 @@ class ExplorerState(param.Parameterized):
 
     @param.depends("score", watch=True)
     def _read_score(self) -> None:
+        # the pane beside the image follows the score if it showed the one before
+        letter, before, self._score_before = LETTERS[self.main], self._score_before, self.score
+        if self.panes[1] == f"{letter}:{before}":
+            self.set_pane(1, f"{letter}:{self.score}")
         threshold = self._thresholds.get(self.score, self._usual_threshold())
         if self.frame is None:  # it may be another score that could not be read
             self.threshold = threshold

@@ -27,7 +27,7 @@ _RULES = """
 .chip.absent { opacity: 0.35; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin: 0 4px 0 6px;
   vertical-align: -1px; border: 1px solid #0003; }
-.hatched { background: repeating-linear-gradient(45deg, #f3f4f6 0 3px, #c3c8ce 3px 4px); }
+.hatched { background: repeating-linear-gradient(45deg, var(--card) 0 3px, #8a929c 3px 4px); }
 .readout { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; color: var(--soft);
   min-height: 38px; margin: 0 6px 2px; }
 .readout .big { font-size: 15px; color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -65,6 +65,10 @@ pre { margin: 0; padding: 8px 10px; font-size: 12px; line-height: 1.4; backgroun
 _TABLE = """
 :host .tabulator { font-size: 12px; border: 1px solid var(--line); background: var(--page); color: var(--ink); }
 :host .tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 4px; }
+:host .tabulator .tabulator-header .tabulator-col.tabulator-sortable .tabulator-col-title { padding-right: 11px; }
+:host .tabulator .tabulator-header .tabulator-col .tabulator-col-content .tabulator-col-sorter { right: 2px; }
+:host .tabulator .tabulator-header .tabulator-col .tabulator-col-sorter .tabulator-arrow {
+  border-left-width: 4px; border-right-width: 4px; }
 :host .tabulator .tabulator-header, :host .tabulator .tabulator-header .tabulator-col,
 :host .tabulator .tabulator-footer, :host .tabulator .tabulator-footer .tabulator-page {
   background: var(--card); color: var(--ink); border-color: var(--line); }
@@ -121,6 +125,7 @@ def compact_css(dark: bool) -> str:
 .bk-input-group label { font-size: 12px; margin-right: 10px; }
 select.bk-input { padding-top: 2px; padding-bottom: 2px; font-size: 12.5px; }
 """
+        + (_LIGHT_ARROW if dark else "")
     )
 
 
@@ -136,6 +141,12 @@ def picture_css(url: str, width: int, height: int, dark: bool) -> str:
 .bk-btn:hover, .bk-btn:focus-visible {{ border-color: var(--accent); box-shadow: 0 0 0 2px var(--accent); }}
 """
 
+
+# Bokeh's own is black whatever the theme
+_LIGHT_ARROW = """
+select:not([multiple]).bk-input { background-image: url("data:image/svg+xml;utf8,<svg viewBox='0 0 25 20' \
+xmlns='http://www.w3.org/2000/svg'><path d='M 0,0 25,0 12.5,20 Z' fill='%239aa7b5' /></svg>"); }
+"""
 
 CSS = css(False)
 
