@@ -1,13 +1,16 @@
 """Which kernels a tensor's device has: one pass over features and logits instead of one formula after the other.
 
 A module of kernels has two functions, `feature_sums` and `label_pass`, with the arguments that those of
-`gradunc_viz.gradients_cpu` describe.
+`gradunc_viz.gradients_cpu` describe. On a CPU they are compiled by LLVM where llvmlite is installed and works on this
+machine, else made of torch's operations; the environment variable ``GRADUNC_KERNELS=torch`` asks for the latter.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import warnings
 from functools import cache
 from types import ModuleType
 
@@ -21,7 +24,19 @@ __all__ = ["fast_kernels"]
 def _module(device: str) -> ModuleType | None:
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
         return importlib.import_module(".gradients_triton", __package__)
-    return importlib.import_module(".gradients_cpu", __package__) if device == "cpu" else None
+    return _for_cpu() if device == "cpu" else None
+
+
+def _for_cpu() -> ModuleType:
+    plain = importlib.import_module(".gradients_cpu", __package__)
+    if os.environ.get("GRADUNC_KERNELS") == "torch" or importlib.util.find_spec("llvmlite") is None:
+        return plain
+    try:
+        importlib.import_module(".vector_code", __package__).check()
+        return importlib.import_module(".gradients_llvm", __package__)
+    except Exception as error:  # a library that does not load, a system that lets no program write code
+        warnings.warn(f"scores take torch's operations, several times slower: llvmlite fails ({error})", stacklevel=4)
+        return plain
 
 
 def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:

@@ -20,8 +20,9 @@ ORDER = (
     ("resources",),
     ("taps",),
     ("power_plan",),
+    ("vector_code",),
     ("gradients_reference",),
-    ("gradients_cpu", "gradients_triton"),
+    ("gradients_cpu", "gradients_llvm", "gradients_triton"),
     ("kernels",),
     ("softmax",),
     ("gradients",),
@@ -116,6 +117,10 @@ def loaded_by(modules: tuple[str, ...], watched: tuple[str, ...]) -> list[str]:
 
 def test_schema_loads_nothing_but_numpy():
     assert loaded_by(("", ".schema"), ("torch", "xarray", "zarr", "PIL", "pandas")) == []
+
+
+def test_maths_load_no_compiler():
+    assert loaded_by(("", ".gradients", ".scores", ".compute"), ("llvmlite", "triton")) == []
 
 
 def test_reading_a_cache_loads_nothing_heavy():
