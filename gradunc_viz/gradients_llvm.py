@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import gradients_cpu
+from .parallel import in_threads
 from .power_plan import power_plan
 from .schema import LOG2_FLOOR
 from .vector_code import LANES, Code, Value, exp2, log2
@@ -129,7 +129,8 @@ def feature_sums(
     scales, zero = np.ones((n, len(slabs))), np.zeros((n, len(slabs)), bool)
     asked = tuple(float(p) for p in ps)
 
-    def add_up(image: int, index: int) -> None:
+    def add_up(at: tuple[int, int]) -> None:
+        image, index = at
         slab = slice(*slabs[index])
         source, out = planes.rows(image, slab), _Target(result[image], slab)
         largest = np.empty(LANES, "f4")
@@ -147,7 +148,7 @@ def feature_sums(
         zero[image, index] = found == 0
         out.finish()
 
-    _in_threads(add_up, [(image, index) for image in range(n) for index in range(len(slabs))])
+    in_threads(add_up, [(image, index) for image in range(n) for index in range(len(slabs))])
     common = np.maximum(np.where(zero, at_least, scales).max(1), at_least)
     common[common == 0] = 1
     for image, index in np.argwhere(scales != common[:, None]):
@@ -386,7 +387,8 @@ def label_pass(
     kernel = _label_kernel(tuple(wanted), tuple(list(ps).index(p) for _, p, _ in wanted), names, planes.kind)
     paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
 
-    def score(image: int, index: int) -> None:
+    def score(at: tuple[int, int]) -> None:
+        image, index = at
         slab = slice(*slabs[index])
         source = planes.rows(image, slab)
         own = source if features is None else features.rows(image, slab)
@@ -410,7 +412,7 @@ def label_pass(
         for target in targets:
             target.finish()
 
-    _in_threads(score, [(image, index) for image in range(n) for index in range(len(slabs))])
+    in_threads(score, [(image, index) for image in range(n) for index in range(len(slabs))])
     shape = (n, height, width)
     found = {name: torch.from_numpy(plane).view(shape) for name, plane in zip(plain, scores, strict=True)}
     found["prediction"] = torch.from_numpy(prediction).view(shape)
@@ -473,13 +475,3 @@ class _Target:
 def _place(rows: np.ndarray) -> tuple[int, int]:
     """Address and distance of rows, in elements."""
     return rows.ctypes.data, rows.strides[0] // rows.itemsize
-
-
-def _in_threads(run: Callable[[int, int], None], arguments: Sequence[tuple[int, int]]) -> None:
-    threads = min(torch.get_num_threads(), len(arguments))
-    if threads == 1:
-        for one in arguments:
-            run(*one)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda one: run(*one), arguments))

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-__all__ = ["fast_kernels"]
+__all__ = ["fast_kernels", "tallies_for"]
 
 
 @cache
@@ -57,3 +57,9 @@ def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:
     if torch._C._functorch.maybe_current_level() is not None:
         return None
     return None if wide and device != "cpu" else _module(device)
+
+
+def tallies_for(values: Tensor) -> ModuleType:
+    """`gradunc_viz.tallies_llvm` where these values are on a CPU whose kernels are compiled, else the plain one."""
+    compiled = values.device.type == "cpu" and getattr(_module("cpu"), "__name__", "").endswith("_llvm")
+    return importlib.import_module(".tallies_llvm" if compiled else ".tallies", __package__)

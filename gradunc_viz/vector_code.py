@@ -23,13 +23,14 @@ __all__ = ["LANES", "Code", "Value", "Variable", "check", "exp2", "log2"]
 LANES = 16
 """Numbers of a vector: one register of AVX-512, two of AVX2, four of NEON."""
 
-_FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOAT, _DOUBLE, _INT, _LONG = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 _KINDS: Mapping[str, tuple[Any, Any]] = {
     "pointer": (ir.PointerType(), ctypes.c_void_p),
     "long": (_LONG, ctypes.c_int64),
     "float": (_FLOAT, ctypes.c_float),
 }
-_ELEMENTS = {"float32": _FLOAT, "float16": ir.HalfType(), "bfloat16": ir.IntType(16), "int32": _INT, "int64": _LONG}
+_ELEMENTS = {"float32": _FLOAT, "float64": _DOUBLE, "float16": ir.HalfType(), "bfloat16": ir.IntType(16)}
+_ELEMENTS |= {"int32": _INT, "int64": _LONG}
 
 
 class Value:
@@ -45,7 +46,7 @@ class Value:
     def _emit(self, operation: str, *operands: Value | float, swap: bool = False) -> Value:
         raws = [self.raw, *(self.code.like(self, operand).raw for operand in operands)]
         builder = self.code.builder
-        if self._element != _FLOAT:
+        if self._element not in (_FLOAT, _DOUBLE):
             return Value(self.code, getattr(builder, operation)(*(raws[::-1] if swap else raws)))
         # a product and a sum may become one instruction; NaN, infinities and zeros keep their meaning
         emit = getattr(builder, f"f{operation}")
@@ -75,8 +76,11 @@ class Value:
     def __neg__(self) -> Value:
         return self * -1.0
 
-    def __and__(self, other: Value) -> Value:
-        return Value(self.code, self.code.builder.and_(self.raw, other.raw))
+    def __and__(self, other: Value | int) -> Value:
+        return Value(self.code, self.code.builder.and_(self.raw, self.code.like(self, other).raw))
+
+    def __xor__(self, other: Value | int) -> Value:
+        return Value(self.code, self.code.builder.xor(self.raw, self.code.like(self, other).raw))
 
     def __or__(self, other: Value) -> Value:
         return Value(self.code, self.code.builder.or_(self.raw, other.raw))
@@ -94,6 +98,10 @@ class Value:
 
     def __ge__(self, other: Value | float) -> Value:
         return self._compare(">=", other)
+
+    def no(self) -> Value:
+        """Where a condition does not hold."""
+        return Value(self.code, self.code.builder.not_(self.raw))
 
     def equals(self, other: Value | float) -> Value:
         """Where two values are equal."""
@@ -119,6 +127,10 @@ class Value:
         """Square root."""
         return Value(self.code, self.code.intrinsic("llvm.sqrt", self.raw))
 
+    def floor(self) -> Value:
+        """Largest whole number below."""
+        return Value(self.code, self.code.intrinsic("llvm.floor", self.raw))
+
     def any(self) -> Value:
         """Whether a condition holds anywhere in a vector."""
         builder = self.code.builder
@@ -138,8 +150,12 @@ class Value:
         return self._cast("sitofp", _FLOAT)
 
     def to_int(self) -> Value:
-        """Lower half of a long integer."""
-        return self._cast("trunc", _INT)
+        """Floats without their fraction, or the lower half of long integers, as integers."""
+        return self._cast("fptosi" if self._element == _FLOAT else "trunc", _INT)
+
+    def to_long(self) -> Value:
+        """Integers as long ones, as places are."""
+        return self._cast("sext", _LONG)
 
     def shifted(self, places: int) -> Value:
         """Bits shifted to the left, or to the right, keeping the sign, by less than nothing."""
@@ -275,6 +291,15 @@ class Code:
             raw = self.builder.sext(raw, ir.VectorType(_LONG, LANES))
         self.builder.store(raw, self._address(pointer, place, _ELEMENTS[kind]), align=element_size(kind))
 
+    def get(self, pointer: Value, place: Value, kind: str = "float32") -> Value:
+        """Single number at a place."""
+        element = _ELEMENTS[kind]
+        return Value(self, self.builder.load(self._address(pointer, place, element), typ=element))
+
+    def put(self, value: Value, pointer: Value, place: Value, kind: str = "float32") -> None:
+        """Put a single number at a place."""
+        self.builder.store(value.raw, self._address(pointer, place, _ELEMENTS[kind]))
+
     def _address(self, pointer: Value, place: Value, element: Any) -> Any:
         return self.builder.gep(pointer.raw, [place.raw], source_etype=element)
 
@@ -339,7 +364,7 @@ def check() -> None:
 
 def element_size(kind: str) -> int:
     """Bytes of an element in memory."""
-    return {"float16": 2, "bfloat16": 2, "int64": 8}.get(kind, 4)
+    return {"float16": 2, "bfloat16": 2, "int64": 8, "float64": 8}.get(kind, 4)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ ORDER = (
     ("taps",),
     ("power_plan",),
     ("vector_code",),
+    ("parallel",),
+    ("tallies", "tallies_llvm"),
     ("gradients_reference",),
     ("gradients_cpu", "gradients_llvm", "gradients_triton"),
     ("kernels",),
