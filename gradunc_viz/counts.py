@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from .cells import cell_scores
+from .hardware import in_threads
 from .kernels import tallies_for
-from .parallel import in_threads
 from .schema import (
     BINS_PER_UNIT,
     BRIER_BINS,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from . import gradients_cpu
-from .parallel import in_threads
+from .hardware import in_threads
 from .power_plan import power_plan
 from .schema import LOG2_FLOOR
 from .vector_code import LANES, Code, Value, exp2, log2
 
-__all__ = ["feature_sums", "label_pass"]
+__all__ = ["blend", "feature_sums", "label_kernel", "label_pass", "positive_log2", "workspace"]
 
 Request = tuple[str, float, str]
 
@@ -35,7 +35,7 @@ _LARGEST = 3.4e38
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def _positive_log2(x: Value) -> Value:
+def positive_log2(x: Value) -> Value:
     """Logarithm of finite x >= 0, subnormal or not, at most 2^60; that of 0 is any number."""
     return log2(x * 2.0**_LIFT, -_LIFT)
 
@@ -51,7 +51,7 @@ def _powers(ps: Sequence[float], x: Value | None = None, log2_x: Value | None = 
         elif step.kind == "exponential":
             if log2_x is None:
                 assert x is not None
-                log2_x = _positive_log2(x)
+                log2_x = positive_log2(x)
             power = exp2(log2_x * step.p)
             if x is not None:  # 0, infinity and NaN are their own powers
                 power = power.where((x > 0.0) & (x < _LARGEST), x)
@@ -182,27 +182,56 @@ def _log1p(x: Value) -> Value:
 
 
 @cache
-def _label_kernel(
-    wanted: tuple[Request, ...], rows: tuple[int, ...], names: tuple[str, ...], kind: str
+def label_kernel(
+    wanted: tuple[Request, ...], rows: tuple[int, ...], names: tuple[str, ...], kind: str, blended: bool = False
 ) -> Callable[..., None]:
-    """Norms and scores of the softmax family; `pixels` is a multiple of LANES."""
+    """Norms and scores of the softmax family; `pixels` is a multiple of LANES.
+
+    Parameters
+    ----------
+    rows : tuple of int
+        Which of the features' sums each norm takes.
+    blended : bool
+        Whether there are `lines` rows of pixels, each a weighted mean of two: the weight of the second, and where
+        either starts, stand in `weight`, `above` and `below`.
+    """
     arguments = {"logits": "pointer", "stride": "long", "classes": "long", "pixels": "long"}
     arguments |= {"sums": "pointer", "sums_stride": "long", "log2_scale": "float"}
     arguments |= {"norms": "pointer", "norms_stride": "long", "scores": "pointer", "scores_stride": "long"}
     arguments |= {"prediction": "pointer", "label": "pointer", "work": "pointer", "share": "float", "paper": "float"}
+    if blended:
+        arguments |= {"lines": "long", "above": "pointer", "below": "pointer", "weight": "pointer"}
     code = Code("label_pass", arguments)
     given = code.arguments
     kernel = _LabelKernel(code, wanted, rows, names)
-    with code.loop(given["pixels"] + (_LABEL_TILE - 1), step=_LABEL_TILE) as first:
-        count = (given["pixels"] - first).at_most(_LABEL_TILE)
-        kernel.find_largest(first, count, kind)
-        with code.loop(count, step=LANES) as place:
-            kernel.score(place, first + place)
+
+    def one_line(start: Value, logit: Callable[[Value, Value], Value]) -> None:
+        with code.loop(given["pixels"] + (_LABEL_TILE - 1), step=_LABEL_TILE) as first:
+            count = (given["pixels"] - first).at_most(_LABEL_TILE)
+            kernel.find_largest(first, count, logit)
+            with code.loop(count, step=LANES) as place:
+                kernel.score(place, start + first + place)
+
+    if blended:
+        with code.loop(given["lines"]) as line:
+            mean = blend(code, line)
+            one_line(line * given["pixels"], lambda index, at: mean(given["logits"], given["stride"] * index + at))
+    else:
+        one_line(code.long(0), lambda index, at: code.load(given["logits"], given["stride"] * index + at, kind))
     return code.compiled()
 
 
+def blend(code: Code, line: Value) -> Callable[[Value, Value], Value]:
+    """(pointer, place) -> weighted mean of two rows there, by a function's arguments `above`, `below` and `weight`."""
+    given = code.arguments
+    above, below = (code.get(given[name], line, "int64") for name in ("above", "below"))
+    weight = code.vector(code.get(given["weight"], line))
+    share = 1.0 - weight
+    return lambda pointer, at: code.load(pointer, above + at) * share + code.load(pointer, below + at) * weight
+
+
 class _LabelKernel:
-    """What `_label_kernel` does with a tile, in the making."""
+    """What `label_kernel` does with a tile, in the making."""
 
     def __init__(self, code: Code, wanted: Sequence[Request], rows: Sequence[int], names: Sequence[str]) -> None:
         self.code, self.wanted, self.rows, self.names = code, wanted, rows, names
@@ -215,7 +244,7 @@ class _LabelKernel:
         self.tops, self.seconds, self.places = (code.room(_LABEL_TILE) for _ in range(3))
         self.share = code.vector(code.arguments["share"])
 
-    def find_largest(self, first: Value, count: Value, kind: str) -> None:
+    def find_largest(self, first: Value, count: Value, logit: Callable[[Value, Value], Value]) -> None:
         """Copy a tile of logits to where it stays in the cache, and find the two largest of every pixel."""
         code, given = self.code, self.code.arguments
         lowest, zero = code.vector(-math.inf), code.vector(0.0).bits()
@@ -224,7 +253,7 @@ class _LabelKernel:
             code.store(lowest, self.seconds, place)
             code.store(zero, self.places, place)
         with code.loop(given["classes"]) as index, code.loop(count, step=LANES) as place:
-            x = code.load(given["logits"], given["stride"] * index + first + place, kind)
+            x = logit(index, first + place)
             code.store(x, given["work"], index * _LABEL_TILE + place)
             top, second = code.load(self.tops, place), code.load(self.seconds, place)
             larger = x > top
@@ -384,7 +413,7 @@ def label_pass(
     prediction = np.empty((n, 1, planes.pixels), "i8")
     features = _Planes(sums) if wanted and sums is not None else None
     labels = None if label is None else _Planes(label[:, None].to(torch.int32))
-    kernel = _label_kernel(tuple(wanted), tuple(list(ps).index(p) for _, p, _ in wanted), names, planes.kind)
+    kernel = label_kernel(tuple(wanted), tuple(list(ps).index(p) for _, p, _ in wanted), names, planes.kind)
     paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
 
     def score(at: tuple[int, int]) -> None:
@@ -394,7 +423,7 @@ def label_pass(
         own = source if features is None else features.rows(image, slab)
         truth = source if labels is None else labels.rows(image, slab)
         targets = [_Target(rows, slab) for rows in (norms[image], scores[:, image], prediction[image])]
-        work = np.empty(classes * (_LABEL_TILE + LANES), "f4")
+        work = workspace(classes)
         kernel(
             *_place(source),
             classes,
@@ -421,6 +450,11 @@ def label_pass(
 
 # --------------------------------------------------------------------------------------------------------------------
 # what kernels are given
+
+
+def workspace(classes: int) -> np.ndarray:
+    """Memory that `label_kernel` works in."""
+    return np.empty(classes * (_LABEL_TILE + LANES), "f4")
 
 
 class _Planes:

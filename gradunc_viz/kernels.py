@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-__all__ = ["fast_kernels", "tallies_for"]
+__all__ = ["fast_kernels", "fast_resizing", "tallies_for"]
 
 
 @cache
@@ -59,7 +59,18 @@ def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:
     return None if wide and device != "cpu" else _module(device)
 
 
+def _is_compiled() -> bool:
+    return getattr(_module("cpu"), "__name__", "").endswith("_llvm")
+
+
+def fast_resizing(tensor: Tensor) -> ModuleType | None:
+    """`gradunc_viz.resized_llvm`, or None where plain torch has to resize."""
+    if tensor.device.type != "cpu" or fast_kernels(tensor) is None or not _is_compiled():
+        return None
+    return importlib.import_module(".resized_llvm", __package__)
+
+
 def tallies_for(values: Tensor) -> ModuleType:
     """`gradunc_viz.tallies_llvm` where these values are on a CPU whose kernels are compiled, else the plain one."""
-    compiled = values.device.type == "cpu" and getattr(_module("cpu"), "__name__", "").endswith("_llvm")
+    compiled = values.device.type == "cpu" and _is_compiled()
     return importlib.import_module(".tallies_llvm" if compiled else ".tallies", __package__)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .gradients import gradient_norms_for, norms_and_softmax
+from .kernels import fast_resizing
 from .schema import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 
@@ -164,6 +165,10 @@ def resize_log2_norms(norms: Tensor, size: Sequence[int], align_corners: bool = 
     """
     if tuple(norms.shape[-2:]) == tuple(size):
         return norms.float()
+    fast = fast_resizing(norms)
+    if fast is not None:
+        resized = fast.resized_log2_norms(norms.reshape(-1, *norms.shape[-2:]).float(), tuple(size), align_corners)
+        return resized.unflatten(0, norms.shape[:-2]) if norms.ndim != 3 else resized
     flat = norms.reshape(-1, 1, *norms.shape[-2:]).float()
     top = flat.amax((1, 2, 3), keepdim=True)
     linear = F.interpolate((flat - top).exp2_(), tuple(size), mode="bilinear", align_corners=align_corners)

@@ -1,4 +1,4 @@
-"""Work of compiled functions and numpy shared out among as many threads as torch uses."""
+"""Threads for what torch does not run itself, and memory for large results."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["in_threads"]
+__all__ = ["empty", "in_threads"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -25,3 +27,8 @@ def in_threads(run: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
         return [run(item) for item in todo]
     with ThreadPoolExecutor(threads, "gradunc") as pool:
         return list(pool.map(run, todo))
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory from numpy, which asks the system for large pages: touching small ones can cost as much as all sums."""
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
