@@ -1,6 +1,6 @@
 """Scores of resized logits, and resized norms, by kernels that resize what they read: no resized tensor is written.
 
-Columns are resized before, at the head's few rows, by torch.
+Columns are resized before, at the head's few rows.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,10 +17,11 @@ from .gradients_llvm import blend, label_kernel, positive_log2, workspace
 from .hardware import empty, in_threads
 from .resize import neighbours
 from .schema import LOG2_FLOOR
-from .vector_code import LANES, Code
+from .vector_code import LANES, Code, Value
 
 __all__ = ["resized_log2_norms", "resized_scores"]
 
+_ROWS = 4  # resized together: places and weights are the same
 _PIECE = 1 << 18  # numbers for each call of a kernel
 
 
@@ -28,10 +30,8 @@ class _Lines:
 
     def __init__(self, x: Tensor, size: tuple[int, int], align_corners: bool) -> None:
         height, width = x.shape[2:]
-        if width != size[1]:
-            x = F.interpolate(x, (height, size[1]), mode="bilinear", align_corners=align_corners)
-        self.wide = F.pad(x, (0, -size[1] % LANES)).contiguous()
-        self.filled = self.wide.shape[3]
+        self.filled = -(-size[1] // LANES) * LANES
+        self.wide = x.contiguous() if width == self.filled == size[1] else _wide(x, size[1], self.filled, align_corners)
         above, below, self.weight = neighbours(height, size[0], align_corners)
         self.above, self.below = above * self.filled, below * self.filled
         self.size = size
@@ -46,6 +46,45 @@ class _Lines:
         """Arguments of a kernel: how many lines, and their places and weights."""
         count = len(self.weight[lines])
         return count, *(array[lines].ctypes.data for array in (self.above, self.below, self.weight))
+
+
+@cache
+def _column_kernel() -> Callable[..., None]:
+    """Rows whose numbers are weighted means of two numbers of another row."""
+    names = {"source": "pointer", "source_stride": "long", "rows": "long", "left": "pointer", "right": "pointer"}
+    code = Code("columns", names | {"weight": "pointer", "out": "pointer", "width": "long"})
+    source, stride, rows, left, right, weight, out, width = code.arguments.values()
+
+    def resize(row: Value, count: int) -> None:
+        with code.loop(width) as column:  # of single numbers: gathering them into vectors is slower
+            first, second = code.get(left, column, "int64"), code.get(right, column, "int64")
+            part = code.get(weight, column)
+            share = 1.0 - part
+            for k in range(count):
+                start = (row + k) * stride
+                mean = code.get(source, start + first) * share + code.get(source, start + second) * part
+                code.put(mean, out, (row + k) * width + column)
+
+    with code.loop(rows, step=_ROWS) as row:
+        resize(row, _ROWS)
+    with code.loop(rows, start=rows.shifted(-2).shifted(2)) as row:
+        resize(row, 1)
+    return code.compiled()
+
+
+def _wide(x: Tensor, width: int, filled: int, align_corners: bool) -> Tensor:
+    """(N, C, h, w) float32 with columns resized to `width`, and any numbers behind them."""
+    n, planes, height = x.shape[:3]
+    x = x if x.stride(3) == 1 else x.contiguous()
+    out = empty((n, planes, height, filled), torch.float32)
+    left, right, weight = (np.pad(part, (0, filled - width)) for part in neighbours(x.shape[3], width, align_corners))
+    kernel, places = _column_kernel(), (left.ctypes.data, right.ctypes.data, weight.ctypes.data)
+
+    def resize(at: tuple[int, int]) -> None:
+        kernel(x[at].data_ptr(), x.stride(2), height, *places, out[at].data_ptr(), filled)
+
+    in_threads(resize, [(image, plane) for image in range(n) for plane in range(planes)])
+    return out
 
 
 def resized_scores(
