@@ -1,11 +1,12 @@
 """Scores of resized logits, and resized norms, by kernels that resize what they read: no resized tensor is written.
 
-Columns are resized before, at the head's few rows.
+Columns of the head's rows are resized for a few lines of the image at a time, and rows while they are scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -26,65 +27,81 @@ _PIECE = 1 << 18  # numbers for each call of a kernel
 
 
 class _Lines:
-    """Rows of the resized image as weighted means of rows of `wide`, whose columns are resized and filled up."""
+    """Lines of a resized image: weighted means of rows of the source, whose columns are resized for a piece at a time.
+
+    Parameters
+    ----------
+    x : Tensor (N, C, h, w), float32
+    """
 
     def __init__(self, x: Tensor, size: tuple[int, int], align_corners: bool) -> None:
         height, width = x.shape[2:]
         self.filled = -(-size[1] // LANES) * LANES
-        self.wide = x.contiguous() if width == self.filled == size[1] else _wide(x, size[1], self.filled, align_corners)
-        above, below, self.weight = neighbours(height, size[0], align_corners)
-        self.above, self.below = above * self.filled, below * self.filled
-        self.size = size
+        self.above, self.below, self.weight = neighbours(height, size[0], align_corners)
+        self.places: list[np.ndarray] = []
+        if not width == size[1] == self.filled:
+            columns = neighbours(width, size[1], align_corners)
+            self.places = [np.pad(part, (0, self.filled - size[1])) for part in columns]
+        in_order = x.stride(3) == 1 if self.places else x.stride()[2:] == (width, 1)
+        self.x = x if in_order else x.contiguous()
+        self.spare: list[Tensor] = []
 
     def pieces(self, planes: int) -> list[slice]:
         """Ranges of lines."""
-        lines = -(-self.size[0] // torch.get_num_threads())
-        step = max(1, min(lines, _PIECE // (planes * self.filled)))
-        return [slice(start, min(start + step, self.size[0])) for start in range(0, self.size[0], step)]
+        height = len(self.above)
+        step = max(1, min(-(-height // torch.get_num_threads()), _PIECE // (planes * self.filled)))
+        return [slice(start, min(start + step, height)) for start in range(0, height, step)]
 
-    def of(self, lines: slice) -> tuple[int, ...]:
-        """Arguments of a kernel: how many lines, and their places and weights."""
-        count = len(self.weight[lines])
-        return count, *(array[lines].ctypes.data for array in (self.above, self.below, self.weight))
+    @contextmanager
+    def of(self, image: int, lines: slice) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        """Address of what the lines are made of, distance of its planes, and a kernel's arguments: rows and weights."""
+        first, stop = int(self.above[lines.start]), int(self.below[lines.stop - 1]) + 1
+        above, below, weight = self.above[lines], self.below[lines], self.weight[lines]
+        above, below = (above - first) * self.filled, (below - first) * self.filled
+        arguments = len(weight), above.ctypes.data, below.ctypes.data, weight.ctypes.data
+        source = self.x[image, :, first:stop]
+        if not self.places:
+            yield source.data_ptr(), source.stride(0), arguments
+            return
+        planes, rows = source.shape[:2]
+        try:  # memory that was used before is in the cache
+            wide = self.spare.pop()
+        except IndexError:
+            wide = torch.empty(0)
+        if len(wide) < planes * rows * self.filled:
+            wide = empty((planes * rows * self.filled,), torch.float32)
+        strides = source.stride(0), source.stride(1)
+        places = [part.ctypes.data for part in self.places]
+        _column_kernel()(source.data_ptr(), *strides, planes, rows, *places, wide.data_ptr(), self.filled)
+        yield wide.data_ptr(), rows * self.filled, arguments
+        self.spare.append(wide)
 
 
 @cache
 def _column_kernel() -> Callable[..., None]:
     """Rows whose numbers are weighted means of two numbers of another row."""
-    names = {"source": "pointer", "source_stride": "long", "rows": "long", "left": "pointer", "right": "pointer"}
-    code = Code("columns", names | {"weight": "pointer", "out": "pointer", "width": "long"})
-    source, stride, rows, left, right, weight, out, width = code.arguments.values()
+    names = {"source": "pointer", "plane_stride": "long", "stride": "long", "planes": "long", "rows": "long"}
+    names |= {"left": "pointer", "right": "pointer", "weight": "pointer", "out": "pointer", "width": "long"}
+    code = Code("columns", names)
+    source, plane_stride, stride, planes, rows, left, right, weight, out, width = code.arguments.values()
 
-    def resize(row: Value, count: int) -> None:
+    def resize(plane: Value, row: Value, count: int) -> None:
+        start, target = plane * plane_stride + row * stride, (plane * rows + row) * width
         with code.loop(width) as column:  # of single numbers: gathering them into vectors is slower
             first, second = code.get(left, column, "int64"), code.get(right, column, "int64")
             part = code.get(weight, column)
             share = 1.0 - part
             for k in range(count):
-                start = (row + k) * stride
-                mean = code.get(source, start + first) * share + code.get(source, start + second) * part
-                code.put(mean, out, (row + k) * width + column)
+                at = start + stride * k
+                mean = code.get(source, at + first) * share + code.get(source, at + second) * part
+                code.put(mean, out, target + width * k + column)
 
-    with code.loop(rows, step=_ROWS) as row:
-        resize(row, _ROWS)
-    with code.loop(rows, start=rows.shifted(-2).shifted(2)) as row:
-        resize(row, 1)
+    with code.loop(planes) as plane:
+        with code.loop(rows, step=_ROWS) as row:
+            resize(plane, row, _ROWS)
+        with code.loop(rows, start=rows.shifted(-2).shifted(2)) as row:
+            resize(plane, row, 1)
     return code.compiled()
-
-
-def _wide(x: Tensor, width: int, filled: int, align_corners: bool) -> Tensor:
-    """(N, C, h, w) float32 with columns resized to `width`, and any numbers behind them."""
-    n, planes, height = x.shape[:3]
-    x = x if x.stride(3) == 1 else x.contiguous()
-    out = empty((n, planes, height, filled), torch.float32)
-    left, right, weight = (np.pad(part, (0, filled - width)) for part in neighbours(x.shape[3], width, align_corners))
-    kernel, places = _column_kernel(), (left.ctypes.data, right.ctypes.data, weight.ctypes.data)
-
-    def resize(at: tuple[int, int]) -> None:
-        kernel(x[at].data_ptr(), x.stride(2), height, *places, out[at].data_ptr(), filled)
-
-    in_threads(resize, [(image, plane) for image in range(n) for plane in range(planes)])
-    return out
 
 
 def resized_scores(
@@ -113,24 +130,23 @@ def resized_scores(
 
     def score(at: tuple[int, slice]) -> None:
         image, some = at
-        first = some.start * lines.filled
-        source, label_of_image = lines.wide[image], None if truth is None else truth[image]
-        work = workspace(classes)
-        kernel(
-            source.data_ptr(),
-            source.stride(0),
-            classes,
-            lines.filled,
-            *(0, 0, 0.0, 0, 0),  # no norms
-            scores[image].data_ptr() + 4 * first,
-            scores.stride(1),
-            prediction[image].data_ptr() + 8 * first,
-            0 if label_of_image is None else label_of_image.data_ptr() + 4 * first,
-            work.ctypes.data,
-            1 / classes,
-            0.0,
-            *lines.of(some),
-        )
+        work, first = workspace(classes), some.start * lines.filled
+        with lines.of(image, some) as (source, stride, rows):
+            kernel(
+                source,
+                stride,
+                classes,
+                lines.filled,
+                *(0, 0, 0.0, 0, 0),  # no norms
+                scores[image].data_ptr() + 4 * first,
+                scores.stride(1),
+                prediction[image].data_ptr() + 8 * first,
+                0 if truth is None else truth[image].data_ptr() + 4 * first,
+                work.ctypes.data,
+                1 / classes,
+                0.0,
+                *rows,
+            )
 
     in_threads(score, [(image, some) for image in range(n) for some in lines.pieces(classes)])
     return prediction[..., : size[1]], scores[..., : size[1]]
@@ -161,9 +177,9 @@ def resized_log2_norms(norms: Tensor, size: tuple[int, int], align_corners: bool
     kernel = _log2_kernel()
 
     def resize(at: tuple[int, slice]) -> None:
-        row, some = at
-        target = out[row, some]
-        kernel(lines.wide[row].data_ptr(), lines.filled, tops[row], target.data_ptr(), *lines.of(some))
+        norm, some = at
+        with lines.of(norm, some) as (source, _, rows):
+            kernel(source, lines.filled, tops[norm], out[norm, some].data_ptr(), *rows)
 
-    in_threads(resize, [(row, some) for row in range(len(norms)) for some in lines.pieces(1)])
+    in_threads(resize, [(norm, some) for norm in range(len(norms)) for some in lines.pieces(1)])
     return out[..., : size[1]]
