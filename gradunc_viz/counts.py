@@ -293,14 +293,14 @@ def _cells(values: Tensor, pixels: _Pixels) -> _Cells:
     rank = np.zeros(2**16, "i8")
     rank[tops] = np.arange(len(tops))
     counts = pixels.tally.cell_counts(values, rank, shift, pixels.state, pixels.states)
-    used = np.flatnonzero(counts.any(0))
+    used, counts = pixels.tally.occupied(counts)
     number = ((tops[used >> room] - 2**15) << room) + (used & (2**room - 1))
     coarser = 0
     while np.count_nonzero(np.diff(number >> coarser)) >= MAX_CELLS:
         coarser += 1
     first = np.flatnonzero(np.diff(number >> coarser, prepend=(number[0] >> coarser) - 1))
     single = np.diff(first, append=len(number)) == 1
-    counts = counts[:, used] if not coarser else np.add.reduceat(counts[:, used], first, axis=1)
+    counts = np.add.reduceat(counts, first, axis=1) if coarser else counts
     return _Cells(number[first] >> coarser, shift + coarser, counts, single)
 
 

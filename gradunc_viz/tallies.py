@@ -19,6 +19,7 @@ __all__ = [
     "joint_counts",
     "joint_sums",
     "leading_counts",
+    "occupied",
 ]
 
 INDEX = torch.int64
@@ -86,6 +87,12 @@ def cell_counts(values: Tensor, rank: np.ndarray, shift: int, row: Tensor, rows:
     place = torch.from_numpy(rank).to(values.device, torch.long)[(keys >> 16).long() + 2**15] << (16 - shift)
     place += (keys & (2**16 - 1)) >> shift
     return _bincount(row * size + place, rows * size).reshape(rows, size)
+
+
+def occupied(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of (rows, m) counts that hold pixels: their numbers, and what they hold."""
+    used = np.flatnonzero(counts.any(0))
+    return used, counts[:, used]
 
 
 def _keys(values: Tensor) -> Tensor:

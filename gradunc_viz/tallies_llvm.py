@@ -24,6 +24,7 @@ __all__ = [
     "joint_counts",
     "joint_sums",
     "leading_counts",
+    "occupied",
 ]
 
 INDEX = torch.int32
@@ -187,3 +188,29 @@ def cell_counts(values: Tensor, rank: np.ndarray, shift: int, row: Tensor, rows:
     arguments = values.data_ptr(), rank.ctypes.data, row.data_ptr(), out.ctypes.data
     _cell_loop(shift)(*arguments, len(values), out.shape[1])
     return out
+
+
+@cache
+def _occupied_loop() -> Callable[..., None]:
+    code = Code(
+        "occupied", {"counts": "pointer", "rows": "long", "columns": "long", "used": "pointer", "out": "pointer"}
+    )
+    counts, rows, columns, used, out = code.arguments.values()
+    place = code.variable(code.long(0))
+    with code.loop(columns) as column:  # columns are written one after the other, and an empty one written over
+        total = code.variable(code.long(0).to_int())
+        with code.loop(rows) as row:
+            found = code.get(counts, row * columns + column, "int32")
+            code.put(found, out, row * columns + place.value, "int32")
+            total.add(found)
+        code.put(column, used, place.value, "int64")
+        place.add(code.long(1).where(total.value > 0, 0))
+    code.put(place.value, used, columns, "int64")
+    return code.compiled()
+
+
+def occupied(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See `gradunc_viz.tallies.occupied`."""
+    used, out = np.empty(counts.shape[1] + 1, "i8"), np.empty_like(counts)
+    _occupied_loop()(counts.ctypes.data, *counts.shape, used.ctypes.data, out.ctypes.data)
+    return used[: used[-1]], out[:, : used[-1]]
