@@ -29,7 +29,6 @@ _LOG2_E = math.log2(math.e)
 _LN_2 = math.log(2)
 _LIFT = 60  # log2 of a factor that makes every subnormal normal
 _FEATURE_TILE, _LABEL_TILE = 512, 128  # pixels whose sums, or logits, stay in the first cache
-_CHANNELS = 4  # added up in registers, before their sum is added to those in the cache
 _SLAB = 1 << 18  # elements for each call of a kernel: long beside what Python does between two calls
 _LARGEST = 3.4e38
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -104,11 +103,7 @@ def _feature_kernel(ps: tuple[float, ...], kind: str, scaled: bool) -> Callable[
         for row in range(len(ps)):
             with code.loop(count, step=LANES) as place:
                 code.store(code.vector(0.0), sums, place + row * _FEATURE_TILE)
-        with code.loop(depth, step=_CHANNELS) as channel:
-            add_up(first, count, channel, _CHANNELS)
-        whole = depth.shifted(-2).shifted(2)
-        with code.loop(depth, start=whole) as channel:
-            add_up(first, count, channel, 1)
+        code.by_fours(depth, lambda channel, channels: add_up(first, count, channel, channels))
         for row in range(len(ps)):
             with code.loop(count, step=LANES) as place:
                 code.store(code.load(sums, place + row * _FEATURE_TILE), out, out_stride * row + first + place)
@@ -252,17 +247,25 @@ class _LabelKernel:
             code.store(lowest, self.tops, place)
             code.store(lowest, self.seconds, place)
             code.store(zero, self.places, place)
-        with code.loop(given["classes"]) as index, code.loop(count, step=LANES) as place:
-            x = logit(index, first + place)
-            code.store(x, given["work"], index * _LABEL_TILE + place)
-            top, second = code.load(self.tops, place), code.load(self.seconds, place)
-            larger = x > top
-            lower = top.where(larger, x)
-            code.store(lower.where(lower > second, second), self.seconds, place)
-            code.store(x.where(larger, top), self.tops, place)
-            if "prediction" in self.names:
+
+        def go_on(index: Value, classes: int) -> None:
+            with code.loop(count, step=LANES) as place:
+                top, second = code.load(self.tops, place), code.load(self.seconds, place)
                 best = code.load(self.places, place, "int32")
-                code.store(code.vector(index.to_int()).where(larger, best), self.places, place)
+                for k in range(classes):
+                    x = logit(index + k, first + place)
+                    code.store(x, given["work"], (index + k) * _LABEL_TILE + place)
+                    larger = x > top
+                    lower = top.where(larger, x)
+                    second = lower.where(lower > second, second)
+                    top = x.where(larger, top)
+                    best = code.vector((index + k).to_int()).where(larger, best)
+                code.store(top, self.tops, place)
+                code.store(second, self.seconds, place)
+                if "prediction" in self.names:
+                    code.store(best, self.places, place, "int32")
+
+        code.by_fours(given["classes"], go_on)
 
     def score(self, place: Value, pixel: Value) -> None:
         """Find every norm and score of a vector of pixels, `place` in the tile and `pixel` in the slab."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from .vector_code import LANES, Code, Value
 
 __all__ = ["resized_log2_norms", "resized_scores"]
 
-_ROWS = 4  # resized together: places and weights are the same
 _PIECE = 1 << 18  # numbers for each call of a kernel
 
 
@@ -97,10 +96,7 @@ def _column_kernel() -> Callable[..., None]:
                 code.put(mean, out, target + width * k + column)
 
     with code.loop(planes) as plane:
-        with code.loop(rows, step=_ROWS) as row:
-            resize(plane, row, _ROWS)
-        with code.loop(rows, start=rows.shifted(-2).shifted(2)) as row:
-            resize(plane, row, 1)
+        code.by_fours(rows, partial(resize, plane))
     return code.compiled()
 
 

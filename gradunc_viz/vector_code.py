@@ -260,6 +260,12 @@ class Code:
         self.builder.branch(head)
         self.builder.position_at_end(after)
 
+    def by_fours(self, stop: Value, emit: Callable[[Value, int], None]) -> None:
+        """Count from 0 below `stop`, four at a time and then one: what is done for four shares loads and sums."""
+        for start, step in ((self.long(0), 4), (stop.shifted(-2).shifted(2), 1)):
+            with self.loop(stop, start=start, step=step) as counter:
+                emit(counter, step)
+
     def when(self, condition: Value) -> AbstractContextManager[Any]:
         """Emit what only runs where a single condition holds."""
         return self.builder.if_then(condition.raw)
