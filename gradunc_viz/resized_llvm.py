@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gradients_llvm import blend, label_kernel, positive_log2, workspace
 from .hardware import empty, in_threads
+from .label_kernel import blend, label_kernel, workspace
 from .resize import neighbours
 from .schema import LOG2_FLOOR
-from .vector_code import LANES, Code, Value
+from .vector_code import LANES, Code, Value, built_once
+from .vector_powers import positive_log2
 
 __all__ = ["resized_log2_norms", "resized_scores"]
 
@@ -76,7 +77,7 @@ class _Lines:
         self.spare.append(wide)
 
 
-@cache
+@built_once
 def _column_kernel() -> Callable[..., None]:
     """Rows whose numbers are weighted means of two numbers of another row."""
     names = {"source": "pointer", "plane_stride": "long", "stride": "long", "planes": "long", "rows": "long"}
@@ -148,7 +149,7 @@ def resized_scores(
     return prediction[..., : size[1]], scores[..., : size[1]]
 
 
-@cache
+@built_once
 def _log2_kernel() -> Callable[..., None]:
     names = {"values": "pointer", "pixels": "long", "top": "float", "out": "pointer", "lines": "long"}
     code = Code("resized_log2", names | {"above": "pointer", "below": "pointer", "weight": "pointer"})

@@ -6,14 +6,13 @@ Every function goes through the pixels once and allocates its result only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import tallies
-from .vector_code import LANES, Code, Value
+from .vector_code import LANES, Code, Value, built_once
 
 __all__ = [
     "INDEX",
@@ -36,7 +35,7 @@ def _finite(x: Value) -> Value:
     return (x.abs() > _LARGEST).no() & x.equals(x)
 
 
-@cache
+@built_once
 def _range_loop() -> Callable[..., None]:
     code = Code("finite_range", {"axis": "pointer", "out": "pointer", "pixels": "long"})
     axis, out, pixels = code.arguments.values()
@@ -64,7 +63,7 @@ def finite_range(axis: Tensor) -> tuple[float, float] | None:
     return (low, high) if low <= high else None
 
 
-@cache
+@built_once
 def _number_loop() -> Callable[..., None]:
     names = {"axis": "pointer", "out": "pointer", "pixels": "long", "step": "float", "before": "float", "last": "long"}
     code = Code("bin_numbers", names)
@@ -89,7 +88,7 @@ def bin_numbers(axis: Tensor, step: float, start: int, last: int) -> Tensor:
     return found
 
 
-@cache
+@built_once
 def _extremes_loop() -> Callable[..., None]:
     names = {"number": "pointer", "values": "pointer", "low": "pointer", "high": "pointer", "pixels": "long"}
     code = Code("extremes", names)
@@ -111,7 +110,7 @@ def extremes(number: Tensor, values: Tensor, width: int) -> tuple[np.ndarray, np
     return low, high
 
 
-@cache
+@built_once
 def _joint_loop(weighted: bool) -> Callable[..., None]:
     names = {"row": "pointer", "number": "pointer", "weight": "pointer", "out": "pointer"}
     code = Code("joint_counts", names | {"pixels": "long", "width": "long"})
@@ -146,7 +145,7 @@ def _key(code: Code, values: Value, i: Value) -> Value:
     return bits ^ (bits.shifted(-31) & 0x7FFFFFFF)
 
 
-@cache
+@built_once
 def _leading_loop() -> Callable[..., None]:
     code = Code("leading_counts", {"values": "pointer", "out": "pointer", "pixels": "long"})
     values, out, pixels = code.arguments.values()
@@ -164,7 +163,7 @@ def leading_counts(values: Tensor) -> np.ndarray:
     return out
 
 
-@cache
+@built_once
 def _cell_loop(shift: int) -> Callable[..., None]:
     names = {"values": "pointer", "rank": "pointer", "row": "pointer", "out": "pointer"}
     code = Code("cell_counts", names | {"pixels": "long", "size": "long"})
@@ -190,7 +189,7 @@ def cell_counts(values: Tensor, rank: np.ndarray, shift: int, row: Tensor, rows:
     return out
 
 
-@cache
+@built_once
 def _occupied_loop() -> Callable[..., None]:
     code = Code(
         "occupied", {"counts": "pointer", "rows": "long", "columns": "long", "used": "pointer", "out": "pointer"}

@@ -12,13 +12,13 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-__all__ = ["LANES", "Code", "Value", "Variable", "check", "exp2", "log2"]
+__all__ = ["LANES", "Code", "Value", "Variable", "built_once", "check", "exp2", "log2"]
 
 LANES = 16
 """Numbers of a vector: one register of AVX-512, two of AVX2, four of NEON."""
@@ -349,6 +349,18 @@ def _machine() -> Any:
     return host.create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
     )
+
+
+def built_once(build: Callable[..., Callable[..., None]]) -> Callable[..., Callable[..., None]]:
+    """Keep every function that is built, and let other threads wait for it instead of building it too."""
+    kept, lock = cache(build), threading.Lock()
+
+    @wraps(build)
+    def get(*arguments: Any) -> Callable[..., None]:
+        with lock:
+            return kept(*arguments)
+
+    return get
 
 
 def check() -> None:

@@ -22,6 +22,7 @@ ORDER = (
     ("power_plan",),
     ("resize",),
     ("vector_code",),
+    ("vector_powers", "pixel_rows", "label_kernel"),
     ("hardware",),
     ("tallies", "tallies_llvm"),
     ("gradients_reference",),

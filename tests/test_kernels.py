@@ -262,7 +262,7 @@ for name, fixed in constants.items():
 def test_slabs_and_tiles_change_nothing(backend, size, monkeypatch):
     """Several slabs of several tiles for each image, the last one with and without filling."""
     if backend == "llvm":
-        monkeypatch.setattr(importlib.import_module("gradunc_viz.gradients_llvm"), "_SLAB", 19 * 1200)
+        monkeypatch.setattr(importlib.import_module("gradunc_viz.pixel_rows"), "_SLAB", 19 * 1200)
     logits, features, layer = case(19, 21, size, n=2)
     check(backend, logits, features, layer)
     check(backend, logits, features.mT.contiguous().mT * torch.tensor([1.0, 1e-30])[:, None, None, None], layer)
@@ -291,8 +291,9 @@ def test_what_is_not_finite_is_not_made_so(number):
 
 
 @pytest.fixture
-def chosen_anew():
+def chosen_anew(monkeypatch):
     """Kernels of a CPU are chosen when they are first needed; here once more."""
+    monkeypatch.delenv("GRADUNC_KERNELS", raising=False)
     kernels._module.cache_clear()
     yield lambda: kernels.fast_kernels(torch.ones(1, 3, 4, 4))
     kernels._module.cache_clear()

@@ -18,7 +18,7 @@ def way(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(pixels, "fast_resizing", lambda tensor: None)
     elif kernels.fast_resizing(torch.ones(1, 1, 1, 1)) is None:
-        pytest.skip("llvmlite is not installed")
+        pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
 def logits_of(shape, scale=6.0, dtype=torch.float32):

@@ -24,7 +24,7 @@ def way(request, monkeypatch):
     if request.param == "torch":
         monkeypatch.setattr(scores, "fast_resizing", lambda tensor: None)
     elif kernels.fast_resizing(torch.ones(1)) is None:
-        pytest.skip("llvmlite is not installed")
+        pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
 def interpolate(values, size, align_corners):

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("llvmlite")
 
-from gradunc_viz import counts, kernels, tallies, tallies_llvm
+from gradunc_viz import counts, gradients_llvm, kernels, tallies, tallies_llvm
 from gradunc_viz.cells import float_keys
 from gradunc_viz.hardware import in_threads
 from gradunc_viz.schema import score_entry
@@ -129,6 +129,7 @@ def test_a_frame_is_counted_alike(monkeypatch, threads):
 
 def test_module_goes_with_the_kernels(monkeypatch):
     values = torch.ones(3)
+    monkeypatch.setattr(kernels, "_module", lambda device: gradients_llvm)
     assert kernels.tallies_for(values) is tallies_llvm
     assert kernels.tallies_for(values.to("meta")) is tallies
     monkeypatch.setattr(kernels, "_module", lambda device: None)

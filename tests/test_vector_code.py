@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 pytest.importorskip("llvmlite")
 
-from gradunc_viz.vector_code import LANES, Code, Value, exp2, log2
+from gradunc_viz.vector_code import LANES, Code, Value, built_once, check, exp2, log2
 
 
 def applied(function, x: np.ndarray) -> np.ndarray:
@@ -111,3 +115,27 @@ def test_memory_of_the_function_and_whole_numbers():
 
 def test_arguments_are_values():
     assert all(isinstance(value, Value) for value in Code("test", {"x": "pointer", "n": "long"}).arguments.values())
+
+
+def test_this_machine_passes_the_check():
+    check()
+
+
+def test_a_function_is_built_once_whichever_thread_is_first():
+    started, builds = threading.Barrier(4), []
+
+    @built_once
+    def build(name: str):
+        builds.append(name)
+        time.sleep(0.05)
+        return lambda: None
+
+    def first_use(_: int):
+        started.wait()
+        return build("a")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(first_use, range(4)))
+    assert builds == ["a"]
+    assert len({id(function) for function in found}) == 1
+    assert build("b") is not found[0]
