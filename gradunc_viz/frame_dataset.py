@@ -135,14 +135,20 @@ def score_maps(
         logits, features, layer, at_head, names, size, target, align_corners=align, bias=options.bias, channels=channels
     )
     norms = head[0]
-    resized = resize_log2_norms(norms, size, align)
+    shape, device = (len(options.scores), *size), found.scores.device
+    oriented = empty(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
+    # norms stand together as a rule, and are resized where they are to stand
+    first = options.scores.index(at_head[0]) if at_head else 0
+    in_place = options.scores[first : first + len(at_head)] == at_head
+    resized = resize_log2_norms(norms, size, align, oriented[first : first + len(at_head)] if in_place else None)
     maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
     _check_finite(found.scores, "scores", frame_id)
-    on_cpu = found.scores.device.type == "cpu"
-    shape = (len(options.scores), *size)
-    oriented = empty(shape, torch.float32) if on_cpu else torch.empty(shape, device=found.scores.device)
     for name, plane in zip(options.scores, oriented, strict=True):
-        torch.mul(maps[name], score_entry(name).orientation, out=plane)
+        orientation = score_entry(name).orientation
+        if not (in_place and name in at_head):
+            torch.mul(maps[name], orientation, out=plane)
+        elif orientation != 1:
+            plane.mul_(orientation)
     return ScoredImage(
         logits=logits[0],
         norms=norms,

@@ -165,11 +165,14 @@ def _log2_kernel() -> Callable[..., None]:
     return code.compiled()
 
 
-def resized_log2_norms(norms: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def resized_log2_norms(
+    norms: Tensor, size: tuple[int, int], align_corners: bool, target: Tensor | None = None
+) -> Tensor:
     """See `gradunc_viz.scores.resize_log2_norms`; (M, h, w) float32 to (M, y, x)."""
     top = norms.amax((1, 2), keepdim=True)
     lines = _Lines((norms - top).exp2_()[:, None], size, align_corners)
-    out = empty((len(norms), size[0], lines.filled), torch.float32)
+    whole = target is not None and target.is_contiguous() and lines.filled == size[1]
+    out = target if target is not None and whole else empty((len(norms), size[0], lines.filled), torch.float32)
     tops = top.flatten().tolist()
     kernel = _log2_kernel()
 
@@ -179,4 +182,4 @@ def resized_log2_norms(norms: Tensor, size: tuple[int, int], align_corners: bool
             kernel(source, lines.filled, tops[norm], out[norm, some].data_ptr(), *rows)
 
     in_threads(resize, [(norm, some) for norm in range(len(norms)) for some in lines.pieces(1)])
-    return out[..., : size[1]]
+    return out[..., : size[1]] if target is None or whole else target.copy_(out[..., : size[1]])
