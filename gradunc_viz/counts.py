@@ -23,12 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .cells import cell_scores
+from .hardware import in_threads
+from .kernels import tallies_for
 from .schema import (
     BINS_PER_UNIT,
     BRIER_BINS,
@@ -76,14 +80,6 @@ class FrameCounts:
     arrays: dict[str, np.ndarray]
 
 
-def _bincount(index: Tensor, minlength: int, weights: Tensor | None = None) -> np.ndarray:
-    if index.device.type == "cpu":  # several times faster than torch's
-        if weights is None:
-            return np.bincount(index.numpy(), minlength=minlength)
-        return np.bincount(index.numpy(), weights.numpy(), minlength).astype("f8")  # of no pixel numpy returns integers
-    return torch.bincount(index, weights, minlength).cpu().numpy()
-
-
 @dataclass
 class _Bins:
     index: list[Tensor]
@@ -98,21 +94,13 @@ def _assign(
     scores: Tensor, entries: Sequence[ScoreEntry], n_classes: int, edges: Mapping[str, Tensor] | None = None
 ) -> _Bins:
     """Bin of every pixel per score, with the windows they need."""
-    index, starts, levels, widths = [], [], [], []
-    for values, entry in zip(scores, entries, strict=True):
-        if edges is not None and entry.name in edges:
-            cuts = edges[entry.name]
-            index.append(torch.bucketize(values, cuts, right=True) + 1)
-            starts.append(0)
-            levels.append(0)
-            widths.append(len(cuts) + 3)
-            continue
-        axis = lattice_axis(values, entry, n_classes)
-        is_finite = axis.isfinite()
-        finite = torch.where(is_finite, axis, 0.0)
-        inside = bool(is_finite.any())
-        low = float(torch.where(is_finite, axis, torch.inf).min()) if inside else 0.0
-        high = float(torch.where(is_finite, axis, -torch.inf).max()) if inside else 0.0
+    tally = tallies_for(scores)
+
+    def window(s: int) -> tuple[Tensor, int, int, int]:
+        """Values on their axis; start, level and width of their window."""
+        axis = lattice_axis(scores[s], entries[s], n_classes)
+        inside = tally.finite_range(axis)
+        low, high = inside or (0.0, 0.0)
         # the window has to fit MAX_BINS, and a bin's number the integers that float32 holds exactly
         excess = max((high - low) / (MAX_BINS - 4), max(-low, high) / 2**24) * BINS_PER_UNIT
         level = 0
@@ -123,26 +111,31 @@ def _assign(
             level -= 1
         step = BINS_PER_UNIT / 2.0**level
         start = int(np.floor(low * step))
-        # the step of subnormal scores is beyond float32
-        number = ((finite.double() if level < -64 else finite) * step).floor_().sub_(start - 1)
         stop = int(np.floor(high * step)) - start + 2 if inside else 1
-        number = torch.where(axis.isposinf(), float(stop), torch.where(axis.isneginf(), 0.0, number))
-        index.append(number.long())
-        starts.append(start)
-        levels.append(level)
-        widths.append(stop + 1)
+        return axis, start, level, stop + 1
+
+    own = {s: edges[entry.name] for s, entry in enumerate(entries) if edges is not None and entry.name in edges}
+    on_lattice = [s for s in range(len(entries)) if s not in own]
+    windows = dict(zip(on_lattice, in_threads(window, on_lattice), strict=True))
+    widths = [len(own[s]) + 3 if s in own else windows[s][3] for s in range(len(entries))]
+    # all windows get the widest one's length, and the bin for +inf stays the last one
     width = max(widths, default=2)
-    lows, highs = [], []
-    for number, values, own in zip(index, scores, widths, strict=True):
-        # all windows get the widest one's length, and the bin for +inf stays the last one
-        number[number == own - 1] = width - 1
-        empty = values.new_full((width,), torch.inf)
-        lows.append(empty.scatter_reduce(0, number, values, "amin").cpu().numpy())
-        highs.append((-empty).scatter_reduce(0, number, values, "amax").cpu().numpy())
-    low_array, high_array = np.stack(lows), np.stack(highs)
-    low_array[np.isposinf(low_array)] = np.nan
-    high_array[np.isneginf(high_array)] = np.nan
-    return _Bins(index, np.array(starts, "i8"), np.array(levels, "i4"), width, low_array, high_array)
+
+    def fill(s: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Bin of every pixel, and the smallest and the largest score in every bin."""
+        if s in own:
+            number = (torch.bucketize(scores[s], own[s], right=True) + 1).to(tally.INDEX)
+            number[number == widths[s] - 1] = width - 1
+        else:
+            axis, start, level, _ = windows[s]
+            number = tally.bin_numbers(axis, BINS_PER_UNIT / 2.0**level, start, width - 1)
+        low, high = tally.extremes(number, scores[s], width)
+        return number, np.where(np.isposinf(low), np.nan, low), np.where(np.isneginf(high), np.nan, high)
+
+    filled = in_threads(fill, range(len(entries)))
+    starts, levels = ([0 if s in own else windows[s][k] for s in range(len(entries))] for k in (1, 2))
+    low, high = (np.stack([bins[k] for bins in filled]) for k in (1, 2))
+    return _Bins([bins[0] for bins in filled], np.array(starts, "i8"), np.array(levels, "i4"), width, low, high)
 
 
 def count_frame(
@@ -185,16 +178,16 @@ def count_frame(
         "bin_level": bins.level,
         "bin_min": bins.low,
         "bin_max": bins.high,
-        "score_mean": flat.double().mean(1).cpu().numpy(),
+        "score_mean": np.array([float(values.mean(dtype=torch.float64)) for values in flat]),
     }
-    pixels = _Pixels(predicted, n_classes)
+    pixels = _Pixels(predicted, n_classes, tallies_for(scores))
     weight = None
     if label is not None:
         truth = label.flatten()
         known = (truth != IGNORE).nonzero()[:, 0]
         right = predicted[known] == truth[known]
         pixels.add_label(truth, known, right)
-        arrays |= _label_counts(truth[known], predicted[known], right, n_classes, confidence, brier, nll, known)
+        arrays |= _label_counts(truth, known, right, pixels, confidence, brier, nll)
         if brier is not None:
             weight = torch.where(truth != IGNORE, brier.flatten().double(), 0.0)
     if anomaly is not None:
@@ -202,16 +195,16 @@ def count_frame(
         positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())
         pixels.add_anomaly(unknown)
         arrays |= {"anomaly_count": np.int64(positive), "known_count": np.int64(known_count)}  # type: ignore[dict-item]
-    by_cell = [_cells(values, pixels) for values in flat]
+    by_cell = in_threads(lambda values: _cells(values, pixels), flat)
     arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
     if pixels.outcomes:
         if (
             edges is None
         ):  # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
             arrays |= _stack_cells(by_cell, pixels)
-        tallies = [_by_class(index, bins.width, pixels, weight) for index in bins.index]
-        arrays["counts"] = np.stack([counts for counts, _ in tallies], axis=2)
-        summed = [brier_sum for _, brier_sum in tallies if brier_sum is not None]
+        by_class = in_threads(lambda index: _by_class(index, bins.width, pixels, weight), bins.index)
+        arrays["counts"] = np.stack([counts for counts, _ in by_class], axis=2)
+        summed = [brier_sum for _, brier_sum in by_class if brier_sum is not None]
         if summed:
             arrays["brier_sum"] = np.stack(summed, axis=1)
     return FrameCounts(pixels.outcomes, arrays)
@@ -224,22 +217,34 @@ class _Pixels:
     no labels, or no anomaly labels, that digit is left out.
     """
 
-    def __init__(self, predicted: Tensor, n_classes: int) -> None:
-        self.predicted = predicted
+    def __init__(self, predicted: Tensor, n_classes: int, tally: ModuleType) -> None:
+        self.tally = tally
+        self.predicted = predicted.to(tally.INDEX)
         self.n_classes = n_classes
-        self.state = torch.zeros_like(predicted)
+        self.state = torch.zeros_like(self.predicted)
         self.shape = (1, 1)
         self.outcomes: tuple[str, ...] = ()
         self.missed: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def states(self) -> int:
+        """How many there are."""
+        return self.shape[0] * self.shape[1]
+
+    @cached_property
+    def state_and_class(self) -> Tensor:
+        """State and predicted class as one number, once both annotations are there."""
+        return self.state * self.n_classes + self.predicted
+
     def add_label(self, truth: Tensor, known: Tensor, right: Tensor) -> None:
-        self.state[known] = torch.where(right, 1, 2)
+        self.state[known] = torch.where(right, 1, 2).to(self.tally.INDEX)
         self.shape = (3, 1)
         self.outcomes = ("right", "wrong", "missed")
-        self.missed = known[~right], truth[known[~right]]
+        self.missed = known[~right], truth[known[~right]].to(self.tally.INDEX)
 
     def add_anomaly(self, unknown: Tensor) -> None:
-        self.state = self.state * 3 + torch.where(unknown == IGNORE, 0, torch.where(unknown == 1, 2, 1))
+        digit = torch.where(unknown == IGNORE, 0, torch.where(unknown == 1, 2, 1))
+        self.state = self.state * 3 + digit.to(self.tally.INDEX)
         self.shape = (self.shape[0], 3)
         self.outcomes += ("normal", "anomaly")
 
@@ -254,17 +259,16 @@ def _by_class(
     index: Tensor, width: int, pixels: _Pixels, weight: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """``counts`` and ``brier_sum`` of one score."""
-    n, states = pixels.n_classes, pixels.shape[0] * pixels.shape[1]
-    place = pixels.predicted * width + index
-    counted = _bincount(pixels.state * (n * width) + place, states * n * width)
+    n, states, tally = pixels.n_classes, pixels.states, pixels.tally
+    counted = tally.joint_counts(pixels.state_and_class, index, states * n, width)
     found = pixels.rows(counted.reshape(states, n, width))
     if pixels.missed is not None:
         wrong, truth = pixels.missed
-        found["missed"] = _bincount(truth * width + index[wrong], n * width).reshape(n, width)
+        found["missed"] = tally.joint_counts(truth, index[wrong], n, width)
     counts = np.stack([found[name] for name in pixels.outcomes]).astype("u4")
     if weight is None:
         return counts, None
-    return counts, _bincount(place, n * width, weight).reshape(n, width).astype("f4")
+    return counts, tally.joint_sums(pixels.predicted, index, weight, n, width).astype("f4")
 
 
 @dataclass
@@ -282,27 +286,22 @@ _DENSE = 2**18  # places in that array
 
 
 def _cells(values: Tensor, pixels: _Pixels) -> _Cells:
-    keys = (values + 0.0).view(torch.int32)
-    keys = keys ^ ((keys >> 31) & 0x7FFFFFFF)
-    top = (keys >> _TOP).long() + 2**15
-    tops = np.flatnonzero(_bincount(top, 2**16))
+    tops = np.flatnonzero(pixels.tally.leading_counts(values))
     # only the tops that occur are given room, so that a few numbers far away cost the others no resolution
     shift = max(0, _TOP + (len(tops) - 1).bit_length() - (_DENSE.bit_length() - 1))
     room = _TOP - shift
-    rank = torch.zeros(2**16, dtype=torch.long, device=values.device)
-    rank[torch.from_numpy(tops).to(values.device)] = torch.arange(len(tops), device=values.device)
-    place = (rank[top] << room) + ((keys & (2**_TOP - 1)) >> shift)
-    states, size = pixels.shape[0] * pixels.shape[1], len(tops) << room
-    counts = _bincount(pixels.state * size + place, states * size).reshape(states, size)
-    used = np.flatnonzero(counts.any(0))
+    rank = np.zeros(2**16, "i8")
+    rank[tops] = np.arange(len(tops))
+    counts = pixels.tally.cell_counts(values, rank, shift, pixels.state, pixels.states)
+    used, counts = pixels.tally.occupied(counts)
     number = ((tops[used >> room] - 2**15) << room) + (used & (2**room - 1))
-    counts, single = counts[:, used], np.ones(len(used), bool)
-    while len(number) > MAX_CELLS:
-        shift += 1
-        first = np.flatnonzero(np.diff(number >> 1, prepend=number[0] - 2))
-        single = single[first] & (np.diff(first, append=len(number)) == 1)
-        number, counts = number[first] >> 1, np.add.reduceat(counts, first, axis=1)
-    return _Cells(number, shift, counts, single)
+    coarser = 0
+    while np.count_nonzero(np.diff(number >> coarser)) >= MAX_CELLS:
+        coarser += 1
+    first = np.flatnonzero(np.diff(number >> coarser, prepend=(number[0] >> coarser) - 1))
+    single = np.diff(first, append=len(number)) == 1
+    counts = np.add.reduceat(counts, first, axis=1) if coarser else counts
+    return _Cells(number[first] >> coarser, shift + coarser, counts, single)
 
 
 def _stack_cells(by_cell: Sequence[_Cells], pixels: _Pixels) -> dict[str, np.ndarray]:
@@ -324,33 +323,32 @@ def _stack_cells(by_cell: Sequence[_Cells], pixels: _Pixels) -> dict[str, np.nda
 
 def _label_counts(
     truth: Tensor,
-    predicted: Tensor,
+    known: Tensor,
     right: Tensor,
-    n: int,
+    pixels: _Pixels,
     confidence: Tensor | None,
     brier: Tensor | None,
     nll: Tensor | None,
-    known: Tensor,
 ) -> dict[str, np.ndarray]:
-    """Everything that needs labelled pixels but no score."""
-    arrays: dict[str, np.ndarray] = {"confusion": _bincount(truth * n + predicted, n * n).reshape(n, n)}
-    row = predicted + (~right) * n
+    """Everything that needs labelled pixels but no score; `known` are their places, `right` is known of those."""
+    n, tally = pixels.n_classes, pixels.tally
+    truth, predicted = truth[known].to(tally.INDEX), pixels.predicted[known]
+    arrays: dict[str, np.ndarray] = {"confusion": tally.joint_counts(truth, predicted, n, n).astype("i8")}
     if confidence is not None:
         value = confidence.flatten()[known].double()
-        place = (value * CONFIDENCE_BINS).long().clamp_(0, CONFIDENCE_BINS - 1)  # the last bin is closed at 1
-        counted = _bincount(row * CONFIDENCE_BINS + place, 2 * n * CONFIDENCE_BINS)
+        # the last bin is closed at 1
+        place = (value * CONFIDENCE_BINS).to(tally.INDEX).clamp_(0, CONFIDENCE_BINS - 1)
+        counted = tally.joint_counts(predicted + (~right).to(tally.INDEX) * n, place, 2 * n, CONFIDENCE_BINS)
         arrays["confidence_count"] = counted.reshape(2, n, CONFIDENCE_BINS).astype("u4")
-        summed = _bincount(predicted * CONFIDENCE_BINS + place, n * CONFIDENCE_BINS, value)
-        arrays["confidence_sum"] = summed.reshape(n, CONFIDENCE_BINS)
+        arrays["confidence_sum"] = tally.joint_sums(predicted, place, value, n, CONFIDENCE_BINS)
     if brier is not None:
         value = brier.flatten()[known].double()
-        place = (value * (BRIER_BINS / 2)).long().clamp_(0, BRIER_BINS - 1)
-        counted = _bincount(predicted * BRIER_BINS + place, n * BRIER_BINS)
-        arrays["brier_count"] = counted.reshape(n, BRIER_BINS).astype("u4")
-        summed = _bincount(predicted * BRIER_BINS + place, n * BRIER_BINS, value)
-        arrays["brier_bin_sum"] = summed.reshape(n, BRIER_BINS)
+        place = (value * (BRIER_BINS / 2)).to(tally.INDEX).clamp_(0, BRIER_BINS - 1)
+        arrays["brier_count"] = tally.joint_counts(predicted, place, n, BRIER_BINS).astype("u4")
+        arrays["brier_bin_sum"] = tally.joint_sums(predicted, place, value, n, BRIER_BINS)
     if nll is not None:
-        arrays["nll_sum"] = _bincount(truth, n, nll.flatten()[known].double())
+        value = nll.flatten()[known].double()
+        arrays["nll_sum"] = tally.joint_sums(truth, torch.zeros_like(truth), value, n, 1)[:, 0]
     return arrays
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .counts import count_frame
+from .hardware import empty
 from .pixels import image_scores
 from .schema import (
     IGNORE,
@@ -87,6 +88,14 @@ def _check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
         )
 
 
+def _channels(logits: Tensor, channels: Tensor) -> Tensor:
+    """Pick channels; neighbours without a copy."""
+    first, count = int(channels[0]), len(channels)
+    if torch.equal(channels.cpu(), torch.arange(first, first + count)):
+        return logits[:, first : first + count]
+    return logits.index_select(1, channels.to(logits.device))
+
+
 def score_maps(
     logits: Tensor,
     features: Tensor,
@@ -116,7 +125,7 @@ def score_maps(
     """
     _check_finite(features, "features", frame_id)
     if channels is not None:
-        logits = logits.index_select(1, channels.to(logits.device))
+        logits = _channels(logits, channels)
     _check_finite(logits, "logits", frame_id)
     at_head, at_pixel = split_scores(options.scores)
     align = bool(options.align_corners)
@@ -126,10 +135,20 @@ def score_maps(
         logits, features, layer, at_head, names, size, target, align_corners=align, bias=options.bias, channels=channels
     )
     norms = head[0]
-    resized = resize_log2_norms(norms, size, align)
+    shape, device = (len(options.scores), *size), found.scores.device
+    oriented = empty(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
+    # norms stand together as a rule, and are resized where they are to stand
+    first = options.scores.index(at_head[0]) if at_head else 0
+    in_place = options.scores[first : first + len(at_head)] == at_head
+    resized = resize_log2_norms(norms, size, align, oriented[first : first + len(at_head)] if in_place else None)
     maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
     _check_finite(found.scores, "scores", frame_id)
-    oriented = torch.stack([maps[name] * score_entry(name).orientation for name in options.scores])
+    for name, plane in zip(options.scores, oriented, strict=True):
+        orientation = score_entry(name).orientation
+        if not (in_place and name in at_head):
+            torch.mul(maps[name], orientation, out=plane)
+        elif orientation != 1:
+            plane.mul_(orientation)
     return ScoredImage(
         logits=logits[0],
         norms=norms,

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .hardware import empty
 from .power_plan import PowerStep, power_plan
 from .schema import LOG2_FLOOR
 
@@ -30,11 +30,6 @@ _BLOCK = 1 << 18  # elements for each thread: large beside the cost of starting 
 
 def _block_size() -> int:
     return _BLOCK * min(4, torch.get_num_threads())
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory from numpy, which asks the system for large pages: touching small ones can cost as much as all sums."""
-    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
 
 
 class _Buffers:
@@ -137,7 +132,7 @@ def feature_sums(
     plan = power_plan(tuple(ps), True)
     row = {p: k for k, p in enumerate(ps)}
     buffers = _Buffers(dtype)
-    result = _empty((n, len(ps), height, width), dtype)
+    result = empty((n, len(ps), height, width), dtype)
     tiny = torch.finfo(dtype).tiny
     # a slab has all channels of some pixels, a block some of the channels
     channels = min(depth, 128)
@@ -366,8 +361,8 @@ def label_pass(
     uniform_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("uni", "exact")}))
     rest_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("oh", "exact")}))
     all_ps = tuple(sorted(others | ({2.0} if "brier" in softmax else set())))
-    norms = _empty((n, len(wanted), height, width), dtype)
-    scores = {name: _empty((n, height, width), torch.int64 if name == "prediction" else dtype) for name in softmax}
+    norms = empty((n, len(wanted), height, width), dtype)
+    scores = {name: empty((n, height, width), torch.int64 if name == "prediction" else dtype) for name in softmax}
     feature_rows = [list(ps).index(p) for _, p, _ in wanted]
     inverse = torch.tensor([1 / p for _, p, _ in wanted], dtype=dtype)[:, None]
     buffers = _Buffers(dtype)

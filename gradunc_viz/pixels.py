@@ -7,14 +7,17 @@ of all classes at the image's size in memory; here there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kernels import fast_resizing
 from .resize import neighbours
 from .schema import IGNORE
-from .scores import PixelScores, head_scores, same_size_scores
+from .scores import PixelScores, head_scores, pixel_scores, same_size_scores
+from .softmax import FUNCTIONS
 
 __all__ = ["image_scores", "resized_pixel_scores"]
 
@@ -91,6 +94,9 @@ def resized_pixel_scores(
     PixelScores
         In float32. The prediction is the first of equal largest logits.
     """
+    fast = fast_resizing(logits)
+    if fast is not None:
+        return _in_one_pass(fast, logits, size, names, label, align_corners)
     n, n_classes = logits.shape[:2]
     rows_of = _row_resizer(logits.float(), size, align_corners)
     countdown = torch.arange(n_classes, 0, -1, dtype=torch.float32, device=logits.device).view(-1, 1, 1)
@@ -107,6 +113,31 @@ def resized_pixel_scores(
             rows = slice(start, min(start + step, size[0]))
             _score_tile(rows_of(image, rows), countdown, names, found, image, rows, label)
     return found
+
+
+def _in_one_pass(
+    fast: ModuleType,
+    logits: Tensor,
+    size: tuple[int, int],
+    names: Sequence[str],
+    label: Tensor | None,
+    align_corners: bool,
+) -> PixelScores:
+    for name in names:
+        if name not in FUNCTIONS:
+            raise ValueError(f"score {name!r} is none of logits alone")
+    if tuple(logits.shape[2:]) == tuple(size):
+        return pixel_scores(logits, names, label)
+    known = None if label is None else label != IGNORE
+    target = None if label is None or known is None else label.where(known, 0)
+    errors = () if label is None else ("brier", "nll")
+    asked = (*dict.fromkeys(names), *errors)
+    prediction, found = fast.resized_scores(logits.float(), size, asked, target, align_corners)
+    scores = found[:, : len(names)]
+    if known is None:
+        return PixelScores(prediction, scores)
+    brier, nll = (plane.where(known, 0) for plane in found[:, len(names) :].unbind(1))
+    return PixelScores(prediction, scores, brier, nll)
 
 
 def _row_resizer(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Callable[[int, slice], Tensor]:

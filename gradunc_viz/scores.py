@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .gradients import gradient_norms_for, norms_and_softmax
+from .kernels import fast_resizing
 from .schema import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 
@@ -148,7 +149,9 @@ def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool = Fal
     return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def resize_log2_norms(norms: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+def resize_log2_norms(
+    norms: Tensor, size: Sequence[int], align_corners: bool = False, out: Tensor | None = None
+) -> Tensor:
     """Bilinear resize of log2 norms: the norm is resized, not its logarithm.
 
     The maximum of each map is factored out first, so that norms of 2^100 and of 2^-100 alike stay in range. A pixel
@@ -157,13 +160,22 @@ def resize_log2_norms(norms: Tensor, size: Sequence[int], align_corners: bool = 
     Parameters
     ----------
     norms : Tensor (..., h, w)
+    out : Tensor (M, *size), float32, optional
+        Where the maps are put, for norms of shape (M, h, w).
 
     Returns
     -------
     Tensor (..., *size), float32
     """
+    if out is not None and (fast_resizing(norms) is None or tuple(norms.shape[-2:]) == tuple(size)):
+        return out.copy_(resize_log2_norms(norms, size, align_corners))
     if tuple(norms.shape[-2:]) == tuple(size):
         return norms.float()
+    fast = fast_resizing(norms)
+    if fast is not None:
+        maps = norms.reshape(-1, *norms.shape[-2:]).float()
+        resized = fast.resized_log2_norms(maps, tuple(size), align_corners, out)
+        return resized.unflatten(0, norms.shape[:-2]) if norms.ndim != 3 else resized
     flat = norms.reshape(-1, 1, *norms.shape[-2:]).float()
     top = flat.amax((1, 2, 3), keepdim=True)
     linear = F.interpolate((flat - top).exp2_(), tuple(size), mode="bilinear", align_corners=align_corners)

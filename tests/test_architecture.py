@@ -20,8 +20,13 @@ ORDER = (
     ("resources",),
     ("taps",),
     ("power_plan",),
+    ("resize",),
+    ("vector_code",),
+    ("vector_powers", "pixel_rows", "label_kernel"),
+    ("hardware",),
+    ("tallies", "tallies_llvm"),
     ("gradients_reference",),
-    ("gradients_cpu", "gradients_triton"),
+    ("gradients_cpu", "gradients_llvm", "gradients_triton", "resized_llvm"),
     ("kernels",),
     ("softmax",),
     ("gradients",),
@@ -31,7 +36,6 @@ ORDER = (
     ("demo",),
     ("heads", "models"),
     ("conventions", "layouts", "frames"),
-    ("resize",),
     ("pixels",),
     ("tapped",),
     ("traceable",),
@@ -116,6 +120,10 @@ def loaded_by(modules: tuple[str, ...], watched: tuple[str, ...]) -> list[str]:
 
 def test_schema_loads_nothing_but_numpy():
     assert loaded_by(("", ".schema"), ("torch", "xarray", "zarr", "PIL", "pandas")) == []
+
+
+def test_maths_load_no_compiler():
+    assert loaded_by(("", ".gradients", ".scores", ".compute"), ("llvmlite", "triton")) == []
 
 
 def test_reading_a_cache_loads_nothing_heavy():

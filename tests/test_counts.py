@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradunc_viz import counts, kernels, tallies
 from gradunc_viz.cells import float_keys
 from gradunc_viz.counts import count_frame, lattice_axis
 from gradunc_viz.schema import (
@@ -22,6 +23,15 @@ from gradunc_viz.schema import (
 
 N_CLASSES = 4
 SHAPE = (13, 17)
+
+
+@pytest.fixture(params=["torch", "compiled"], autouse=True)
+def tally(request, monkeypatch):
+    """Whichever module counts."""
+    if request.param == "torch":
+        monkeypatch.setattr(counts, "tallies_for", lambda values: tallies)
+    elif kernels.tallies_for(torch.ones(1)) is tallies:
+        pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
 def rng():

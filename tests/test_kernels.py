@@ -21,13 +21,18 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()
 PS = (*PAPER_NORMS, 0.7, 1.5)
 NAMES = ("msp", "entropy", "margin", "energy", "max_logit", "prediction", "brier", "nll")
-DEVICE = {"cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+DEVICE = {"cpu": "cpu", "llvm": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-@pytest.fixture(params=["cpu", "triton"])
+@pytest.fixture(params=["cpu", "llvm", "triton"])
 def backend(request, monkeypatch) -> str:
     """Make `gradients` and `softmax` use these kernels."""
+    if request.param == "cpu":
+        monkeypatch.setattr(kernels, "_module", lambda device: gradients_cpu)
+    if request.param == "llvm":
+        llvm = pytest.importorskip("gradunc_viz.gradients_llvm")
+        monkeypatch.setattr(kernels, "_module", lambda device: llvm)
     if request.param == "triton":
         if not HAS_TRITON:
             pytest.skip("triton is not installed")
@@ -182,7 +187,9 @@ def test_empty_batch_takes_plain_torch(backend):
     assert gradients.gradient_norms(logits[:0], features[:0], layer).shape == (0, 10, 9, 13)
 
 
-def test_large_p_beside_small_ones_in_float64():
+def test_large_p_beside_small_ones_in_float64(backend):
+    if backend == "triton":
+        pytest.skip("float64 takes plain torch")
     logits, features, layer = case()
     found, scores = gradients.norms_and_softmax(logits, features, layer, wanted((0.5, 8.0, 20.0)), ("msp",))
     expected = reference(logits, features, layer, (0.5, 8.0, 20.0))
@@ -191,12 +198,12 @@ def test_large_p_beside_small_ones_in_float64():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_nothing(threads):
+def test_threads_change_nothing(backend, threads):
     logits, features, layer = case(19, 40, (120, 160))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        check("cpu", logits, features, layer, ps=(0.5, 1.0, 2.0))
+        check(backend, logits, features, layer, ps=(0.5, 1.0, 2.0))
     finally:
         torch.set_num_threads(before)
 
@@ -251,11 +258,102 @@ for name, fixed in constants.items():
     assert all(int(size) > 1000 for size in done.stdout.split())
 
 
+@pytest.mark.parametrize("size", [(63, 65), (64, 64)], ids=["odd", "whole"])
+def test_slabs_and_tiles_change_nothing(backend, size, monkeypatch):
+    """Several slabs of several tiles for each image, the last one with and without filling."""
+    if backend == "llvm":
+        monkeypatch.setattr(importlib.import_module("gradunc_viz.pixel_rows"), "_SLAB", 19 * 1200)
+    logits, features, layer = case(19, 21, size, n=2)
+    check(backend, logits, features, layer)
+    check(backend, logits, features.mT.contiguous().mT * torch.tensor([1.0, 1e-30])[:, None, None, None], layer)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_not_made_so(number):
+    llvm = pytest.importorskip("gradunc_viz.gradients_llvm")
+    logits, features, _ = case()
+    features[0, 3, :2] = logits[0, 4, 2:4] = number
+    found = []
+    for module in (llvm, gradients_cpu):
+        _, sums = module.feature_sums(features, PS, torch.float32)
+        names = ("msp", "entropy", "margin", "energy")
+        found.append((sums, *module.label_pass(logits, wanted(), sums, PS, torch.zeros(1), names, torch.float32)))
+    (sums, norms, scores), (other_sums, other_norms, other_scores) = found
+    torch.testing.assert_close(sums, other_sums, rtol=1e-5, atol=0, equal_nan=True)
+    assert torch.equal(norms.isfinite(), other_norms.isfinite())
+    assert torch.equal(norms.isnan(), other_norms.isnan())
+    for name, score in scores.items():
+        torch.testing.assert_close(score, other_scores[name], rtol=1e-5, atol=2e-6, equal_nan=True)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # which kernels are used
 
 
-def test_plain_torch_where_operations_are_recorded_or_differentiated():
+@pytest.fixture
+def chosen_anew(monkeypatch):
+    """Kernels of a CPU are chosen when they are first needed; here once more."""
+    monkeypatch.delenv("GRADUNC_KERNELS", raising=False)
+    kernels._module.cache_clear()
+    yield lambda: kernels.fast_kernels(torch.ones(1, 3, 4, 4))
+    kernels._module.cache_clear()
+
+
+def test_compiled_kernels_where_llvmlite_is(chosen_anew):
+    pytest.importorskip("llvmlite")
+    assert chosen_anew().__name__ == "gradunc_viz.gradients_llvm"
+
+
+def test_torch_where_llvmlite_is_not(chosen_anew, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert chosen_anew() is gradients_cpu
+
+
+def test_torch_where_it_is_asked_for(chosen_anew, monkeypatch):
+    monkeypatch.setenv("GRADUNC_KERNELS", "torch")
+    assert chosen_anew() is gradients_cpu
+
+
+def test_torch_where_compiling_fails(chosen_anew, monkeypatch):
+    vector_code = pytest.importorskip("gradunc_viz.vector_code")
+
+    def fail(code):
+        raise OSError("no memory may be executed")
+
+    monkeypatch.setattr(vector_code.Code, "compiled", fail)
+    with pytest.warns(UserWarning, match="no memory may be executed"):
+        assert chosen_anew() is gradients_cpu
+
+
+def test_torch_where_compiled_code_is_wrong(chosen_anew, monkeypatch):
+    vector_code = pytest.importorskip("gradunc_viz.vector_code")
+    monkeypatch.setattr(vector_code, "exp2", lambda x: x)
+    with pytest.warns(UserWarning, match="wrong numbers"):
+        assert chosen_anew() is gradients_cpu
+
+
+def test_first_score_takes_a_second_more_than_the_second_at_most():
+    """Compiling is part of it: nothing is kept on disk. Processor time, whatever else the machine does."""
+    code = """
+import time, torch
+from torch import nn
+from gradunc_viz.gradients import norms_and_softmax
+from gradunc_viz.schema import PAPER_NORMS
+torch.set_num_threads(1)
+layer, logits, features = nn.Conv2d(64, 19, 1), torch.randn(1, 19, 64, 64), torch.randn(1, 64, 64, 64)
+wanted = [(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS]
+for _ in range(2):
+    start = time.process_time()
+    norms_and_softmax(logits, features, layer, wanted, ("msp", "entropy"))
+    print(time.process_time() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = map(float, done.stdout.split())
+    assert first - second < 1.0
+
+
+def test_plain_torch_where_operations_are_recorded_or_differentiated(monkeypatch):
+    monkeypatch.setattr(kernels, "_module", lambda device: gradients_cpu if device == "cpu" else None)
     x = torch.randn(1, 3, 4, 4)
     assert kernels.fast_kernels(x) is gradients_cpu
     assert kernels.fast_kernels(x.clone().requires_grad_()) is None

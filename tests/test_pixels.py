@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradunc_viz import pixels
+from gradunc_viz import kernels, pixels
 from gradunc_viz.pixels import resized_pixel_scores
 from gradunc_viz.scores import pixel_scores, resize_logits
 
 NAMES = ("entropy", "msp", "margin", "energy", "max_logit")
+
+
+@pytest.fixture(params=["torch", "compiled"], autouse=True)
+def way(request, monkeypatch):
+    """Tiles in torch, or kernels that resize what they read."""
+    if request.param == "torch":
+        monkeypatch.setattr(pixels, "fast_resizing", lambda tensor: None)
+    elif kernels.fast_resizing(torch.ones(1, 1, 1, 1)) is None:
+        pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
 def logits_of(shape, scale=6.0, dtype=torch.float32):
@@ -49,6 +58,27 @@ def test_layout_does_not_matter():
     expected = resized_pixel_scores(logits, (12, 16), NAMES).scores
     for other in (logits.contiguous(memory_format=torch.channels_last), logits.transpose(2, 3).contiguous().mT):
         torch.testing.assert_close(resized_pixel_scores(other, (12, 16), NAMES).scores, expected)
+
+
+@pytest.mark.parametrize("size", [(96, 160), (97, 155), (40, 160)])
+def test_pieces_and_threads_change_nothing(monkeypatch, size):
+    """Several pieces of lines, more rows than are resized together, with and without filling at the end of a line."""
+    resized = pytest.importorskip("gradunc_viz.resized_llvm")
+    logits, label = logits_of((2, 5, 40, 160)), labels_of(2, size, 5)
+    expected = pixel_scores(resize_logits(logits, size), NAMES, label)
+    monkeypatch.setattr(resized, "_PIECE", 5 * 160 * 11)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    found = resized_pixel_scores(logits, size, NAMES, label)
+    assert (found.prediction == expected.prediction).all()
+    for name in ("scores", "probability_error", "nll"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=5e-6, rtol=1e-5)
+
+
+def test_logits_that_are_views_are_scored():
+    logits = logits_of((2, 9, 20, 24))
+    expected = pixel_scores(resize_logits(logits[:, 1:6], (33, 48)), NAMES)
+    found = resized_pixel_scores(logits[:, 1:6], (33, 48), NAMES)
+    torch.testing.assert_close(found.scores, expected.scores, atol=5e-6, rtol=1e-5)
 
 
 def test_ties_go_to_the_first_class():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradunc_viz import kernels, scores
 from gradunc_viz.gradients import gradient_norms
 from gradunc_viz.schema import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, score_entry
 from gradunc_viz.scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
@@ -15,6 +16,15 @@ from gradunc_viz.softmax import FUNCTIONS
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["torch", "compiled"])
+def way(request, monkeypatch):
+    """Norms are resized by torch, or by a kernel."""
+    if request.param == "torch":
+        monkeypatch.setattr(scores, "fast_resizing", lambda tensor: None)
+    elif kernels.fast_resizing(torch.ones(1)) is None:
+        pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
 def interpolate(values, size, align_corners):
@@ -55,7 +65,7 @@ def test_channels_reach_the_norms():
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(20, 33), (3, 4), (5, 14)])
 @pytest.mark.parametrize("level", [-100.0, 0.0, 66.0, 100.0])
-def test_norms_are_resized_as_norms(size, align_corners, level):
+def test_norms_are_resized_as_norms(way, size, align_corners, level):
     norms = level + 3 * torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     found = resize_log2_norms(norms, size, align_corners)
     expected = interpolate(norms.double().exp2(), size, align_corners).log2()
@@ -64,12 +74,12 @@ def test_norms_are_resized_as_norms(size, align_corners, level):
 
 
 @pytest.mark.parametrize("value", [LOG2_FLOOR, -100.0, 0.0, 66.0, 100.0])
-def test_constant_norms_stay_constant(value):
+def test_constant_norms_stay_constant(way, value):
     found = resize_log2_norms(torch.full((2, 4, 4), value), (9, 9))
     torch.testing.assert_close(found, torch.full((2, 9, 9), value), rtol=0, atol=1e-5)
 
 
-def test_norms_far_below_the_largest_are_finite():
+def test_norms_far_below_the_largest_are_finite(way):
     norms = torch.tensor([[[100.0, LOG2_FLOOR, LOG2_FLOOR, LOG2_FLOOR]]])
     found = resize_log2_norms(norms, (1, 8))
     assert found.isfinite().all()
