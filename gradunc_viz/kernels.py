@@ -1,7 +1,7 @@
 """Which kernels a tensor's device has: one pass over features and logits instead of one formula after the other.
 
 A module of kernels has two functions, `feature_sums` and `label_pass`, with the arguments that those of
-`gradunc_viz.gradients_cpu` describe. On a CPU they are compiled by LLVM where llvmlite is installed and works on this
+`gradunc_viz.gradients_cpu` describe. On a CPU they are compiled by LLVM where that works on this
 machine, else made of torch's operations; the environment variable ``GRADUNC_KERNELS=torch`` asks for the latter.
 """
 
