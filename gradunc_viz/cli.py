@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     compute.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
     compute.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
     compute.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
-    compute.add_argument("--channels-last", action="store_true", help="feed images channels last, for convolutions")
+    compute.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
     compute.add_argument("--autocast", choices=("bf16", "fp16"), help="let layers run in half precision")
     compute.add_argument("--profile", action="store_true", help="say where the time went")
     compute.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -151,7 +151,8 @@ def compute_report(
         Whether `torch.compile` compiles the network. It takes a while at the start, for every size of input: give
         `input_size` where images differ. Where it cannot (no C++ compiler), a warning says so and the run goes on.
     channels_last : bool
-        Whether images enter the network channels last, which suits convolutions on most processors and GPUs.
+        Whether images enter the network channels last, which suits convolutions on most processors and GPUs; the
+        weights of the network's convolutions are laid out likewise.
     autocast : "bf16" or "fp16", optional
         Lets layers run in half precision (`torch.autocast`). It changes the numbers, and so belongs to the cache's key;
         the other two change their rounding only, as another device does.

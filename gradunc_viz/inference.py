@@ -34,7 +34,8 @@ class Inference:
     compile : bool
         Whether `torch.compile` is tried; what it cannot do is told in a warning and done without it.
     channels_last : bool
-        Whether images are laid out channels last, which convolutions pass on.
+        Whether images and the weights of convolutions are laid out channels last. It is the network itself whose
+        weights are, with the same values and names: a second copy of them would take their memory twice.
     autocast : "bf16", "fp16" or None
         Type that `torch.autocast` lets layers run in.
 
@@ -55,6 +56,10 @@ class Inference:
     def __post_init__(self) -> None:
         if self.autocast is not None and self.autocast not in AUTOCAST:
             raise ValueError(f"autocast is {self.autocast!r}; expected one of {', '.join(AUTOCAST)} or None")
+        if self.channels_last:
+            for parameter in self.network.net.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, x: Tensor, what: str) -> Head:
         """Run the network on a batch; whatever it raises becomes one line that says on which input.

@@ -29,6 +29,8 @@ def test_channels_last_reaches_the_network_and_keeps_the_numbers(tiny_net, tiny_
     )
     cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
     assert all(seen)
+    kernels = [parameter for parameter in tiny_net.parameters() if parameter.dim() == 4]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     assert cache.key == tiny_cache.key
     for frame_id in cache.ids:
         difference = cache[frame_id]["head_score"] - tiny_cache[frame_id]["head_score"]
