@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +26,9 @@ from .panes import PanesView
 from .parts import alert, choice, csv_download, html, is_dark, labelled, table, wrapped
 
 __all__ = ["FramesTab"]
+
+_AT_ONCE = 16
+"""Frames evaluated before others get a chance."""
 
 _SIDE = 400
 """Screen pixels of the column with the table."""
@@ -386,12 +392,16 @@ class FramesTab:
         cache, score, task = self.state.cache, self.state.score, self.state.task
         if not self.jobs.served and len(cache) > 60:
             return  # a notebook has nobody to wait for it
-        self.jobs.run(
-            "auprc",
-            lambda: frame_metrics(cache, score, task),
-            lambda found: self._show_auprc(found) if (score, task) == (self.state.score, self.state.task) else None,
-            lambda _problem: None,  # no labels: the column stays empty
-        )
+
+        def show(found: dict[str, float]) -> None:
+            if (score, task) == (self.state.score, self.state.task):
+                self._show_auprc(found)
+
+        def start() -> None:
+            steps = lambda: frame_metrics(cache, score, task, self.jobs.give_way)  # noqa: E731
+            self.jobs.stream("auprc", steps, show, lambda _problem: None)
+
+        self.jobs.soon(start, 800)  # after what is looked at first
 
     def _show_auprc(self, found: dict[str, float]) -> None:
         column = [100 * found.get(name, float("nan")) for name in self.table.value[frame_table.FRAME]]
@@ -451,12 +461,21 @@ def _present(prediction: Any, number: int) -> list[int]:
     return np.flatnonzero(np.bincount(prediction.ravel(), minlength=number)[:number]).tolist()
 
 
-def frame_metrics(cache: Any, score: str, task: str) -> dict[str, float]:
-    """AuPRC of a score in each frame, from cached counts; kept for everybody."""
+def frame_metrics(cache: Any, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:
+    """Yield the AuPRC of a score in each frame so far, from cached counts; kept for everybody.
+
+    `pause` is called between a few frames and the next.
+    """
     from ..metrics import evaluate
 
-    def compute() -> dict[str, float]:
-        found = evaluate(cache, task, scores=score, by="frame", bootstrap=0).isel(cache=0, score=0)
-        return dict(zip([str(name) for name in found["frame"].values], found["auprc"].values.tolist(), strict=True))
-
-    return remember(cache, ("auprc by frame", task, score), compute)
+    found: dict[str, float] = remember(cache, ("auprc by frame", task, score), dict)
+    missing = [name for name in cache.ids if name not in found]
+    for start in range(0, len(missing), _AT_ONCE):
+        some = missing[start : start + _AT_ONCE]
+        found |= dict.fromkeys(some, math.nan)  # without labels it stays that
+        with suppress(GraduncError):
+            table = evaluate(cache, task, scores=score, frames=some, by="frame", bootstrap=0).isel(cache=0, score=0)
+            found |= zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True)
+        yield dict(found)
+        pause()
+    yield dict(found)

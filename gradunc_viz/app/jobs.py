@@ -21,6 +21,11 @@ _log = logging.getLogger(__name__)
 
 _WORKERS = 2
 
+_QUIET = 1.0
+"""Seconds after which work that is not urgent goes on."""
+
+_heard = [0.0]
+
 
 @cache
 def _queue() -> queue.LifoQueue[Callable[[], None]]:
@@ -47,6 +52,7 @@ class Jobs:
         self._latest: dict[str, int] = {}
         self._lock = threading.Lock()
         self._under_way = 0
+        self.hear()
         self.on_busy: Callable[[bool], None] = lambda _busy: None
         self.closed = False
 
@@ -125,6 +131,17 @@ class Jobs:
 
         self._count(+1)
         _queue().put(away)
+
+    @staticmethod
+    def give_way() -> None:
+        """Wait, within work that is not urgent, while a browser was just heard of: they share one interpreter."""
+        while time.monotonic() - _heard[0] < _QUIET:
+            time.sleep(_QUIET / 4)
+
+    @staticmethod
+    def hear() -> None:
+        """Note that a browser was heard of."""
+        _heard[0] = time.monotonic()
 
     @property
     def busy(self) -> bool:

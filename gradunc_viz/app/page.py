@@ -122,11 +122,11 @@ class Desk:
             column[:] = [pn.pane.Alert(text.message(str(error)), alert_type="warning")]
 
     def _build_ahead(self) -> None:
-        """Build one more tab, unless something is under way or was a moment ago."""
+        """Build one more tab, unless a message came a moment ago."""
         missing = [name for name in TABS if name not in self.built and name != "frames"]
         if not missing:
             return
-        if not self.jobs.busy and time.monotonic() - self.changed > _IDLE / 1000:
+        if time.monotonic() - self.changed > _IDLE / 1000:
             self._build(missing[0])
         self.jobs.soon(self._build_ahead, _IDLE)
 
@@ -208,6 +208,7 @@ class Explorer(pn.viewable.Viewer):
     def _show_busy(self) -> None:
         if self.jobs.closed:
             return
+        self.jobs.hear()
         self.busy.object = _SPIN[pn.state.busy or self.jobs.busy]
         for desk in self._desks.values():
             desk.changed = time.monotonic()

@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterable
 
 import panel as pn
+from bokeh.settings import settings as bokeh_settings
 
 from ..cache import Cache, open_cache
 from ..schema import GraduncError
@@ -46,6 +47,8 @@ def serve(
     found = opened(caches)
     server, url = _server(found, port, title)
     server.start()
+    # each session is made by the same code, whose tests build it with all checks
+    bokeh_settings.perform_document_validation = False
     gc.freeze()  # libraries do not become garbage: without looking at them again each session opens a tenth faster
     print(f"{title}: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:

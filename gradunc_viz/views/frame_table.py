@@ -139,12 +139,10 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
 
 def marked(rows: pd.DataFrame, shown: str, picked: Sequence[str]) -> dict[str, list[tuple[int, Any]]]:
     """Patches that bring the columns `SHOWN` and `PICK` of a table up to date, by position in `rows`."""
-    ids, wanted = list(rows[FRAME]), set(picked)
-    marks = [_MARK if name == shown else "" for name in ids]
-    picks = [name in wanted for name in ids]
+    marks, picks = np.where(rows[FRAME] == shown, _MARK, ""), rows[FRAME].isin(picked).to_numpy()
     found: dict[str, list[tuple[int, Any]]] = {
-        SHOWN: [(i, mark) for i, mark in enumerate(marks) if rows[SHOWN].iloc[i] != mark],
-        PICK: [(i, pick) for i, pick in enumerate(picks) if bool(rows[PICK].iloc[i]) != pick],
+        SHOWN: [(i, str(marks[i])) for i in np.flatnonzero(marks != rows[SHOWN].to_numpy()).tolist()],
+        PICK: [(i, bool(picks[i])) for i in np.flatnonzero(picks != rows[PICK].to_numpy(bool)).tolist()],
     }
     return {column: patches for column, patches in found.items() if patches}
 
