@@ -65,7 +65,7 @@ pre { margin: 0; padding: 8px 10px; font-size: 12px; line-height: 1.4; backgroun
 _TABLE = """
 :host .tabulator { font-size: 12px; border: 1px solid var(--line); background: var(--page); color: var(--ink); }
 :host .tabulator .tabulator-header .tabulator-col .tabulator-col-content { padding: 4px; }
-:host .tabulator .tabulator-header .tabulator-col.tabulator-sortable .tabulator-col-title { padding-right: 11px; }
+:host .tabulator .tabulator-header .tabulator-col.tabulator-sortable .tabulator-col-title { padding-right: 13px; }
 :host .tabulator .tabulator-header .tabulator-col .tabulator-col-content .tabulator-col-sorter { right: 2px; }
 :host .tabulator .tabulator-header .tabulator-col .tabulator-col-sorter .tabulator-arrow {
   border-left-width: 4px; border-right-width: 4px; }
