@@ -537,6 +537,16 @@ def test_spinner_turns_while_work_is_under_way() -> None:
     assert (told, busy) == ([3], [True, False])
 
 
+def test_the_next_frame_is_read_ahead_in_the_direction_taken(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab = app.Explorer([cache], view="tab=frames").desk.frames
+    read, seen = [], SimpleNamespace(score=len, prediction=0, image=0, label=0, anomaly=0)
+    monkeypatch.setattr(STORE, "get", lambda _, frame_id: read.append(frame_id) or seen)
+    tab._read_ahead()
+    tab._direction = -1
+    tab._read_ahead()  # there is none before the first
+    assert read == [cache.ids[1]]
+
+
 def test_explore_takes_caches_and_paths(cache: Cache) -> None:
     assert isinstance(gv.explore(cache), app.Explorer)
     assert [found.path for found in gv.explore([cache, str(cache.path)]).caches] == [cache.path] * 2

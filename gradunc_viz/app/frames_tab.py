@@ -19,7 +19,7 @@ from ..views import curves, frame_table, maps, pixels, text
 from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values
 from ..views.memo import remember
-from ..views.state import ExplorerState
+from ..views.state import READ_ERRORS, STORE, ExplorerState
 from ..views.style import compact_css
 from .jobs import Jobs
 from .panes import PanesView
@@ -62,6 +62,7 @@ class FramesTab:
         self.state, self.jobs = state, jobs
         self.statistic = "mean"
         self._busy = False
+        self._direction = 1
         self._charted: tuple[str, str] | None = None
         self._redraw = hv.streams.Counter()
         self._drawn: Any = None
@@ -196,7 +197,23 @@ class FramesTab:
         return [str(name) for name in self.table.current_view[frame_table.FRAME]]
 
     def _step(self, by: int) -> None:
+        self._direction = by
         self.state.step(by, self._listed())
+
+    def _read_ahead(self) -> None:
+        """Read what the panes would show of the frame that is likely to be next."""
+        state, ids = self.state, self._listed()
+        at = ids.index(state.frame_id) + self._direction if state.frame_id in ids else -1
+        if not 0 <= at < len(ids):
+            return
+        cache, frame_id, score = state.cache, ids[at], state.score
+
+        def work() -> None:
+            with suppress(*READ_ERRORS):  # told when it is looked at
+                frame = STORE.get(cache, frame_id)
+                _ = frame.score(score), frame.prediction, frame.image, frame.label, frame.anomaly
+
+        self.jobs.run("ahead", work, lambda _: None, lambda _: None)
 
     def _on_key(self, data: Any) -> None:
         by = list(data.get("by", []))
@@ -261,6 +278,8 @@ class FramesTab:
                 self._mark_rows()
             if "frame" in changed:
                 self._show_texts()
+                if self.jobs.served:
+                    self.jobs.soon(self._read_ahead, 300)
             if {"frame", "pixel", "score"} & changed:
                 self._show_pixel()
             if "panes" in changed:
