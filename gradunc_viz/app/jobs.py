@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import panel as pn
 
 from ..schema import GraduncError
 
-__all__ = ["Jobs"]
+__all__ = ["LOADING", "Jobs"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ _WORKERS = 2
 _QUIET = 1.0
 """Seconds after which work that is not urgent goes on."""
 
-_heard = [0.0]
+LOADING = 3.0
+"""Seconds in which a browser draws a page that it was given."""
 
 
 @cache
@@ -47,12 +48,14 @@ class Jobs:
     `on_busy` is called with whether anything is under way.
     """
 
+    _heard: ClassVar[float] = 0.0
+
     def __init__(self) -> None:
         self._document = pn.state.curdoc
         self._latest: dict[str, int] = {}
         self._lock = threading.Lock()
         self._under_way = 0
-        self.hear()
+        self.hear(LOADING)
         self.on_busy: Callable[[bool], None] = lambda _busy: None
         self.closed = False
 
@@ -132,16 +135,21 @@ class Jobs:
         self._count(+1)
         _queue().put(away)
 
-    @staticmethod
-    def give_way() -> None:
+    @classmethod
+    def give_way(cls) -> None:
         """Wait, within work that is not urgent, while a browser was just heard of: they share one interpreter."""
-        while time.monotonic() - _heard[0] < _QUIET:
+        while cls.quiet() < _QUIET:
             time.sleep(_QUIET / 4)
 
     @staticmethod
-    def hear() -> None:
-        """Note that a browser was heard of."""
-        _heard[0] = time.monotonic()
+    def hear(ahead: float = 0.0) -> None:
+        """Note that a browser was heard of, or will be within so many seconds."""
+        Jobs._heard = max(Jobs._heard, time.monotonic() + ahead)
+
+    @classmethod
+    def quiet(cls) -> float:
+        """Seconds since a browser was heard of, negative while one is expected."""
+        return time.monotonic() - cls._heard
 
     @property
     def busy(self) -> bool:

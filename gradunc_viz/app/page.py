@@ -168,7 +168,7 @@ class Explorer(pn.viewable.Viewer):
         self.jobs = Jobs()
         self._desks: dict[int, Desk] = {}
         self._watchers: dict[int, Any] = {}
-        query = dict(parse_qsl(view.lstrip("?"))) if isinstance(view, str) else dict(view)
+        query = _decoded(view)
         main, self._first, problems = read_query(query, self.caches) if query else (0, {}, [])
         names = {
             f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[number]}: {cache.name}" if len(self.caches) > 1 else cache.name: number
@@ -180,7 +180,7 @@ class Explorer(pn.viewable.Viewer):
         )  # fmt: skip
         self._make_tools()
         self._problems = alert()
-        self._problems.param.update(object="<br>".join(escape(line) for line in problems), visible=bool(problems))
+        self._tell(problems)
         self._header = html("", margin=(6, 0))
         self._body = pn.Column(sizing_mode="stretch_width")
         self.select.param.watch(lambda _: self._show(), "value")
@@ -247,6 +247,20 @@ class Explorer(pn.viewable.Viewer):
         """Python that reproduces the view."""
         return python_code(self.state)
 
+    def can_show(self, view: str | Mapping[str, str]) -> bool:
+        """Whether `restore` leads to what a new page with this `view` would show: it stays with its main cache."""
+        main = self.select.value
+        return read_query(_decoded(view), self.caches)[0] == main and len(self.caches[main]) > 0
+
+    def restore(self, view: str | Mapping[str, str]) -> None:
+        """Look at what a new page with this `view` would show."""
+        _, wanted, problems = read_query(_decoded(view), self.caches)
+        self._tell(problems)
+        self.state.restore(**wanted)
+
+    def _tell(self, problems: list[str]) -> None:
+        self._problems.param.update(object="<br>".join(escape(line) for line in problems), visible=bool(problems))
+
     def _show(self) -> None:
         cache = self.caches[self.select.value]
         network = str(cache.key["network"]["name"])
@@ -312,6 +326,10 @@ class Explorer(pn.viewable.Viewer):
             sizing_mode="stretch_width",
             margin=(2, 12),
         )
+
+
+def _decoded(view: str | Mapping[str, str]) -> dict[str, str]:
+    return dict(parse_qsl(view.lstrip("?"))) if isinstance(view, str) else dict(view)
 
 
 def opened(caches: CacheLike | Iterable[CacheLike]) -> tuple[Cache, ...]:

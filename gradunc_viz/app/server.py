@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import panel as pn
+from bokeh.document import Document
 from bokeh.settings import settings as bokeh_settings
+from panel.io.state import set_curdoc
+from tornado.websocket import WebSocketClosedError
 
 from ..cache import Cache, open_cache
 from ..schema import GraduncError
 from ..views.style import page_css
+from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
 from .parts import is_dark
+from .ready import Arguments, ReadyPage
 
 __all__ = ["serve"]
+
+_pages: WeakKeyDictionary[Document, Explorer] = WeakKeyDictionary()
+"""The page in the document of each session."""
 
 
 def serve(
@@ -46,9 +57,10 @@ def serve(
     """
     found = opened(caches)
     server, url = _server(found, port, title)
-    server.start()
     # each session is made by the same code, whose tests build it with all checks
     bokeh_settings.perform_document_validation = False
+    server.io_loop.asyncio_loop.set_exception_handler(_on_lost)  # type: ignore[attr-defined]
+    server.start()
     gc.freeze()  # libraries do not become garbage: without looking at them again each session opens a tenth faster
     print(f"{title}: {url} (Ctrl-C to stop)", flush=True)
     if open_browser:
@@ -62,16 +74,24 @@ def serve(
         server.stop()
 
 
+def _on_lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody caught, but not that a page was left while something was sent to it."""
+    if not isinstance(context.get("exception"), WebSocketClosedError):
+        loop.default_exception_handler(context)
+
+
 def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.server.Server, str]:
     """Make a server that listens on the loopback address, not started, and its URL."""
     port = _usable_port(port)
     pn.extension("tabulator")
+    apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
+    for app in apps.values():
+        app.add(ReadyPage(lambda: [_stamp(cache) for cache in caches], _fit))
     server = pn.io.server.get_server(
-        lambda: _session(caches, title),
+        apps,
         port=port,
         address="127.0.0.1",
         websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}"],
-        title=title,
     )
     return server, f"http://127.0.0.1:{port}/"
 
@@ -79,11 +99,37 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
 def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
     """Make the page of one session."""
     pn.config.raw_css.append(page_css(is_dark()))
-    query = {name: values[0].decode("utf-8", "replace") for name, values in pn.state.session_args.items() if values}
     # opened anew for every session, so that a reload shows the frames that came meanwhile
-    page = Explorer([open_cache(cache.path) for cache in caches], title, query)
+    page = Explorer([open_cache(cache.path) for cache in caches], title, _query(pn.state.session_args))
+    _pages[pn.state.curdoc] = page
     pn.state.on_session_destroyed(lambda _context: page.close())
     return page
+
+
+def _query(arguments: Arguments) -> dict[str, str]:
+    return {name: values[0].decode("utf-8", "replace") for name, values in arguments.items() if values}
+
+
+def _fit(document: Document, arguments: Arguments) -> Callable[[], None] | None:
+    """Return what makes a page that was made for nobody in particular show what a request asks for."""
+    query, page = _query(arguments), _pages.get(document)
+    if page is None or query.get("theme", "default") != "default" or not page.can_show(query):
+        return None
+    page.jobs.hear(LOADING)
+
+    def change() -> None:
+        with set_curdoc(document):
+            page.restore(query)
+
+    return change
+
+
+def _stamp(cache: Cache) -> int | None:
+    """Tell whether frames came or were computed again: each is put in place by renaming a folder."""
+    try:
+        return (cache.path / "frames").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _usable_port(port: int) -> int:

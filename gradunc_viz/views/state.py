@@ -247,6 +247,18 @@ class ExplorerState(param.Parameterized):
         self.frame_id = frame_id
         self.param.update(view=view, tab="frames")
 
+    def restore(self, **params: Any) -> None:
+        """Look at what a new state with these parameters would."""
+        new = ExplorerState(self.caches, self.main, **params)
+        # the frame and the score first: others follow them
+        self.frame_id = new.frame_id
+        self.score = new.score
+        self._thresholds = dict(new._thresholds)
+        self._range = new._range
+        self.param.update(
+            **{name: getattr(new, name) for name in self.param if name != "name" and not self.param[name].constant}
+        )
+
     # ---- reading
 
     def _usual_task(self) -> str:
