@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import holoviews as hv
@@ -18,7 +16,7 @@ from ..schema import GraduncError
 from ..views import curves, frame_table, maps, pixels, text
 from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values
-from ..views.memo import remember
+from ..views.pooled import auprc_by_frame
 from ..views.state import READ_ERRORS, STORE, ExplorerState
 from ..views.style import compact_css
 from .jobs import Jobs
@@ -26,9 +24,6 @@ from .panes import PanesView
 from .parts import alert, choice, csv_download, html, is_dark, labelled, table, wrapped
 
 __all__ = ["FramesTab"]
-
-_AT_ONCE = 16
-"""Frames evaluated before others get a chance."""
 
 _SIDE = 400
 """Screen pixels of the column with the table."""
@@ -53,6 +48,8 @@ if (window[id] == null) {
   document.addEventListener('keydown', window[id], true)
 }
 """
+
+_ENTER_JS = "window[`gradunc_keys_${keys.id}_inside`] = cb_obj.event_name == 'mouseenter'"
 
 
 class FramesTab:
@@ -162,25 +159,21 @@ class FramesTab:
         stage.hover.on_change("data", self._on_hover)
         self.keys = ColumnDataSource({"by": [0], "count": [0]})
         self.keys.on_change("data", lambda _attr, _old, new: self._on_key(new))
+        self._listen = CustomJS(args={"keys": self.keys, "notebook": not self.jobs.served}, code=_KEYS_JS)
+        self._enter = CustomJS(args={"keys": self.keys}, code=_ENTER_JS)
         self._link_figures()
 
     def _link_figures(self) -> None:
         """Listen to clicks in panes, also in those made later."""
-        keys = {"keys": self.keys}
-        if not hasattr(self, "_scripts"):
-            listen = CustomJS(args=keys | {"notebook": not self.jobs.served}, code=_KEYS_JS)
-            inside = "window[`gradunc_keys_${keys.id}_inside`] = cb_obj.event_name == 'mouseenter'"
-            self._scripts = listen, CustomJS(args=keys, code=inside)
-        listen, enter = self._scripts
         for pane in self.panes.all:
             figure = pane.map.figure
             if "linked" in figure.tags:
                 continue
             figure.tags = [*figure.tags, "linked"]
             figure.on_event(Tap, self._on_tap)
-            figure.js_on_change("inner_width", listen)
-            figure.js_on_event("mouseenter", enter)
-            figure.js_on_event("mouseleave", enter)
+            figure.js_on_change("inner_width", self._listen)
+            figure.js_on_event("mouseenter", self._enter)
+            figure.js_on_event("mouseleave", self._enter)
 
     # ---- from widgets to state
 
@@ -294,9 +287,7 @@ class FramesTab:
 
     def _show_texts(self) -> None:
         frame, cache = self.state.frame, self.state.cache
-        present = []
-        if frame is not None:
-            present = remember(cache, ("present", frame.id), lambda: _present(frame.prediction, len(cache.classes)))
+        present = [] if frame is None else frame.classes_predicted
         ids = cache.ids
         place = f"frame {ids.index(self.state.frame_id) + 1} of {len(ids)}" if self.state.frame_id in ids else ""
         self.caption.object = text.frame_caption(frame, place)
@@ -417,7 +408,7 @@ class FramesTab:
                 self._show_auprc(found)
 
         def start() -> None:
-            steps = lambda: frame_metrics(cache, score, task, self.jobs.give_way)  # noqa: E731
+            steps = partial(auprc_by_frame, cache, score, task, self.jobs.give_way)
             self.jobs.stream("auprc", steps, show, lambda _problem: None)
 
         self.jobs.soon(start, 800)  # after what is looked at first
@@ -472,29 +463,3 @@ class FramesTab:
             sizing_mode="stretch_width",
         )
         return pn.Row(side, main, sizing_mode="stretch_width")
-
-
-def _present(prediction: Any, number: int) -> list[int]:
-    import numpy as np
-
-    return np.flatnonzero(np.bincount(prediction.ravel(), minlength=number)[:number]).tolist()
-
-
-def frame_metrics(cache: Any, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:
-    """Yield the AuPRC of a score in each frame so far, from cached counts; kept for everybody.
-
-    `pause` is called between a few frames and the next.
-    """
-    from ..metrics import evaluate
-
-    found: dict[str, float] = remember(cache, ("auprc by frame", task, score), dict)
-    missing = [name for name in cache.ids if name not in found]
-    for start in range(0, len(missing), _AT_ONCE):
-        some = missing[start : start + _AT_ONCE]
-        found |= dict.fromkeys(some, math.nan)  # without labels it stays that
-        with suppress(GraduncError):
-            table = evaluate(cache, task, scores=score, frames=some, by="frame", bootstrap=0).isel(cache=0, score=0)
-            found |= zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True)
-        yield dict(found)
-        pause()
-    yield dict(found)

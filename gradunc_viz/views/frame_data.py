@@ -67,6 +67,11 @@ class FrameData:
         return self._values("prediction")
 
     @cached_property
+    def classes_predicted(self) -> list[int]:
+        """Ids of the classes that some pixel is predicted as."""
+        return np.flatnonzero(np.bincount(self.prediction.ravel())).tolist()
+
+    @cached_property
     def label(self) -> np.ndarray | None:
         """Class ids of the annotation, (y, x); None without."""
         return self._values("label") if "label" in self.dataset else None

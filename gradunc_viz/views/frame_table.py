@@ -110,7 +110,7 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
         AUPRC: "AuPRC of the chosen score for the chosen task, in this frame",
     }
     # what is asked for first fits beside the panes without scrolling
-    widths = {SHOWN: 20, PICK: 26, FRAME: 100, "size": 92, "error_rate": 68, "anomaly_rate": 86, AUPRC: 78}
+    widths = {SHOWN: 20, PICK: 26, FRAME: 96, "size": 92, "error_rate": 68, "anomaly_rate": 90, AUPRC: 78}
     for name in rows.columns:
         if name in titles:
             if name not in formatters:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..cache import Cache
-from ..metrics import TASKS, pool
+from ..metrics import TASKS, evaluate, pool
 from ..metrics.merge import Histogram
 from ..metrics.pooling import choose_frames, choose_scores
 from ..schema import GraduncError
-from .memo import cache_version, shared
+from .memo import cache_version, remember, shared
 
 __all__ = [
     "NEEDS",
     "OperatingPoint",
+    "auprc_by_frame",
     "class_histogram",
     "class_ids",
     "frame_key",
@@ -28,6 +31,9 @@ __all__ = [
 
 NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
 """Labels that a task needs, in words."""
+
+_AT_ONCE = 8
+"""Frames evaluated before others get a chance."""
 
 
 @dataclass(frozen=True)
@@ -216,3 +222,21 @@ def quantile(histogram: Histogram, counts: np.ndarray, shares: Sequence[float]) 
     inside = 1 - (number[at] - rank) / counts[used][at]
     low, high = histogram.low[used][at], histogram.high[used][at]
     return np.asarray(low + (high - low) * inside.clip(0, 1), "f8")
+
+
+def auprc_by_frame(cache: Cache, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:
+    """Yield the AuPRC of a score in each frame so far, from cached counts; NaN without labels; kept for everybody.
+
+    `pause` is called between a few frames and the next.
+    """
+    found: dict[str, float] = remember(cache, ("auprc by frame", task, score), dict)
+    missing = [name for name in cache.ids if name not in found]
+    for start in range(0, len(missing), _AT_ONCE):
+        some = missing[start : start + _AT_ONCE]
+        found |= dict.fromkeys(some, math.nan)
+        with suppress(GraduncError):
+            table = evaluate(cache, task, scores=score, frames=some, by="frame", bootstrap=0).isel(cache=0, score=0)
+            found |= zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True)
+        yield dict(found)
+        pause()
+    yield dict(found)
