@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also sIoU, PPV and F1 per object at the best-F1 threshold, with the size limits of that track "
         "(anomaly or obstacle); reads the score maps",
     )
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, text in (("json", "a list of records"), ("csv", "comma-separated values"), ("latex", "a booktabs table")):
         evaluate.add_argument(
             f"--{name}",
@@ -475,15 +476,17 @@ def _figures(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .metrics import evaluate
     from .metrics.evaluation import named_caches
+    from .metrics.progress import progress_bar
 
     caches = named_caches(arguments.cache)
-    result = evaluate(
-        caches,
-        arguments.task,
-        scores=None if arguments.scores is None else [part.strip() for part in arguments.scores.split(",")],
-        by=arguments.by,
-        bootstrap=arguments.bootstrap,
-    )
+    with progress_bar(not arguments.quiet):
+        result = evaluate(
+            caches,
+            arguments.task,
+            scores=None if arguments.scores is None else [part.strip() for part in arguments.scores.split(",")],
+            by=arguments.by,
+            bootstrap=arguments.bootstrap,
+        )
     from .metrics import tables
 
     if arguments.components:
@@ -491,7 +494,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             raise GraduncError("--components is for unknown objects of whole sets; expected task anomaly and no --by")
         from .metrics.components import with_components
 
-        result = with_components(result, caches, arguments.components, progress=True)
+        result = with_components(result, caches, arguments.components, progress=not arguments.quiet)
     written = False
     if arguments.json is not None:
         _put(arguments.json, json.dumps(tables.records(result), indent=1) + "\n")

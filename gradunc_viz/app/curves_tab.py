@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from typing import Any, ClassVar
 
@@ -83,6 +85,18 @@ class CurvesTab(Tab):
     def _choice(self) -> dict[str, Any]:
         return {"frames": self.state.chosen_frames, "classes": self.state.chosen_classes}
 
+    def _compute(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Compute a part in the background, once what all parts need was pooled in one pass."""
+        cache, task, choice = self.state.cache, self.state.task, self._choice()
+        names = sorted({self.state.score, *self.state.curve_scores})
+
+        def pooled() -> Any:
+            with suppress(GraduncError):  # told by the part itself, where it matters to it
+                set_histograms(cache, task, names, **choice)
+            return work()
+
+        self._later(part, pooled, then)
+
     def _fill_chart(self) -> None:
         state = self.state
         kind, scores, task, choice = state.curve, list(state.curve_scores), state.task, self._choice()
@@ -93,11 +107,11 @@ class CurvesTab(Tab):
         if kind == "roc":
             options["log_x"] = log
         arguments: tuple[Any, ...] = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
-        self._later("chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base))
+        drawn = {"kind": kind, "task": task, "log": log, "scores": scores, "choice": choice}
+        self._compute("chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base, drawn))
 
-    def _show(self, chart: Any, base: Any) -> None:
-        state = self.state
-        self._drawn = {"kind": state.curve, "task": state.task, "log": state.log_fpr and state.curve == "roc"}
+    def _show(self, chart: Any, base: Any, drawn: dict[str, Any]) -> None:
+        self._drawn = drawn
         drawable = any(element is base for element in chart)
         if drawable:
             tap = hv.streams.Tap(source=base)
@@ -108,9 +122,12 @@ class CurvesTab(Tab):
         self._stale.discard("marks")
 
     def _points(self, counter: int) -> Any:
-        state, drawn = self.state, self._drawn
-        choice = self._choice()
-        return curves.marks(state.cache, drawn["kind"], state.thresholds(), drawn["task"], **choice, log_x=drawn["log"])
+        # of the curves that are on screen: others are still being counted
+        drawn = self._drawn
+        thresholds = {name: at for name, at in self.state.thresholds().items() if name in drawn["scores"]}
+        return curves.marks(
+            self.state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
+        )
 
     def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
         if x is None or y is None:
@@ -120,9 +137,8 @@ class CurvesTab(Tab):
 
     def _set_from(self, x: float, y: float) -> None:
         state, drawn = self.state, self._drawn
-        scores, choice = list(state.curve_scores), self._choice()
         score, threshold = curves.nearest_threshold(
-            state.cache, drawn["kind"], scores, drawn["task"], x, y, **choice, log_x=drawn["log"]
+            state.cache, drawn["kind"], drawn["scores"], drawn["task"], x, y, **drawn["choice"], log_x=drawn["log"]
         )
         state.set_threshold(score, threshold)
 
@@ -131,22 +147,27 @@ class CurvesTab(Tab):
             self._marks.event()
 
     def _fill_slider(self) -> None:
-        state = self.state
-        start, end = state.threshold, state.threshold
-        try:
-            low, high = score_limits(set_histograms(state.cache, state.task, [state.score])[state.score])
-            start, end = min(start, low), max(end, high)
-        except GraduncError:
-            pass  # no labels: the chart says so
-        if not end > start:
-            start, end = start - 0.5, end + 0.5
-        self.slider.param.update(
-            start=start,
-            end=end,
-            step=(end - start) / 1000,
-            value=state.threshold,
-            label=f"Threshold on {state.score} [{text.units_text(state.score)}]",
-        )
+        cache, score, task, threshold = self.state.cache, self.state.score, self.state.task, self.state.threshold
+
+        def ends() -> tuple[float, float]:
+            try:
+                return score_limits(set_histograms(cache, task, [score])[score])
+            except GraduncError:
+                return threshold, threshold  # no labels: the chart says so
+
+        def show(limits: tuple[float, float]) -> None:
+            start, end = min(threshold, limits[0]), max(threshold, limits[1])
+            if not end > start:
+                start, end = start - 0.5, end + 0.5
+            self.slider.param.update(
+                start=start,
+                end=end,
+                step=(end - start) / 1000,
+                value=threshold,
+                label=f"Threshold on {score} [{text.units_text(score)}]",
+            )
+
+        self._compute("slider", ends, show)
 
     def _fill_numbers(self) -> None:
         state = self.state
@@ -157,7 +178,7 @@ class CurvesTab(Tab):
             where += " (none is selected)"
         of = f", pixels predicted as {', '.join(classes)}" if classes else ""
         self.scope.object = text.note(f"Counted over {where}{escape(of)}. Click on a curve to set the threshold there.")
-        self._later(
+        self._compute(
             "numbers",
             lambda: curves.counts_at(cache, score, task, threshold, **choice),
             lambda counts: setattr(

@@ -409,7 +409,7 @@ class FramesTab:
 
         def start() -> None:
             steps = partial(auprc_by_frame, cache, score, task, self.jobs.give_way)
-            self.jobs.stream("auprc", steps, show, lambda _problem: None)
+            self.jobs.stream("auprc", steps, show, lambda _problem: None, urgent=False)
 
         self.jobs.soon(start, 800)  # after what is looked at first
 

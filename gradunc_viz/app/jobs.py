@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
@@ -20,6 +21,8 @@ __all__ = ["LOADING", "Jobs"]
 _log = logging.getLogger(__name__)
 
 _WORKERS = 2
+
+_counting = threading.Lock()
 
 _QUIET = 1.0
 """Seconds after which work that is not urgent goes on."""
@@ -49,6 +52,7 @@ class Jobs:
     """
 
     _heard: ClassVar[float] = 0.0
+    _urgent: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._document = pn.state.curdoc
@@ -88,16 +92,24 @@ class Jobs:
         else:
             pn.state.onload(schedule)
 
+    def tell(self, action: Callable[[], None]) -> None:
+        """Do something here that was called for elsewhere, where the document's lock is not held."""
+        document = self._document
+        if document is not None:
+            document.add_next_tick_callback(functools.partial(self.soon, action))
+
     def run(
         self,
         name: str,
         work: Callable[[], Any],
         then: Callable[[Any], None],
         failed: Callable[[str], None],
+        urgent: bool = True,
     ) -> None:
         """Call `work` elsewhere and then, here, `then` with what it returned or `failed` with what went wrong.
 
-        In a notebook, where nobody else could bring the outcome back, all of it happens at once.
+        Work that is not urgent calls `give_way` now and then. In a notebook, where nobody else could bring the outcome
+        back, all of it happens at once.
         """
         with self._lock:
             ticket = self._latest[name] = self._latest.get(name, 0) + 1
@@ -127,19 +139,29 @@ class Jobs:
             deliver(good, value)
 
         def away() -> None:
-            good, value = outcome() if current() else (False, "")
-            document = self._document
-            if document is not None:
-                document.add_next_tick_callback(lambda: self.soon(lambda: arrive(good, value)))
+            with Jobs._working(urgent):
+                good, value = outcome() if current() else (False, "")
+            self.tell(lambda: arrive(good, value))
 
         self._count(+1)
         _queue().put(away)
 
     @classmethod
     def give_way(cls) -> None:
-        """Wait, within work that is not urgent, while a browser was just heard of: they share one interpreter."""
-        while cls.quiet() < _QUIET:
+        """Wait, within work that is not urgent, for urgent work and browsers: they share one interpreter."""
+        while cls.quiet() < _QUIET or cls._urgent > 0:
             time.sleep(_QUIET / 4)
+
+    @classmethod
+    @contextmanager
+    def _working(cls, urgent: bool) -> Iterator[None]:
+        with _counting:
+            cls._urgent += urgent
+        try:
+            yield
+        finally:
+            with _counting:
+                cls._urgent -= urgent
 
     @staticmethod
     def hear(ahead: float = 0.0) -> None:
@@ -162,7 +184,12 @@ class Jobs:
             self.on_busy(self.busy)
 
     def stream(
-        self, name: str, steps: Callable[[], Iterator[Any]], each: Callable[[Any], None], failed: Callable[[str], None]
+        self,
+        name: str,
+        steps: Callable[[], Iterator[Any]],
+        each: Callable[[Any], None],
+        failed: Callable[[str], None],
+        urgent: bool = True,
     ) -> None:
         """Go through `steps` elsewhere and show what they yield here, twice a second and at the end."""
 
@@ -174,11 +201,10 @@ class Jobs:
                     break
                 if self.served and time.monotonic() - shown > 0.5:
                     shown = time.monotonic()
-                    show = functools.partial(self._still, name, ticket, each, last)
-                    self._document.add_next_tick_callback(functools.partial(self.soon, show))
+                    self.tell(functools.partial(self._still, name, ticket, each, last))
             return last
 
-        self.run(name, work, each, failed)
+        self.run(name, work, each, failed, urgent)
 
     def _still(self, name: str, ticket: int, each: Callable[[Any], None], value: Any) -> None:
         if not self.closed and self._latest.get(name) == ticket:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import panel as pn
 
+from ..metrics.progress import reported
 from ..schema import GraduncError
 from ..views import text
 from ..views.state import ExplorerState
@@ -16,6 +18,9 @@ from .parts import alert, html
 __all__ = ["Tab"]
 
 _WORKING = {False: "<div class='working'></div>", True: "<div class='working'>Computing …</div>"}
+
+_REPORTED = 0.5
+"""Seconds between two reports of how far a computation is."""
 
 
 class Tab:
@@ -83,7 +88,18 @@ class Tab:
         self.alert.param.update(object=text.message(problem) if problem else "", visible=bool(problem))
 
     def _later(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Compute a part in the background; a line on the page tells meanwhile that it is under way."""
+        """Compute a part in the background; a line on the page tells meanwhile that it is under way, and how far."""
+        shown = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal shown
+            if self.jobs.served and time.monotonic() - shown > _REPORTED:
+                shown = time.monotonic()
+                self.jobs.tell(lambda: self._tell_progress(done, total))
+
+        def counted() -> Any:
+            with reported(report):
+                return work()
 
         def settle() -> None:
             self._awaited.discard(part)
@@ -99,7 +115,14 @@ class Tab:
 
         self._awaited.add(part)
         self.working.object = _WORKING[True]
-        self.jobs.run(f"{self.name}.{part}", work, done, failed)
+        self.jobs.run(f"{self.name}.{part}", counted, done, failed)
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        if self._awaited:
+            self.working.object = (
+                f"<div class='working'><progress value='{done}' max='{total}'></progress> "
+                f"Computing … {done:,} of {total:,} frames</div>"
+            )
 
 
 def heading(words: str) -> pn.pane.HTML:

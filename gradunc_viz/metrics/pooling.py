@@ -13,6 +13,7 @@ from ..cache import Cache
 from ..schema import GraduncError, UnknownScoreError
 from .cell_counts import CellCounts, CellSum, frame_cells
 from .merge import Histogram, HistogramSum, coarsen, frame_histograms
+from .progress import followed
 
 __all__ = ["TASKS", "Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
 
@@ -219,7 +220,7 @@ def pool(
     sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in names}
     draws = _draws(cache, task, chosen, bootstrap, seed) if bootstrap else {}
     result = Pooled()
-    for frame in chosen:
+    for frame in followed(chosen):
         dataset = cache[frame]
         pair = _pair(dataset, task, by)
         if pair is None:

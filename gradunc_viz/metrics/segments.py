@@ -21,6 +21,7 @@ from ..cache import Cache, score
 from ..resize import bilinear
 from ..schema import IGNORE, SchemaError, resolve_scores, score_entry
 from .components import EIGHT, overlaps
+from .progress import followed
 
 __all__ = [
     "SHAPES",
@@ -412,7 +413,7 @@ def segment_statistics(
     names = cache.scores if scores is None else resolve_scores(scores)
     parts: list[xr.Dataset] = []
     used: dict[str, list[str]] = {"frames": [], "without_label": [], "without_segment": []}
-    for frame in cache.ids if frames is None else frames:
+    for frame in followed(cache.ids if frames is None else list(frames)):
         dataset = cache[frame]
         part = frame_segments(dataset, names)
         frame_id = str(dataset.attrs["frame_id"])

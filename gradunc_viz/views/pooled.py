@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -121,22 +122,31 @@ def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | 
     return tuple(sorted({cache.classes.index(name) for name in classes}))
 
 
+_under_way: dict[Hashable, threading.Lock] = {}
+"""One lock for each pass that somebody makes now."""
+
+
 def _pooled(
     cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
 ) -> dict[str, Histogram]:
-    """Pool the scores that are not in the store, in one pass over the frames."""
+    """Pool the scores that are not in the store, in one pass over the frames; who wants the same meanwhile waits."""
     version = cache_version(cache)
     keys = {name: (version, ("counts", task, name, frames, by)) for name in scores}
     found = {name: shared.get(key) for name, key in keys.items()}
-    missing = [name for name, histogram in found.items() if histogram is None]
-    if missing:
-        sums = pool(cache, task, scores=missing, frames=frames, by=by).histograms
-        if not sums:
-            which = "no frame" if frames is None else "none of the chosen frames"
-            raise GraduncError(f"{cache.name}: {which} has {NEEDS[task]}, which this needs")
+    if all(histogram is not None for histogram in found.values()):
+        return found
+    which = (version, task, frames, by)
+    with _under_way.setdefault(which, threading.Lock()):
+        found = {name: shared.get(key) for name, key in keys.items()}
+        missing = [name for name, histogram in found.items() if histogram is None]
+        sums = pool(cache, task, scores=missing, frames=frames, by=by).histograms if missing else {}
+        if missing and not sums:
+            whose = "no frame" if frames is None else "none of the chosen frames"
+            raise GraduncError(f"{cache.name}: {whose} has {NEEDS[task]}, which this needs")
         for name in missing:
             found[name] = sums[name]
             shared.put(keys[name], sums[name])
+    _under_way.pop(which, None)
     return found
 
 

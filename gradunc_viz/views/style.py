@@ -56,6 +56,7 @@ _RULES = """
 .spin.on { border-top-color: var(--accent); animation: turn 1s linear infinite; }
 @keyframes turn { to { transform: rotate(360deg); } }
 .working { color: var(--soft); font-size: 12px; line-height: 16px; height: 16px; padding: 0 8px; }
+.working progress { width: 160px; height: 8px; accent-color: var(--accent); }
 h2 { font-size: 15px; margin: 8px 6px 2px; color: var(--ink); font-weight: 620; }
 pre { margin: 0; padding: 8px 10px; font-size: 12px; line-height: 1.4; background: var(--card); color: var(--ink);
   border: 1px solid var(--line); border-radius: 5px; overflow: auto; max-height: 260px; user-select: all;

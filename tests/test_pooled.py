@@ -1,0 +1,77 @@
+"""Counts behind the charts are pooled once, whoever asks for them at the same time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import write_cache
+
+import gradunc_viz as gv
+from gradunc_viz.schema import GraduncError
+from gradunc_viz.views import pooled
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept() -> None:
+    pooled.shared.clear()
+
+
+def test_two_who_ask_at_once_share_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = write_cache(tmp_path / "cache", ["a", "b"], [(24, 32)])
+    asked: list[list[str]] = []
+    first, go_on = threading.Event(), threading.Event()
+    pool = pooled.pool
+
+    def slow(cache: Any, task: str, *, scores: Any, **options: Any) -> Any:
+        asked.append(list(scores))
+        first.set()
+        go_on.wait(20)
+        return pool(cache, task, scores=scores, **options)
+
+    monkeypatch.setattr(pooled, "pool", slow)
+    found: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        found[number] = pooled.set_histograms(cache, "error", ["msp"])
+
+    one = threading.Thread(target=ask, args=(1,))
+    one.start()
+    assert first.wait(20)
+    two = threading.Thread(target=ask, args=(2,))
+    two.start()
+    two.join(0.3)
+    assert two.is_alive()  # it waits instead of counting the same
+    go_on.set()
+    one.join(20)
+    two.join(20)
+    assert asked == [["msp"]]
+    assert found[1]["msp"] is found[2]["msp"]
+    pooled.set_histograms(cache, "error", ["msp", "entropy"])
+    assert asked == [["msp"], ["entropy"]]  # only what is missing
+    assert not pooled._under_way
+
+
+def test_a_pass_that_fails_does_not_block_the_next(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", ["a"], [(24, 32)], label=False)
+    for _ in range(2):
+        with pytest.raises(GraduncError, match="labels"):
+            pooled.set_histograms(cache, "error", ["msp"])
+
+
+def test_auprc_by_frame_is_told_piece_by_piece_and_kept(tmp_path: Path) -> None:
+    ids = [f"f{number:02}" for number in range(20)]
+    cache = write_cache(tmp_path / "cache", ids, [(24, 32)])
+    paused: list[int] = []
+    steps = list(pooled.auprc_by_frame(cache, "msp", "error", lambda: paused.append(1)))
+    assert [len(step) for step in steps] == [8, 16, 20, 20]
+    assert len(paused) == 3
+    counted = gv.evaluate(cache, "error", scores="msp", by="frame", bootstrap=0)["auprc"].isel(cache=0, score=0)
+    assert list(steps[-1]) == ids
+    np.testing.assert_array_equal(list(steps[-1].values()), counted.values)
+    assert np.isfinite(counted).any()
+    (kept,) = pooled.auprc_by_frame(cache, "msp", "error", lambda: None)
+    np.testing.assert_equal(kept, steps[-1])
