@@ -23,7 +23,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -124,9 +124,43 @@ class Cache(Mapping[str, xr.Dataset]):
         """
         if isinstance(frame_id, (int, np.integer)):
             frame_id = self.ids[frame_id]
+        return _open_frame(self._folder(frame_id))
+
+    def read(self, frame_id: str, names: Iterable[str], scores: Sequence[str] | None = None) -> xr.Dataset:
+        """Read some small variables of one frame, without opening the others: what passes over many frames need.
+
+        Parameters
+        ----------
+        frame_id : str
+        names : iterable of str
+            Variables and coordinates; those that the frame has not are left out.
+        scores : sequence of str, optional
+            Along the dim ``score`` only these, in this order; `names` then has to hold ``score``.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        CacheError
+            If the frame cannot be read or lacks files.
+        """
+        folder = self._folder(frame_id)
+        _complete_attrs(folder)
+        try:
+            group = zarr.open_group(folder, mode="r", zarr_format=3)
+            arrays = {name: group[name] for name in names if (folder / name).is_dir()}
+            chosen: Any = slice(None)
+            if scores is not None:
+                known = [str(name) for name in arrays["score"][...]]
+                chosen = _as_slice([known.index(name) for name in scores])
+            return xr.Dataset({name: _some(array, {"score": chosen}) for name, array in arrays.items()})
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
+            raise CacheError(f"{folder}: frame cannot be read ({error})") from error
+
+    def _folder(self, frame_id: str) -> Path:
         if frame_id not in self._known:
             raise KeyError(f"{self.path}: no frame {frame_id!r} among its {len(self)} frames")
-        return _open_frame(self.path / "frames" / frame_id)
+        return self.path / "frames" / frame_id
 
     def __repr__(self) -> str:
         network = self.key["network"]["name"]
@@ -227,6 +261,19 @@ def _open_frame(folder: Path) -> xr.Dataset:
         return validate(_open_complete(folder))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
         raise CacheError(f"{folder}: frame cannot be read ({error})") from error
+
+
+def _some(array: Any, chosen: Mapping[str, Any]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Dims and values of an array, or of what is chosen along some dims."""
+    dims = tuple(array.metadata.dimension_names)
+    place = tuple(chosen.get(dim, slice(None)) for dim in dims)
+    return dims, np.asarray(array.oindex[place] if dims else array[...])
+
+
+def _as_slice(index: list[int]) -> slice | list[int]:
+    """A slice where that is the same, which zarr reads faster."""
+    start, stop = (index[0], index[0] + len(index)) if index else (0, 0)
+    return slice(start, stop) if index == list(range(start, stop)) else index
 
 
 def _open_complete(folder: Path) -> xr.Dataset:

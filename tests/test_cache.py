@@ -639,3 +639,29 @@ def test_exif_orientation_is_applied(tiny_cache):
     frame = in_memory(tiny_cache).drop_vars("image")
     frame["image"] = ("image_byte", np.frombuffer(buffer.getvalue(), "u1"))
     np.testing.assert_array_equal(decode_image(frame), np.rot90(np.asarray(stored), -1))
+
+
+def test_small_variables_are_read_without_the_rest(tiny_cache: gv.Cache) -> None:
+    frame, scores = tiny_cache.ids[0], tiny_cache.scores
+    whole = tiny_cache[frame]
+    names = ("score", "outcome", "counts", "bin_min", "not_there")
+    found = tiny_cache.read(frame, names)
+    assert set(found.variables) == set(names) - {"not_there"}
+    for chosen in (scores[::-1], scores[1:2], ()):
+        some = tiny_cache.read(frame, names, chosen)
+        xr.testing.assert_equal(
+            some["counts"].drop_vars(["class"], errors="ignore"),
+            (whole["counts"].sel(score=list(chosen)).drop_vars([n for n in whole["counts"].coords if n not in some])),
+        )
+        assert list(some["score"].values) == list(chosen)
+    with pytest.raises(KeyError, match="nowhere"):
+        tiny_cache.read("nowhere", names)
+
+
+def test_reading_tells_of_damage(tiny_cache: gv.Cache, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_cache.path, copy)
+    frame = tiny_cache.ids[0]
+    next((copy / "frames" / frame / "counts").glob("c*")).write_bytes(b"")
+    with pytest.raises(CacheError, match=frame):
+        gv.open_cache(copy).read(frame, ("counts",))

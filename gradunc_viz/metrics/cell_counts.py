@@ -11,7 +11,10 @@ import xarray as xr
 from ..cells import cell_scores
 from .merge import Histogram
 
-__all__ = ["POOLED_CELLS", "CellCounts", "CellSum", "frame_cells"]
+__all__ = ["CELL_VARIABLES", "POOLED_CELLS", "CellCounts", "CellSum", "frame_cells"]
+
+CELL_VARIABLES = ("score", "pooled_outcome", "cell", "cell_single", "cell_counts", "cell_shift")
+"""What `frame_cells` reads of a frame."""
 
 POOLED_CELLS = 2**18
 """Cells that a sum of frames may occupy; beyond that it is made coarser, so that memory does not grow with a set."""
@@ -120,9 +123,8 @@ def frame_cells(dataset: xr.Dataset, scores: Sequence[str], outcomes: Sequence[s
     Parameters
     ----------
     dataset : xarray.Dataset
-        A frame of a cache with ``cell_counts``.
+        A frame of a cache, or its `CELL_VARIABLES`.
     scores : sequence of str
-        Scores to read; each is stored in a chunk of its own.
     outcomes : sequence of str
         Rows of ``cell_counts``, in this order.
 
@@ -134,8 +136,7 @@ def frame_cells(dataset: xr.Dataset, scores: Sequence[str], outcomes: Sequence[s
     cached = [str(name) for name in dataset["score"].values]
     known = [str(name) for name in dataset["pooled_outcome"].values]
     rows, shift = [known.index(name) for name in outcomes], dataset["cell_shift"].values
-    # one request for all scores: each costs some milliseconds, whatever its size
-    chosen = dataset[["cell", "cell_single", "cell_counts"]].isel(score=_selection([cached.index(s) for s in scores]))
+    chosen = dataset[["cell", "cell_single", "cell_counts"]].isel(score=[cached.index(score) for score in scores])
     cells, singles, counts = (chosen[name].values for name in ("cell", "cell_single", "cell_counts"))
     found = {}
     for s, score in enumerate(scores):
@@ -145,9 +146,3 @@ def frame_cells(dataset: xr.Dataset, scores: Sequence[str], outcomes: Sequence[s
             cells[s, used], int(shift[cached.index(score)]), own[:, used], singles[s, used].astype(bool)
         )
     return found
-
-
-def _selection(index: list[int]) -> slice | list[int]:
-    """A slice where that is the same, which zarr reads faster."""
-    run = bool(index) and index == list(range(index[0], index[0] + len(index)))
-    return slice(index[0], index[-1] + 1) if run else index

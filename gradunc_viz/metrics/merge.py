@@ -158,6 +158,10 @@ def _places(histogram: Histogram, start: int, width: int) -> np.ndarray:
     return np.concatenate([[0], inner, [width - 1]])
 
 
+BIN_VARIABLES = ("score", "bin_start", "bin_level", "bin_min", "bin_max")
+"""What `frame_histograms` reads of a frame, beside the variables it is asked for."""
+
+
 def frame_histograms(dataset: xr.Dataset, scores: Sequence[str], names: Iterable[str]) -> dict[str, Histogram]:
     """Histograms of a cached frame.
 

@@ -11,8 +11,8 @@ import xarray as xr
 
 from ..cache import Cache
 from ..schema import GraduncError, UnknownScoreError
-from .cell_counts import CellCounts, CellSum, frame_cells
-from .merge import Histogram, HistogramSum, coarsen, frame_histograms
+from .cell_counts import CELL_VARIABLES, CellCounts, CellSum, frame_cells
+from .merge import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 from .progress import followed
 
 __all__ = ["TASKS", "Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
@@ -220,8 +220,10 @@ def pool(
     sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in names}
     draws = _draws(cache, task, chosen, bootstrap, seed) if bootstrap else {}
     result = Pooled()
+    own = CELL_VARIABLES if in_cells else (*BIN_VARIABLES, "counts", *(("brier_sum",) if brier else ()))
+    wanted = ("outcome", *own, *(_TABLES if tables else ()))
     for frame in followed(chosen):
-        dataset = cache[frame]
+        dataset = cache.read(frame, wanted, names)
         pair = _pair(dataset, task, by)
         if pair is None:
             result.unlabelled.append(frame)
