@@ -574,6 +574,46 @@ def test_a_large_cache_opens_as_fast_as_a_small_one(cache: Cache, tmp_path: Path
     assert time.perf_counter() - start < 5 * small_s + 2
 
 
+def test_table_turns_to_the_frame_shown(tmp_path: Path) -> None:
+    ids = [f"f{number:02}" for number in range(25)]
+    many = write_cache(tmp_path / "many", ids, [(24, 32)])
+    explorer = app.Explorer([many], view="tab=frames&frame=f12")
+    assert explorer.desk.frames.table.page == 2
+    explorer.state.frame_id = "f24"
+    assert explorer.desk.frames.table.page == 3
+    explorer.state.selection = ["f00"]  # selecting does not turn away
+    assert explorer.desk.frames.table.page == 3
+
+
+def test_pixels_are_read_in_every_network_and_damage_of_one_is_told(cache: Cache, tmp_path: Path) -> None:
+    other = write_cache(tmp_path / "other", ["a", "b"], scores=("msp",))
+    explorer = app.Explorer([cache, other], view="frame=a&pixel=5,6&panes=A%3Amsp,B%3Amsp,A%3Amsp~B%3Amsp")
+    shown = explorer.desk.frames.pinned.object
+    assert "Pinned pixel, A" in shown
+    assert "Pinned pixel, B" in shown
+    assert shown.count(">entropy<") == 1  # B has not cached it
+    shutil.rmtree(other.path / "frames" / "b" / "pixel_score")
+    explorer.state.frame_id = "b"
+    notes = [pane.note.object for pane in explorer.desk.frames.panes.shown]
+    assert "damaged" not in notes[0]
+    assert "B: " in notes[1]
+    assert "damaged" in notes[1]
+    assert "damaged" in notes[2]
+
+
+def test_analysis_leaves_a_damaged_frame_out_and_says_so(tmp_path: Path) -> None:
+    broken = write_cache(tmp_path / "broken", ["a", "b", "c"], [(48, 64)])
+    _ = broken.summary
+    next((broken.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
+    for tab in ("overview", "curves"):
+        explorer = app.Explorer([open_cache(broken.path)], view=f"tab={tab}")
+        alert = explorer.desk.built[tab].alert
+        assert alert.visible
+        assert "Left out" in alert.object
+        assert "b" in alert.object
+    assert explorer.desk.built["curves"].chart.object is not None
+
+
 def test_server_listens_to_this_machine_only_and_says_when_a_port_is_taken(cache: Cache) -> None:
     server, url = serving._server((cache,), 0, "title")
     try:

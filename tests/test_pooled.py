@@ -75,3 +75,21 @@ def test_auprc_by_frame_is_told_piece_by_piece_and_kept(tmp_path: Path) -> None:
     assert np.isfinite(counted).any()
     (kept,) = pooled.auprc_by_frame(cache, "msp", "error", lambda: None)
     np.testing.assert_equal(kept, steps[-1])
+
+
+def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", ["a", "b", "c"], [(24, 32)])
+    wanted = pooled.set_histograms(cache, "error", ["msp"], frames=["a", "c"])["msp"]
+    next((cache.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
+    pooled.shared.clear()
+    found = pooled.set_histograms(cache, "error", ["msp"])["msp"]
+    np.testing.assert_array_equal(found.weights["counts"], wanted.weights["counts"])
+    assert list(pooled.unreadable(cache)) == ["b"]
+    assert "damaged" in pooled.unreadable(cache)["b"]
+    *_, auprc = pooled.auprc_by_frame(cache, "msp", "error", lambda: None)
+    assert np.isnan(auprc["b"])
+    assert np.isfinite([auprc["a"], auprc["c"]]).all()
+    with pytest.raises(gv.GraduncError, match="b: damaged"):  # without a page that tells of it, it is an error
+        gv.evaluate(cache, "error", bootstrap=0)
+    with pytest.raises(gv.GraduncError, match="b: damaged"):
+        pooled.set_histograms(cache, "error", ["msp"], frames=["b"])

@@ -28,6 +28,7 @@ LINKS = [
     "tab=curves&score=entropy&threshold=0.7",
     "frame=c&pixel=3,4&view=1,20,2,30&task=anomaly",
     "frame=c&panes=A%3Amsp,A%3Aentropy,A%3Alabel&scope=fixed&fixed=msp%3D0.1%3D0.5&norms=linear",
+    "scope=set&norms=linear&score=msp",
     "selection=&curve=pr&log_fpr=1&layout=swipe&overlay=outcomes&hide_ignored=1",
     "",
 ]
@@ -86,6 +87,9 @@ def test_a_state_restored_is_the_state_made_anew(cache: Cache, link: str) -> Non
     assert (state.values == new.values).all()
     assert state.thresholds() == new.thresholds()
     assert state.limits("msp") == new.limits("msp")
+    if "scope=set" in link:
+        assert new.limits("msp") != ExplorerState(cache, norms="linear").limits("msp")
+        assert new.panes[1] == "A:msp"
 
 
 @pytest.mark.parametrize("link", LINKS[:2])

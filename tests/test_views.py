@@ -423,6 +423,7 @@ def test_link_restores_the_state(cache: Cache) -> None:
         ("main", "B"),
         ("main", "../x"),
         ("frame", "a" * 30_000),
+        ("classes", "[" * 9000),
     ],
 )
 def test_hostile_links_are_passed_over_and_said_so(cache: Cache, key: str, value: str) -> None:
@@ -528,7 +529,10 @@ def test_texts_tell_units_and_orientation() -> None:
     for part in ("0.25", "3.10%", "25.0%", "50.0%", "37.5%"):
         assert part in shown
     assert "no anomaly labels" in text.readout("msp", 0.25, 0.031, "anomaly", None)
-    assert "–" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 0, 5))
+    assert "no errors" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 0, 5))
+    assert "–" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 2, 5))
+    assert text.left_out({}) == ""
+    assert "<i>a" not in text.left_out({"<i>a": "<b>gone"})
     assert "enet.py:load" in text.page_header("t", ["c"], "/far/away/enet.py:load", 1)
     assert "/far" not in text.page_header("t", ["c"], "/far/away/enet.py:load", 1)
     assert text.bar_title("pgn_uni_p2", "linear") == "−norm, linear"

@@ -50,9 +50,18 @@ class CurvesTab(Tab):
         )
         self.classes = class_choice(state)
         self.frames = choice(state.param.curve_frames, {"all": "all", "selected": "selected"}, 150)
-        self.log = pn.widgets.Checkbox.from_param(state.param.log_fpr, label="logarithmic FPR", margin=(20, 6))
+        self.log = labelled(
+            "False-positive rate", choice(state.param.log_fpr, {"linear": False, "logarithmic": True}, 160), 172
+        )
         self.slider = pn.widgets.FloatSlider(
-            label="Threshold", start=0, end=1, value=0, step=0.001, sizing_mode="stretch_width", margin=(2, 14)
+            label="Threshold",
+            start=0,
+            end=1,
+            value=0,
+            step=0.001,
+            format="0.000",
+            sizing_mode="stretch_width",
+            margin=(2, 14),
         )
         self.slider.param.watch(lambda event: setattr(state, "threshold", event.new), "value_throttled")
         self.readout = html("")
@@ -123,8 +132,8 @@ class CurvesTab(Tab):
 
     def _points(self, counter: int) -> Any:
         # of the curves that are on screen: others are still being counted
-        drawn = self._drawn
-        thresholds = {name: at for name, at in self.state.thresholds().items() if name in drawn["scores"]}
+        drawn, state = self._drawn, self.state
+        thresholds = {name: state.threshold_of(name) for name in drawn["scores"]}
         return curves.marks(
             self.state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
         )

@@ -83,8 +83,10 @@ class FailuresTab(Tab):
                     f"{escape(about)} Searching, {progress.done} of {progress.total} frames …"
                 )
                 return
-            damaged = f" {len(progress.problems)} frames cannot be read." if progress.problems else ""
-            found = f"<b>{len(pictures)}</b> worst of {progress.total} frames." if pictures else "<b>None found.</b>"
+            number = len(progress.problems)
+            damaged = f" {number} frame{'s' * (number > 1)} cannot be read." if number else ""
+            worst = f"The <b>{len(pictures)}</b> worst in {progress.total} frames."
+            found = worst if pictures else "<b>None found.</b>"
             self.status.object = text.note(f"{escape(about)} {found}{damaged} Click one to look at it.")
             self.gallery.show(pictures)
 

@@ -16,6 +16,7 @@ from ..schema import GraduncError
 from ..views import curves, frame_table, maps, pixels, text
 from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values
+from ..views.panes import LETTERS
 from ..views.pooled import auprc_by_frame
 from ..views.state import READ_ERRORS, STORE, ExplorerState
 from ..views.style import compact_css
@@ -238,22 +239,27 @@ class FramesTab:
         if frame is None or event.x is None or event.y is None:
             return
         y, x = int(event.y // 1), int(event.x // 1)
-        inside = 0 <= y < frame.size[0] and 0 <= x < frame.size[1]
-        self.state.pixel = (y, x) if inside and (y, x) != self.state.pixel else None
+        self.state.pixel = (y, x) if frame.holds(y, x) and (y, x) != self.state.pixel else None
 
     def _on_hover(self, _attr: str, _old: Any, new: Any) -> None:
-        frame, at = self.state.frame, list(new.get("at", []))
-        pixel = None
-        if frame is not None and len(at) == 2 and all(isinstance(v, (int, float)) for v in at):
-            pixel = self._read(int(at[1]), int(at[0]))
-        self.hovered.object = pixels.pixel_card(pixel, "Under the mouse", _HINT_HOVER)
+        at = list(new.get("at", []))
+        known = len(at) == 2 and all(isinstance(v, (int, float)) for v in at)
+        self.hovered.object = self._cards((int(at[1]), int(at[0])) if known else None, "Under the mouse", _HINT_HOVER)
 
-    def _read(self, y: int, x: int) -> pixels.Pixel | None:
-        cache = self.state.cache
-        try:
-            return pixels.read_pixel(self.state.frame, y, x, cache.classes, cache.scores)
-        except GraduncError:
-            return None  # beside the frame, or damaged: its panes say so
+    def _cards(self, place: tuple[int, int] | None, title: str, hint: str) -> str:
+        """What each network says about a pixel (y, x)."""
+        state = self.state
+        if place is None or state.frame is None:
+            return pixels.pixel_card(None, title, hint)
+        cards = []
+        for number, frame in state.frames().items():
+            cache = state.caches[number]
+            if frame.size != state.frame.size:
+                continue  # the place means another one there
+            whose = f"{title}, {LETTERS[number]}" if state.several else title
+            with suppress(GraduncError):  # beside the frame, or damaged: its panes say so
+                cards.append(pixels.pixel_card(pixels.read_pixel(frame, *place, cache.classes, cache.scores), whose))
+        return "".join(cards) or pixels.pixel_card(None, title, hint)
 
     # ---- from state to widgets
 
@@ -270,6 +276,7 @@ class FramesTab:
             if {"frame", "selection"} & changed:
                 self._mark_rows()
             if "frame" in changed:
+                self._turn_to_row()
                 self._show_texts()
                 if self.jobs.served:
                     self.jobs.soon(self._read_ahead, 300)
@@ -295,14 +302,11 @@ class FramesTab:
 
     def _show_pixel(self) -> None:
         state = self.state
-        pixel = None if state.pixel is None or state.frame is None else self._read(*state.pixel)
-        self.pinned.object = pixels.pixel_card(pixel, "Pinned pixel", _HINT_PIN)
+        self.pinned.object = self._cards(state.pixel, "Pinned pixel", _HINT_PIN)
         self.parts.object = (
             ""
-            if pixel is None
-            else pixels.probability_bars(
-                state.frame, (pixel.y, pixel.x), state.cache.classes, state.cache.colors, state.score
-            )
+            if state.pixel is None or state.frame is None or not state.frame.holds(*state.pixel)
+            else pixels.probability_bars(state.frame, state.pixel, state.cache.classes, state.cache.colors, state.score)
         )
         self.hovered.object = pixels.pixel_card(None, "Under the mouse", _HINT_HOVER)
 
@@ -424,6 +428,12 @@ class FramesTab:
         if patches:
             self.table.patch(patches)
         self.picked.object = text.note(f"<b>{len(chosen):,}</b> selected" if chosen else "none selected")
+
+    def _turn_to_row(self) -> None:
+        """Turn the table to the page with the frame shown."""
+        listed = self._listed()
+        if self.state.frame_id in listed:
+            self.table.page = listed.index(self.state.frame_id) // self.table.page_size + 1
 
     # ---- layout
 

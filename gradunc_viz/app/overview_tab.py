@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from html import escape
 from typing import Any, ClassVar
 
 import panel as pn
 from bokeh.models.widgets.tables import NumberFormatter
 
+from ..schema import CacheError
 from ..views import overview, text
 from ..views.charts import chart_opts
 from ..views.style import compact_css
@@ -23,7 +25,7 @@ _TITLES = {
     "auprc": "AuPRC ↑",
     "fpr95": "FPR95 ↓",
     "f1": "F1 ↑",
-    "threshold": "Threshold",
+    "threshold": "Best-F1 threshold",
     "best": "Best in",
 }
 
@@ -66,7 +68,10 @@ class OverviewTab(Tab):
         left = pn.Column(
             pn.Row(heading("How well each score finds them"), self.csv, sizing_mode="stretch_width"),
             html(
-                text.note("In %, pooled over all pixels; arrows: better up or down. Click a row to choose its score.")
+                text.note(
+                    "In %, pooled over all pixels; arrows: better up or down; the threshold is in the score's units. "
+                    "Click a row to choose its score."
+                )
             ),
             self.metrics,
             sizing_mode="stretch_width",
@@ -142,11 +147,11 @@ class OverviewTab(Tab):
 
         def work() -> list[tuple[str, bytes, str]]:
             found = overview.worst_frames(cache, which, score, task, _SHOWN, threshold=threshold)
-            pictures = overview.thumbnails(cache, found["frame"])
-            return [
-                (frame, pictures[frame], f"{frame}\n{words}")
-                for frame, words in zip(found["frame"], found["text"], strict=True)
-            ]
+            pictures: list[tuple[str, bytes, str]] = []
+            for frame, words in zip(found["frame"], found["text"], strict=True):
+                with suppress(CacheError):  # told by the alert
+                    pictures.append((frame, overview.thumbnails(cache, [frame])[frame], f"{frame}\n{words}"))
+            return pictures
 
         def failed(problem: str) -> None:
             self.gallery.show([])

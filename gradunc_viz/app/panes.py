@@ -173,7 +173,7 @@ class PanesView:
         state = self.state
         if state.frame is None:
             for pane in self.shown:
-                pane.show(drawing.blank("nothing to show"))
+                pane.show(drawing.blank(state.message or "nothing to show"))
             self._drawn = []
             return
         tile = tiles.tile_for(state.frame.size, state.view, self.across)
@@ -191,6 +191,11 @@ class PanesView:
         )
         frames = state.frames()
         for pane, what in zip(self.shown, state.parsed_panes(), strict=True):
+            names = {what.network, *(what.minus[:1] if what.minus else ())}
+            damaged = [problem for number, problem in state.unreadable.items() if number in names]
+            if damaged:
+                pane.show(drawing.blank(damaged[0]))
+                continue
             try:
                 own = frames.get(what.network, state.frame)
                 # another network may have seen the frame at another size

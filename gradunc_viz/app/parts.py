@@ -36,7 +36,12 @@ def help_text(name: str) -> pn.pane.HTML:
 def choice(parameter: Any, options: dict[str, Any], width: int) -> pn.widgets.RadioButtonGroup:
     """A row of small buttons, one of which is down."""
     return pn.widgets.RadioButtonGroup.from_param(
-        parameter, options=options, width=width, margin=(0, 6, 2, 6), stylesheets=[style.compact_css(is_dark())]
+        parameter,
+        options=options,
+        width=width,
+        margin=(0, 6, 2, 6),
+        stylesheets=[style.compact_css(is_dark())],
+        description=None,  # a tooltip would cover the next row of buttons
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bokeh.application.handlers import Handler
@@ -79,7 +80,9 @@ class ReadyPage(Handler):
             (session, stamp), self._made = self._made, None
             if session is not None:
                 self._loop.call_later(_GRACE, session.unblock_expiration)
-                change = self._fit(session.document, request.arguments) if stamp == self._stamp() else None
+                change = None
+                with suppress(Exception):  # the page made on request tells what is wrong
+                    change = self._fit(session.document, request.arguments) if stamp == self._stamp() else None
                 if change is not None:
                     request.headers[_SESSION] = session.id
                     # done before the browser, which has yet to load scripts, asks for the document

@@ -11,6 +11,7 @@ import panel as pn
 from ..metrics.progress import reported
 from ..schema import GraduncError
 from ..views import text
+from ..views.pooled import unreadable
 from ..views.state import ExplorerState
 from .jobs import Jobs
 from .parts import alert, html
@@ -85,7 +86,8 @@ class Tab:
             self._tell(str(error))
 
     def _tell(self, problem: str) -> None:
-        self.alert.param.update(object=text.message(problem) if problem else "", visible=bool(problem))
+        words = text.message(problem) if problem else text.left_out(unreadable(self.state.cache))
+        self.alert.param.update(object=words, visible=bool(words))
 
     def _later(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Compute a part in the background; a line on the page tells meanwhile that it is under way, and how far."""
@@ -107,7 +109,7 @@ class Tab:
 
         def done(value: Any) -> None:
             settle()
-            self._guard(then, value)
+            self._guard(then, value)  # which tells of frames that were left out
 
         def failed(problem: str) -> None:
             settle()

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..cache import Cache
-from ..schema import GraduncError, UnknownScoreError
+from ..schema import CacheError, GraduncError, UnknownScoreError
 from .cell_counts import CELL_VARIABLES, CellCounts, CellSum, frame_cells
 from .merge import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 from .progress import followed
@@ -183,6 +183,7 @@ def pool(
     bootstrap: int = 0,
     seed: int = 0,
     each: Callable[[str, dict[str, Histogram]], None] | None = None,
+    damaged: Callable[[str, CacheError], None] | None = None,
 ) -> Pooled:
     """Add up the counts of frames.
 
@@ -204,11 +205,15 @@ def pool(
         Of the bootstrap.
     each : callable, optional
         Called with the id and the counts of every labelled frame, for what is wanted per frame as well.
+    damaged : callable, optional
+        Called with the id of every frame that cannot be read, and why; such frames are left out then.
 
     Raises
     ------
     GraduncError
         For an unknown task, frame or score.
+    CacheError
+        Without `damaged`, if a frame cannot be read.
     """
     if task not in TASKS:
         raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
@@ -223,7 +228,13 @@ def pool(
     own = CELL_VARIABLES if in_cells else (*BIN_VARIABLES, "counts", *(("brier_sum",) if brier else ()))
     wanted = ("outcome", *own, *(_TABLES if tables else ()))
     for frame in followed(chosen):
-        dataset = cache.read(frame, wanted, names)
+        try:
+            dataset = cache.read(frame, wanted, names)
+        except CacheError as error:
+            if damaged is None:
+                raise
+            damaged(frame, error)
+            continue
         pair = _pair(dataset, task, by)
         if pair is None:
             result.unlabelled.append(frame)

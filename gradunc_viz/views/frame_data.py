@@ -116,6 +116,10 @@ class FrameData:
         target = self.target("error")
         return None if target is None else np.where(target[1], target[0], IGNORE).astype("u1")
 
+    def holds(self, y: int, x: int) -> bool:
+        """Whether a pixel lies in the frame."""
+        return 0 <= y < self.size[0] and 0 <= x < self.size[1]
+
     def scores_at(self, y: int, x: int, names: tuple[str, ...]) -> dict[str, float]:
         """Oriented scores of one pixel, without making whole maps of them."""
         return {name: self._at(name, y, x) for name in names}

@@ -105,10 +105,11 @@ def parse_pane(text: str, caches: Sequence[Cache]) -> Pane:
     return Pane(*found[0], minus=found[1] if len(found) == 2 else None)
 
 
-def default_panes(caches: Sequence[Cache], main: int) -> list[str]:
-    """What the panes show first: two caches that have frames in common are set side by side."""
+def default_panes(caches: Sequence[Cache], main: int, score: str | None = None) -> list[str]:
+    """What the panes show first, `score` among it: two caches that have frames in common are set side by side."""
     letter, own = LETTERS[main], caches[main].scores
     usual = [name for name in DEFAULT_SCORES if name in own] or list(own)
+    usual = [score, *usual] if score in own else usual
     first = [f"{letter}:{name}" for name in usual[:1]]
     alike = [i for i, cache in enumerate(caches) if i != main and not frozenset(cache.ids).isdisjoint(caches[main].ids)]
     if not alike:

@@ -145,7 +145,7 @@ def read_query(query: Mapping[str, str], caches: Sequence[Cache]) -> tuple[int, 
             if len(text) > _LONGEST:
                 raise ValueError(f"{len(text)} characters long")
             params[name] = reader(text)
-        except (ValueError, GraduncError) as error:
+        except (ValueError, RecursionError, GraduncError) as error:
             problems.append(f"link: {_name(name)} is not used: {error}")
     if "frame_id" not in params:  # what belongs to a frame is nothing without it
         for name in ("pixel", "view"):

@@ -64,7 +64,7 @@ def read_pixel(frame: FrameData, y: int, x: int, classes: Sequence[str], scores:
         If it lies outside the frame, or the frame is damaged.
     """
     height, width = frame.size
-    if not (0 <= y < height and 0 <= x < width):
+    if not frame.holds(y, x):
         raise GraduncError(f"pixel ({x}, {y}) lies outside the frame of {width} × {height}")
 
     def name_of(ids: np.ndarray | None) -> str:
@@ -159,10 +159,12 @@ def probability_bars(
     html = f"<div class='card'><div class='card-title'>Class probabilities</div><div class='bars'>{rows}</div>"
     if parts is not None:
         html += (
-            f"<div class='card-title'>How {escape(name)} is made up <span class='muted'>log2, at the head</span></div>"
+            f"<div class='card-title'>How {escape(name)} is made up "
+            "<span class='muted'>log2, in the head's cell</span></div>"
             f"<div class='sum'><span><b>{parts.label:.2f}</b> label part</span><span>+ <b>{parts.feature:.2f}</b> "
-            f"feature part</span><span>= <b>{parts.norm:.2f}</b> norm</span></div>"
-            "<div class='muted'>Label part: how far the probabilities are from the label of the loss. Feature part: "
+            f"feature part</span><span>= <b>{parts.norm:.2f}</b> log2 norm</span></div>"
+            "<div class='muted'>Of the cell of the last layer that holds the pixel; the score above is interpolated "
+            "between cells. Label part: how far the probabilities are from the label of the loss. Feature part: "
             "how strongly the last layer's input responds there.</div>"
         )
     return html + "</div>"

@@ -14,7 +14,7 @@ from ..cache import Cache
 from ..metrics import TASKS, evaluate, pool
 from ..metrics.merge import Histogram
 from ..metrics.pooling import choose_frames, choose_scores
-from ..schema import GraduncError
+from ..schema import CacheError, GraduncError
 from .memo import cache_version, remember, shared
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "quantile",
     "read_at",
     "set_histograms",
+    "unreadable",
 ]
 
 NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
@@ -136,18 +137,39 @@ def _pooled(
     if all(histogram is not None for histogram in found.values()):
         return found
     which = (version, task, frames, by)
-    with _under_way.setdefault(which, threading.Lock()):
-        found = {name: shared.get(key) for name, key in keys.items()}
-        missing = [name for name, histogram in found.items() if histogram is None]
-        sums = pool(cache, task, scores=missing, frames=frames, by=by).histograms if missing else {}
-        if missing and not sums:
-            whose = "no frame" if frames is None else "none of the chosen frames"
-            raise GraduncError(f"{cache.name}: {whose} has {NEEDS[task]}, which this needs")
-        for name in missing:
-            found[name] = sums[name]
-            shared.put(keys[name], sums[name])
-    _under_way.pop(which, None)
+    try:
+        with _under_way.setdefault(which, threading.Lock()):
+            found = {name: shared.get(key) for name, key in keys.items()}
+            missing = [name for name, histogram in found.items() if histogram is None]
+            sums = _pass(cache, task, missing, frames, by) if missing else {}
+            for name in missing:
+                found[name] = sums[name]
+                shared.put(keys[name], sums[name])
+    finally:
+        _under_way.pop(which, None)
     return found
+
+
+def _pass(
+    cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
+) -> dict[str, Histogram]:
+    problems = unreadable(cache)
+
+    def leave_out(frame: str, error: CacheError) -> None:
+        problems[frame] = str(error)
+
+    sums = pool(cache, task, scores=scores, frames=frames, by=by, damaged=leave_out).histograms
+    if not sums and problems:
+        raise CacheError(next(iter(problems.values())))
+    if not sums:
+        whose = "no frame" if frames is None else "none of the chosen frames"
+        raise GraduncError(f"{cache.name}: {whose} has {NEEDS[task]}, which this needs")
+    return sums
+
+
+def unreadable(cache: Cache) -> dict[str, str]:
+    """Frames that a pass had to leave out, and why."""
+    return remember(cache, ("unreadable",), dict)
 
 
 def set_histograms(
@@ -244,9 +266,17 @@ def auprc_by_frame(cache: Cache, score: str, task: str, pause: Callable[[], None
     for start in range(0, len(missing), _AT_ONCE):
         some = missing[start : start + _AT_ONCE]
         found |= dict.fromkeys(some, math.nan)
-        with suppress(GraduncError):
-            table = evaluate(cache, task, scores=score, frames=some, by="frame", bootstrap=0).isel(cache=0, score=0)
-            found |= zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True)
+        try:
+            found |= _auprc(cache, score, task, some)
+        except GraduncError:  # one of them is damaged, or none has labels
+            for name in some:
+                with suppress(GraduncError):
+                    found |= _auprc(cache, score, task, [name])
         yield dict(found)
         pause()
     yield dict(found)
+
+
+def _auprc(cache: Cache, score: str, task: str, frames: Sequence[str]) -> dict[str, float]:
+    table = evaluate(cache, task, scores=score, frames=frames, by="frame", bootstrap=0).isel(cache=0, score=0)
+    return dict(zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True))

@@ -85,7 +85,7 @@ class ExplorerState(param.Parameterized):
         self.main = main
         self.cache = cache = self.caches[main]
         self._thresholds: dict[str, float] = {}
-        self._range = "frame"
+        self.unreadable: dict[int, str] = {}  # other networks that cannot show the frame, and why
         self.param.score.objects = list(cache.scores)
         usual = [name for name in DEFAULT_SCORES if name in cache.scores] or list(cache.scores)
         first: dict[str, Any] = {"score": usual[0]} if usual else {}
@@ -96,11 +96,12 @@ class ExplorerState(param.Parameterized):
             self.rows, problem = frame_table.ids_only(cache.ids), str(error)
         first["task"] = self._usual_task()
         first["worst"] = "error_rate" if first["task"] == "error" else "lowest_auprc"
-        first["panes"] = default_panes(self.caches, main)
+        first["panes"] = default_panes(self.caches, main, params.get("score"))
         baselines = [name for name in ("msp", "entropy") if name in usual]  # what gradient scores are held against
         first["curve_scores"] = [*[name for name in usual if name not in baselines][: 4 - len(baselines)], *baselines]
         super().__init__(**(first | params))
         self._score_before = self.score
+        self._range = "frame" if self.scope == "fixed" else self.scope
         if "threshold" not in params:
             self.threshold = self._usual_threshold()
         if len(cache):
@@ -138,6 +139,7 @@ class ExplorerState(param.Parameterized):
     def frames(self) -> dict[int, FrameData]:
         """The frame as each network saw it, as far as it can be read."""
         found: dict[int, FrameData] = {} if self.frame is None else {self.main: self.frame}
+        self.unreadable = {}
         for number, cache in enumerate(self.caches):
             if number == self.main or self.frame_id not in cache:
                 continue
@@ -145,6 +147,7 @@ class ExplorerState(param.Parameterized):
                 found[number] = STORE.get(cache, self.frame_id)
             except READ_ERRORS as error:
                 _log.warning("frame %r of %s cannot be shown", self.frame_id, cache.path, exc_info=error)
+                self.unreadable[number] = f"{LETTERS[number]}: {error}"
         return found
 
     def limits(self, name: str) -> tuple[float, float]:
@@ -206,8 +209,11 @@ class ExplorerState(param.Parameterized):
 
     def thresholds(self) -> dict[str, float]:
         """Threshold of every score whose curve is drawn: each score keeps its own."""
-        found = {name: self._thresholds.get(name, self._usual_threshold(name)) for name in self.curve_scores}
-        return found | ({self.score: self.threshold} if self.score in found else {})
+        return {name: self.threshold_of(name) for name in self.curve_scores}
+
+    def threshold_of(self, score: str) -> float:
+        """Threshold of any score."""
+        return self.threshold if score == self.score else self._thresholds.get(score, self._usual_threshold(score))
 
     # ---- what a user does
 

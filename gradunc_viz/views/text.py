@@ -228,14 +228,21 @@ def readout(
     name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None, where: str = "frame"
 ) -> str:
     """Show the threshold in the score's units, the share of pixels above it and how they agree with the labels."""
+    units = "" if units_text(name) == _UNITS["1"] else units_text(name)
     above = "" if share is None else f"<div class='big'>{share:.2%}</div><div>of pixels at or above</div>"
     head = (
-        f"<div class='cell'><div class='big'>{threshold:.4g} <small>{units_text(name)}</small></div>"
+        f"<div class='cell'><div class='big'>{threshold:.4g} <small>{units}</small></div>"
         f"<div>threshold</div></div><div class='cell'>{above}</div>"
     )
     truth, wanted = _TRUTH[task]
     if counts is None:
         tail = f"<div class='cell muted'>This {where} has no {wanted}: nothing to compare with.</div>"
+    elif not counts.tp + counts.fn:
+        tail = (
+            f"<div class='cell muted'>This {where} has no {truth}: nothing to find.</div>"
+            f"<div class='cell'><div class='big'>{counts.fp:,}</div><div><b>FP</b> false alarms</div></div>"
+            f"<div class='cell'><div class='big'>{counts.tn:,}</div><div><b>TN</b> left out</div></div>"
+        )
     else:
         cells: Mapping[str, tuple[str, str]] = {
             "Precision": (_percent(counts.precision), f"{truth} among those"),
@@ -269,6 +276,15 @@ def note(words: str) -> str:
 def message(problem: str) -> str:
     """Show an error as the reader of the page sees it."""
     return f"<b>This cannot be shown.</b> {escape(problem)}"
+
+
+def left_out(problems: Mapping[str, str]) -> str:
+    """Say which frames are not counted because they cannot be read; empty if there is none."""
+    if not problems:
+        return ""
+    names, reason = list(problems), next(iter(problems.values()))
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"<b>Left out, as {'it' if len(names) == 1 else 'they'} cannot be read:</b> {escape(some)}. {escape(reason)}"
 
 
 def empty_cache(path: str) -> str:
