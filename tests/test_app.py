@@ -578,11 +578,12 @@ def test_table_turns_to_the_frame_shown(tmp_path: Path) -> None:
     ids = [f"f{number:02}" for number in range(25)]
     many = write_cache(tmp_path / "many", ids, [(24, 32)])
     explorer = app.Explorer([many], view="tab=frames&frame=f12")
-    assert explorer.desk.frames.table.page == 2
+    turn = explorer.desk.frames.turn
+    assert turn.data["page"] == [2]
     explorer.state.frame_id = "f24"
-    assert explorer.desk.frames.table.page == 3
+    assert turn.data["page"] == [3]
     explorer.state.selection = ["f00"]  # selecting does not turn away
-    assert explorer.desk.frames.table.page == 3
+    assert turn.data["page"] == [3]
 
 
 def test_pixels_are_read_in_every_network_and_damage_of_one_is_told(cache: Cache, tmp_path: Path) -> None:

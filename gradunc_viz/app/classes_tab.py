@@ -18,11 +18,11 @@ _TITLES = {
     "class": "Class",
     "pixels": "Labelled [px]",
     "predicted": "Predicted [px]",
-    "positives": "To find [%]",
-    "iou": "IoU [%]",
-    "auroc": "AuROC [%]",
-    "auprc": "AuPRC [%]",
-    "ece": "ECE [%]",
+    "positives": "To find %",
+    "iou": "IoU %",
+    "auroc": "AuROC %",
+    "auprc": "AuPRC %",
+    "ece": "ECE %",
 }
 
 

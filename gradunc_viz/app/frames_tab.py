@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
@@ -29,6 +30,9 @@ __all__ = ["FramesTab"]
 _SIDE = 400
 """Screen pixels of the column with the table."""
 
+_RESET = 1.5
+"""Seconds in which a table may lose its page after it was given data."""
+
 _HINT_HOVER = "Move the mouse over a pane."
 _HINT_PIN = "Click into a pane to keep a pixel and see its class probabilities."
 
@@ -48,6 +52,19 @@ if (window[id] == null) {
   }
   document.addEventListener('keydown', window[id], true)
 }
+"""
+
+_TURN_JS = """
+const models = Bokeh.documents.flatMap(document => [...document._all_models.values()])
+const model = models.find(model => (model.css_classes ?? []).includes(name))
+const turn_to = () => {
+  const view = model && Bokeh.index.find_one(model)
+  const [page] = turn.data.page
+  if (view?.tabulator?.initialized && view.tabulator.getPage() != page && page <= view.tabulator.getPageMax())
+    view.tabulator.setPage(page)
+}
+setTimeout(turn_to, 100)
+setTimeout(turn_to, 600)
 """
 
 _ENTER_JS = "window[`gradunc_keys_${keys.id}_inside`] = cb_obj.event_name == 'mouseenter'"
@@ -85,10 +102,19 @@ class FramesTab:
 
     def _make_table(self) -> None:
         rows = self.state.rows
+        name = f"frames-{id(self)}"  # of no other table in a notebook
         self.table = table(
-            rows.copy(), pagination="local", sizing_mode="stretch_width", **frame_table.table_options(rows)
+            rows.copy(),
+            css_classes=[name],
+            pagination="local",
+            sizing_mode="stretch_width",
+            **frame_table.table_options(rows),
         )
         self.table.on_click(self._on_row)
+        self._page, self._patched = 1, time.monotonic()
+        self.turn = ColumnDataSource({"page": [1], "count": [0]})
+        self.turn.js_on_change("data", CustomJS(args={"turn": self.turn, "name": name}, code=_TURN_JS))
+        self.table.param.watch(self._on_page, "page")
         step = {"width": 88, "margin": (2, 4)}
         self.back = pn.widgets.Button(label="◀ Previous", description="Previous frame listed (left arrow)", **step)
         self.forward = pn.widgets.Button(label="Next ▶", description="Next frame listed (right arrow)", **step)
@@ -160,7 +186,9 @@ class FramesTab:
         stage.hover.on_change("data", self._on_hover)
         self.keys = ColumnDataSource({"by": [0], "count": [0]})
         self.keys.on_change("data", lambda _attr, _old, new: self._on_key(new))
-        self._listen = CustomJS(args={"keys": self.keys, "notebook": not self.jobs.served}, code=_KEYS_JS)
+        self._listen = CustomJS(
+            args={"keys": self.keys, "turn": self.turn, "notebook": not self.jobs.served}, code=_KEYS_JS
+        )
         self._enter = CustomJS(args={"keys": self.keys}, code=_ENTER_JS)
         self._link_figures()
 
@@ -398,6 +426,7 @@ class FramesTab:
         options = frame_table.table_options(rows, self.statistic)
         with pn.io.hold():
             self.table.param.update(value=rows, header_tooltips=options["header_tooltips"])
+        self._turn_to_row()
         self._start_auprc()
 
     def _start_auprc(self) -> None:
@@ -421,19 +450,31 @@ class FramesTab:
         column = [100 * found.get(name, float("nan")) for name in self.table.value[frame_table.FRAME]]
         if column:
             self.table.patch({frame_table.AUPRC: [(slice(0, len(column)), column)]})
+            self._keep_page()
 
     def _mark_rows(self) -> None:
         chosen = self.state.selection
         patches = frame_table.marked(self.table.value, self.state.frame_id, chosen)
         if patches:
             self.table.patch(patches)
+            self._keep_page()
         self.picked.object = text.note(f"<b>{len(chosen):,}</b> selected" if chosen else "none selected")
 
     def _turn_to_row(self) -> None:
         """Turn the table to the page with the frame shown."""
         listed = self._listed()
         if self.state.frame_id in listed:
-            self.table.page = listed.index(self.state.frame_id) // self.table.page_size + 1
+            self._page = listed.index(self.state.frame_id) // self.table.page_size + 1
+        self._keep_page()
+
+    def _keep_page(self) -> None:
+        """Show the page again: a moment after it is given data, Tabulator goes back to the first one."""
+        self._patched = time.monotonic()
+        self.turn.data = {"page": [self._page], "count": [self.turn.data["count"][0] + 1]}
+
+    def _on_page(self, event: Any) -> None:
+        if time.monotonic() - self._patched > _RESET:  # else it may be Tabulator that turns
+            self._page = event.new
 
     # ---- layout
 
