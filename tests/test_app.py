@@ -100,8 +100,8 @@ def test_each_score_keeps_its_threshold(cache: Cache) -> None:
     assert state.threshold == 0.123
     state.set_threshold("entropy", 0.7)
     assert (state.score, state.threshold) == ("entropy", 0.7)
-    assert state.thresholds()["entropy"] == 0.7
-    assert state.thresholds()["msp"] == 0.123
+    assert state.threshold_of("entropy") == 0.7
+    assert state.threshold_of("msp") == 0.123
 
 
 def test_step_stops_at_the_ends_and_follows_the_order_given(cache: Cache) -> None:

@@ -85,7 +85,7 @@ def test_a_state_restored_is_the_state_made_anew(cache: Cache, link: str) -> Non
     assert to_query(state) == to_query(new)
     assert (state.frame.id, state.message) == (new.frame.id, new.message)
     assert (state.values == new.values).all()
-    assert state.thresholds() == new.thresholds()
+    assert [state.threshold_of(name) for name in cache.scores] == [new.threshold_of(name) for name in cache.scores]
     assert state.limits("msp") == new.limits("msp")
     if "scope=set" in link:
         assert new.limits("msp") != ExplorerState(cache, norms="linear").limits("msp")

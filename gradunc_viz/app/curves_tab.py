@@ -135,7 +135,7 @@ class CurvesTab(Tab):
         drawn, state = self._drawn, self.state
         thresholds = {name: state.threshold_of(name) for name in drawn["scores"]}
         return curves.marks(
-            self.state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
+            state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
         )
 
     def _on_tap(self, x: float | None = None, y: float | None = None) -> None:

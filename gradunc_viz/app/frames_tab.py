@@ -186,6 +186,7 @@ class FramesTab:
         stage.hover.on_change("data", self._on_hover)
         self.keys = ColumnDataSource({"by": [0], "count": [0]})
         self.keys.on_change("data", lambda _attr, _old, new: self._on_key(new))
+        # `turn` is not used there: the page knows what something in it refers to
         self._listen = CustomJS(
             args={"keys": self.keys, "turn": self.turn, "notebook": not self.jobs.served}, code=_KEYS_JS
         )
@@ -473,7 +474,8 @@ class FramesTab:
         self.turn.data = {"page": [self._page], "count": [self.turn.data["count"][0] + 1]}
 
     def _on_page(self, event: Any) -> None:
-        if time.monotonic() - self._patched > _RESET:  # else it may be Tabulator that turns
+        # to the first page Tabulator may have turned by itself
+        if event.new != 1 or time.monotonic() - self._patched > _RESET:
             self._page = event.new
 
     # ---- layout

@@ -191,8 +191,7 @@ class PanesView:
         )
         frames = state.frames()
         for pane, what in zip(self.shown, state.parsed_panes(), strict=True):
-            names = {what.network, *(what.minus[:1] if what.minus else ())}
-            damaged = [problem for number, problem in state.unreadable.items() if number in names]
+            damaged = [state.unreadable[network] for network in what.networks if network in state.unreadable]
             if damaged:
                 pane.show(drawing.blank(damaged[0]))
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from bokeh.application.handlers import Handler
@@ -80,11 +79,16 @@ class ReadyPage(Handler):
             (session, stamp), self._made = self._made, None
             if session is not None:
                 self._loop.call_later(_GRACE, session.unblock_expiration)
-                change = None
-                with suppress(Exception):  # the page made on request tells what is wrong
-                    change = self._fit(session.document, request.arguments) if stamp == self._stamp() else None
+                change = self._change(session, request) if stamp == self._stamp() else None
                 if change is not None:
                     request.headers[_SESSION] = session.id
                     # done before the browser, which has yet to load scripts, asks for the document
                     self._loop.add_callback(session.with_document_locked, change)
         return {}
+
+    def _change(self, session: ServerSession, request: HTTPServerRequest) -> Callable[[], None] | None:
+        try:
+            return self._fit(session.document, request.arguments)
+        except Exception as error:  # a page made on request tells what is wrong
+            _log.warning("the page made ahead cannot be used", exc_info=error)
+            return None

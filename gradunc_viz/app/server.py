@@ -19,6 +19,7 @@ from tornado.websocket import WebSocketClosedError
 
 from ..cache import Cache, open_cache
 from ..schema import GraduncError
+from ..views.memo import cache_version
 from ..views.style import page_css
 from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
@@ -86,7 +87,7 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
     pn.extension("tabulator")
     apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
     for app in apps.values():
-        app.add(ReadyPage(lambda: [_stamp(cache) for cache in caches], _fit))
+        app.add(ReadyPage(lambda: [cache_version(cache) for cache in caches], _fit))
     server = pn.io.server.get_server(
         apps,
         port=port,
@@ -122,14 +123,6 @@ def _fit(document: Document, arguments: Arguments) -> Callable[[], None] | None:
             page.restore(query)
 
     return change
-
-
-def _stamp(cache: Cache) -> int | None:
-    """Tell whether frames came or were computed again: each is put in place by renaming a folder."""
-    try:
-        return (cache.path / "frames").stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _usable_port(port: int) -> int:

@@ -93,7 +93,7 @@ def draw(pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile) ->
     GraduncError
         If the frame has not what is to be shown.
     """
-    missing = [n for n in (pane.network, *(pane.minus[:1] if pane.minus else ())) if n not in frames]
+    missing = [network for network in pane.networks if network not in frames]
     if missing:
         raise GraduncError(f"network {LETTERS[missing[0]]} has no such frame")
     frame = frames[pane.network]

@@ -49,6 +49,11 @@ class Pane:
         return text if self.minus is None else f"{text}~{LETTERS[self.minus[0]]}:{self.minus[1]}"
 
     @property
+    def networks(self) -> tuple[int, ...]:
+        """Positions of the caches that it shows."""
+        return (self.network,) if self.minus is None else (self.network, self.minus[0])
+
+    @property
     def is_score(self) -> bool:
         """Whether the pane shows one score."""
         return self.what not in _PLAIN and self.minus is None

@@ -207,12 +207,8 @@ class ExplorerState(param.Parameterized):
         limit = np.float32(self.threshold if threshold is None else threshold)
         return float(np.count_nonzero(self.values >= limit) / self.values.size)
 
-    def thresholds(self) -> dict[str, float]:
-        """Threshold of every score whose curve is drawn: each score keeps its own."""
-        return {name: self.threshold_of(name) for name in self.curve_scores}
-
     def threshold_of(self, score: str) -> float:
-        """Threshold of any score."""
+        """Threshold of a score: each keeps its own."""
         return self.threshold if score == self.score else self._thresholds.get(score, self._usual_threshold(score))
 
     # ---- what a user does
