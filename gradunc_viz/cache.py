@@ -35,18 +35,9 @@ import zarr
 from PIL import Image
 
 from .resize import bilinear, bilinear_log2
-from .schema import (
-    IGNORE,
-    LOG2_FLOOR,
-    QUANTILES,
-    SCHEMA_VERSION,
-    CacheError,
-    CacheMismatchError,
-    GraduncError,
-    check_frame_id,
-    score_entry,
-    validate,
-)
+from .schema.errors import CacheError, CacheMismatchError, GraduncError
+from .schema.frame import IGNORE, QUANTILES, SCHEMA_VERSION, check_frame_id, validate
+from .schema.scores import LOG2_FLOOR, score_entry
 from .zarr_group import group_files
 
 __all__ = ["Cache", "CacheWriter", "class_probabilities", "decode_image", "open_cache", "score"]
@@ -167,7 +158,7 @@ class Cache(Mapping[str, xr.Dataset]):
         return f"<Cache {self.path}: {len(self)} frames, {len(self.scores)} scores, network {network}>"
 
     def _repr_html_(self) -> str:
-        from .display import bar, card, chips, code, picture, strip
+        from .schema.display import bar, card, chips, code, picture, strip
 
         network, settings = self.key["network"], self.key["settings"]
         size = settings.get("input_size")
@@ -637,7 +628,7 @@ class CacheWriter:
         Parameters
         ----------
         dataset : xarray.Dataset
-            See `gradunc_viz.schema.VARIABLES`.
+            See `gradunc_viz.schema.frame.VARIABLES`.
         stages : callable, optional
             Told when it enters the stages "encode" and "write", see `gradunc_viz.stages.Stages`.
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .schema import SCORES, GraduncError
+from .schema.errors import GraduncError
+from .schema.scores import SCORES
 
 __all__ = ["main"]
 
@@ -363,7 +364,7 @@ def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
     from .compute import resolve_device
-    from .schema import resolve_scores
+    from .schema.scores import resolve_scores
     from .stream import read_stream, stream
 
     scores = resolve_scores(arguments.scores)
@@ -400,7 +401,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from .frames import open_frames
     from .models import load_model
     from .resources import data_path
-    from .schema import SCHEMA_VERSION
+    from .schema.frame import SCHEMA_VERSION
 
     started = time.perf_counter()
     network = load_model("demo")
@@ -568,7 +569,7 @@ def _scores(_: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from .schema import DEFAULT_SCORES, PAPER_SCORES
+    from .schema.scores import DEFAULT_SCORES, PAPER_SCORES
 
     table = Table(box=None)
     for title in ("name", "family", "units", "uncertain if", "default", "paper", "formula"):

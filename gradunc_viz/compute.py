@@ -20,16 +20,9 @@ from .inference import Inference
 from .models import Network, load_model
 from .pipeline import Pipeline, Report, network_input
 from .resources import known_classes
-from .schema import (
-    SCHEMA_VERSION,
-    DeviceError,
-    FrameError,
-    GraduncError,
-    ModelError,
-    class_colors,
-    resolve_scores,
-    score_entry,
-)
+from .schema.errors import DeviceError, FrameError, GraduncError, ModelError
+from .schema.frame import SCHEMA_VERSION, class_colors
+from .schema.scores import resolve_scores, score_entry
 from .stages import Stages
 
 __all__ = ["Report", "compute", "compute_report", "resolve_device", "score_image"]
@@ -77,7 +70,7 @@ def compute(
     out : path-like
         Folder of the cache; absent, empty, or a cache of the same network and settings, which is resumed.
     scores : optional
-        See `gradunc_viz.schema.resolve_scores`; by default `DEFAULT_SCORES`.
+        See `gradunc_viz.schema.scores.resolve_scores`; by default `DEFAULT_SCORES`.
     **options
         See `compute_report`.
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from .resources import known_classes
-from .schema import IGNORE, FrameError
+from .schema.errors import FrameError
+from .schema.frame import IGNORE
 
 __all__ = [
     "ANOMALY_IDS",

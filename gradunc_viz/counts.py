@@ -33,18 +33,17 @@ from torch import Tensor
 from .cells import cell_scores
 from .hardware import in_threads
 from .kernels import tallies_for
-from .schema import (
+from .schema.frame import (
     BINS_PER_UNIT,
     BRIER_BINS,
     CONFIDENCE_BINS,
     IGNORE,
-    LOG2_FLOOR,
     MAX_BINS,
     MAX_CELLS,
     POOLED_OUTCOMES,
     QUANTILES,
-    ScoreEntry,
 )
+from .schema.scores import LOG2_FLOOR, ScoreEntry
 
 __all__ = ["FrameCounts", "count_frame", "lattice_axis"]
 

@@ -16,16 +16,9 @@ from torch import Tensor, nn
 from .counts import count_frame
 from .hardware import empty
 from .pixels import image_scores
-from .schema import (
-    IGNORE,
-    POOLED_OUTCOMES,
-    QUANTILES,
-    SCHEMA_VERSION,
-    VARIABLES,
-    NonFiniteError,
-    SchemaError,
-    score_entry,
-)
+from .schema.errors import NonFiniteError, SchemaError
+from .schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
+from .schema.scores import score_entry
 from .scores import resize_log2_norms, split_scores
 
 __all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
@@ -197,7 +190,7 @@ def frame_dataset(
     attrs: dict[str, Any],
     edges: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
-    """Assemble the dataset of one frame as `gradunc_viz.schema.VARIABLES` describes it.
+    """Assemble the dataset of one frame as `gradunc_viz.schema.frame.VARIABLES` describes it.
 
     Parameters
     ----------

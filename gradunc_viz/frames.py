@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from .conventions import class_table, read_mapping
 from .layouts import LAYOUTS, FrameFiles, Mask
-from .schema import IGNORE, FrameError, SchemaError, check_frame_id
+from .schema.errors import FrameError, SchemaError
+from .schema.frame import IGNORE, check_frame_id
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames", "read_image"]
 

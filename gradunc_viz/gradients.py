@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from .gradients_reference import feature_sums, label_sums, row_tiles
 from .kernels import fast_kernels
-from .schema import LOG2_FLOOR, PAPER_NORMS, HeadError
+from .schema.errors import HeadError
+from .schema.scores import LOG2_FLOOR, PAPER_NORMS
 from .softmax import softmax_scores
 from .taps import sum_over_taps
 
@@ -72,7 +73,7 @@ def gradient_norms(
     -------
     Tensor (N, len(labels) * len(p), h, w)
         log2 of the norms, p fastest; float32, or float64 where the inputs are. A vanishing gradient gives
-        `gradunc_viz.schema.LOG2_FLOOR`. Orientation: see `gradunc_viz.schema.ScoreEntry`.
+        `gradunc_viz.schema.scores.LOG2_FLOOR`. Orientation: see `gradunc_viz.schema.scores.ScoreEntry`.
 
     Raises
     ------

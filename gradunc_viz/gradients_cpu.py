@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .hardware import empty
 from .power_plan import PowerStep, power_plan
-from .schema import LOG2_FLOOR
+from .schema.scores import LOG2_FLOOR
 
 __all__ = ["feature_sums", "label_pass"]
 

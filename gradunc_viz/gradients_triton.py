@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .schema import LOG2_FLOOR
+from .schema.scores import LOG2_FLOOR
 
 __all__ = ["feature_sums", "label_pass"]
 

@@ -37,7 +37,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .schema import HeadError, ModelError
+from .schema.errors import HeadError, ModelError
 
 __all__ = ["HEAD_KINDS", "Head", "Plan", "Wrapper", "capture", "find_layer", "follow", "logits_of"]
 
@@ -128,7 +128,7 @@ class Head:
         )
 
     def _repr_html_(self) -> str:
-        from .display import card, code
+        from .schema.display import card, code
 
         if "layer" not in self.__dict__:
             return card("Head", {"state": f"nothing captured yet: run the network inside {code('with capture(net)')}"})
@@ -189,8 +189,8 @@ def _class_map(logits: Tensor) -> str:
 
     from PIL import Image
 
-    from .display import picture
-    from .schema import class_colors
+    from .schema.display import picture
+    from .schema.frame import class_colors
 
     with torch.no_grad():
         ids = logits[0].detach().argmax(0).cpu()

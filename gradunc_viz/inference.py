@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .heads import Head, Plan
 from .models import Network
-from .schema import DeviceError, GraduncError, ModelError
+from .schema.errors import DeviceError, GraduncError, ModelError
 from .tapped import TappedNetwork
 
 __all__ = ["AUTOCAST", "Inference", "out_of_memory"]

@@ -34,16 +34,9 @@ from .frame_dataset import ScoredImage, ScoreOptions, frame_dataset
 from .frames import Frame, Frames, _decode_mask, _opened
 from .pipeline import Report, decode
 from .resize import bilinear
-from .schema import (
-    SCHEMA_VERSION,
-    CacheError,
-    CacheMismatchError,
-    FrameError,
-    GraduncError,
-    NonFiniteError,
-    class_colors,
-    score_entry,
-)
+from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError
+from .schema.frame import SCHEMA_VERSION, class_colors
+from .schema.scores import score_entry
 
 __all__ = ["MapReport", "ScoreMaps", "compute_maps", "compute_maps_report", "read_submission", "write_submission"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from .power_plan import power_plan
-from .schema import LOG2_FLOOR
+from .schema.scores import LOG2_FLOOR
 from .vector_code import LANES, Code, Value, built_once, exp2, log2
 from .vector_powers import LARGEST, exp, expm1, log1p, powers_of
 

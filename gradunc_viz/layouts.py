@@ -27,7 +27,7 @@ from .conventions import (
     read_json,
     some,
 )
-from .schema import FrameError
+from .schema.errors import FrameError
 
 __all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "FrameFiles", "Layout", "Mask"]
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .heads import Head, Plan, Wrapper, capture, find_layer, follow, logits_of
-from .schema import ModelError, NonFiniteError
+from .schema.errors import ModelError, NonFiniteError
 
 __all__ = ["IMAGENET", "Network", "capture", "check_finite", "load_model", "load_weights", "logits_of"]
 
@@ -89,8 +89,8 @@ class Network(Wrapper):
         return f"<Network {self.name}: {classes}, {parameters:,} parameters, head {self.head or 'found when it runs'}>"
 
     def _repr_html_(self) -> str:
-        from .display import card, chips, code
-        from .schema import class_colors
+        from .schema.display import card, chips, code
+        from .schema.frame import class_colors
 
         parameters = list(self.parameters())
         size = sum(p.numel() for p in parameters)

@@ -30,7 +30,7 @@ from .frames import Frame, Frames, check_classes
 from .heads import Head
 from .inference import Inference, out_of_memory
 from .models import Network
-from .schema import CacheMismatchError, DeviceError, FrameError, GraduncError
+from .schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
 from .stages import Stages
 
 __all__ = ["Pipeline", "Report", "decode", "network_input"]

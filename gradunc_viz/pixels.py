@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .kernels import fast_resizing
 from .resize import neighbours
-from .schema import IGNORE
+from .schema.frame import IGNORE
 from .scores import PixelScores, head_scores, pixel_scores, same_size_scores
 from .softmax import FUNCTIONS
 

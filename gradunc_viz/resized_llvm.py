@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .hardware import empty, in_threads
 from .label_kernel import blend, label_kernel, workspace
 from .resize import neighbours
-from .schema import LOG2_FLOOR
+from .schema.scores import LOG2_FLOOR
 from .vector_code import LANES, Code, Value, built_once
 from .vector_powers import positive_log2
 

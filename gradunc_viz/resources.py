@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .schema import GraduncError
+from .schema.errors import GraduncError
 
 __all__ = ["ResourceError", "catalog", "data_path", "known_classes"]
 

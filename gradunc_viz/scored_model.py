@@ -12,7 +12,8 @@ from .gradients import gradient_norms_for
 from .heads import Head, capture
 from .models import Network, load_model
 from .pixels import resized_pixel_scores
-from .schema import HeadError, ModelError, resolve_scores, score_entry
+from .schema.errors import HeadError, ModelError
+from .schema.scores import resolve_scores, score_entry
 from .scores import resize_log2_norms, resize_logits
 from .tapped import TappedNetwork
 from .traceable import traceable_norms, traceable_softmax
@@ -49,7 +50,7 @@ class ScoredModel(nn.Module):
         See `gradunc_viz.load_model`. Its parameters are shared, its layers put into evaluation mode, and channels
         that are no class are left out if it is a `Network` that knows of any.
     scores : optional
-        See `gradunc_viz.schema.resolve_scores`; by default `DEFAULT_SCORES`.
+        See `gradunc_viz.schema.scores.resolve_scores`; by default `DEFAULT_SCORES`.
     resolution : "image" or "head"
         Whether maps have the size of the input (norms resized as norms, other scores of resized logits, as `compute`
         caches them), or that of the logits, which spares the work of resizing.

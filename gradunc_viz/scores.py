@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .gradients import gradient_norms_for, norms_and_softmax
 from .kernels import fast_resizing
-from .schema import LOG2_FLOOR, ScoreEntry, score_entry
+from .schema.scores import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Every function accumulates in float32 at least, and is exact where a probability is 0 or 1: quantities near 1 are
 never formed and subtracted (1 - max softmax is the sum of the other probabilities). Values are as published, not
-oriented; the orientation stands in `gradunc_viz.schema.SCORES`.
+oriented; the orientation stands in `gradunc_viz.schema.scores.SCORES`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .frames import read_image
 from .inference import AUTOCAST
 from .models import Network, load_model
 from .pipeline import network_input
-from .schema import FrameError
+from .schema.errors import FrameError
 from .scored_model import ScoredModel
 
 __all__ = ["StreamReport", "read_stream", "stream"]
@@ -107,7 +107,7 @@ def stream(
     images : iterator of array (y, x, 3) uint8 RGB
         All of one size, or `input_size` is given.
     scores : optional
-        See `gradunc_viz.schema.resolve_scores`.
+        See `gradunc_viz.schema.scores.resolve_scores`.
     warm_up : int
         First frames that are not counted.
 

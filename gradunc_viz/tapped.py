@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .heads import Plan
-from .schema import HeadError
+from .schema.errors import HeadError
 
 __all__ = ["TappedNetwork"]
 

@@ -114,6 +114,6 @@ def test_a_tie_with_another_frames_spread_is_none():
 
 
 def test_the_most_cells_are_more_than_a_frames():
-    from gradunc_viz.schema import MAX_CELLS
+    from gradunc_viz.schema.frame import MAX_CELLS
 
     assert cell_counts.POOLED_CELLS > MAX_CELLS

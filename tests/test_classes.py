@@ -12,9 +12,9 @@ from synthetic import CLASSES, write_cache
 from test_view_curves import exact_cache, pixels, words
 
 from gradunc_viz.cache import Cache
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.schema.tasks import TASK_OUTCOMES
 from gradunc_viz.views import classes
-from gradunc_viz.views.distributions import TASK_OUTCOMES
 
 
 @pytest.fixture(scope="module")

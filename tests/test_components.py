@@ -21,7 +21,7 @@ from gradunc_viz.metrics.components import (
     overlaps,
     pool_components,
 )
-from gradunc_viz.schema import GraduncError, SchemaError, UnknownScoreError
+from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
 
 DATA = Path(__file__).parent / "data"
 FIELDS = ("truth_size", "truth_siou", "predicted_size", "predicted_siou", "predicted_ppv")

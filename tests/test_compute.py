@@ -23,7 +23,7 @@ from gradunc_viz import cli
 from gradunc_viz.cache import decode_image
 from gradunc_viz.compute import compute_report, resolve_device
 from gradunc_viz.frame_dataset import DecodedFrame
-from gradunc_viz.schema import (
+from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
     DeviceError,

@@ -9,17 +9,16 @@ import torch
 from gradunc_viz import counts, kernels, tallies
 from gradunc_viz.cells import float_keys
 from gradunc_viz.counts import count_frame, lattice_axis
-from gradunc_viz.schema import (
+from gradunc_viz.schema.frame import (
     BINS_PER_UNIT,
     BRIER_BINS,
     CONFIDENCE_BINS,
-    LOG2_FLOOR,
     MAX_BINS,
     POOLED_OUTCOMES,
     QUANTILES,
     VARIABLES,
-    score_entry,
 )
+from gradunc_viz.schema.scores import LOG2_FLOOR, score_entry
 
 N_CLASSES = 4
 SHAPE = (13, 17)

@@ -15,7 +15,8 @@ from gradunc_viz.counts import count_frame
 from gradunc_viz.metrics import curves
 from gradunc_viz.metrics.cell_counts import CellCounts, CellSum
 from gradunc_viz.metrics.merge import Histogram, HistogramSum
-from gradunc_viz.schema import MAX_BINS, score_entry
+from gradunc_viz.schema.frame import MAX_BINS
+from gradunc_viz.schema.scores import score_entry
 
 DATA = Path(__file__).parent / "data"
 N = 120_000

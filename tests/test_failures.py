@@ -11,7 +11,7 @@ from PIL import Image
 from synthetic import write_cache
 
 from gradunc_viz.cache import Cache, score
-from gradunc_viz.schema import CacheError, GraduncError
+from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.views import failures
 from gradunc_viz.views.memo import shared
 

@@ -13,7 +13,7 @@ import gradunc_viz as gv
 from gradunc_viz import figures
 from gradunc_viz.figures.curves import LEAST_RECALL
 from gradunc_viz.metrics.distributions import score_distributions
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 
 
 def line(axis: Axes, gid: str) -> np.ndarray:

@@ -12,7 +12,8 @@ from gradunc_viz import figures
 from gradunc_viz.cache import decode_image, open_cache
 from gradunc_viz.figures.panel import square_around
 from gradunc_viz.metrics.failures import find_failures, largest_region
-from gradunc_viz.schema import IGNORE, GraduncError
+from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.schema.frame import IGNORE
 
 
 @pytest.fixture(scope="module")

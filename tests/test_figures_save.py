@@ -18,7 +18,7 @@ from PIL import Image
 
 import gradunc_viz as gv
 from gradunc_viz import figures
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 
 FIGURES = {
     "roc": lambda cache: figures.roc(cache, "anomaly"),

@@ -11,7 +11,7 @@ from synthetic import new_writer, write_frame
 import gradunc_viz as gv
 from gradunc_viz import cli, figures
 from gradunc_viz.cache import open_cache
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

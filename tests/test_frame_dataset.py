@@ -19,7 +19,9 @@ from gradunc_viz.frame_dataset import (
     score_maps,
 )
 from gradunc_viz.gradients import gradient_norms
-from gradunc_viz.schema import GraduncError, NonFiniteError, score_entry, validate
+from gradunc_viz.schema.errors import GraduncError, NonFiniteError
+from gradunc_viz.schema.frame import validate
+from gradunc_viz.schema.scores import score_entry
 from gradunc_viz.scores import resize_log2_norms
 
 SIZE = (12, 18)

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from gradunc_viz.frames import Frames, check_classes, open_frames
 from gradunc_viz.layouts import LAYOUTS
 from gradunc_viz.resources import catalog, data_path, known_classes
-from gradunc_viz.schema import FrameError, GraduncError
+from gradunc_viz.schema.errors import FrameError, GraduncError
 
 HEIGHT, WIDTH = 6, 9
 

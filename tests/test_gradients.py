@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gradunc_viz import gradients_cpu, gradients_reference
 from gradunc_viz.gradients import gradient_factors, gradient_norms, gradient_norms_for
-from gradunc_viz.schema import LOG2_FLOOR, PAPER_NORMS, HeadError
+from gradunc_viz.schema.errors import HeadError
+from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 
 GOLDEN = Path(__file__).parent / "data" / "pgn_paper_code.npz"
 PS = (0.1, 0.3, 0.5, 0.7, 1, 2, 3, 8, 20)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from gradunc_viz.heads import capture, follow, logits_of
-from gradunc_viz.schema import HeadError, ModelError
+from gradunc_viz.schema.errors import HeadError, ModelError
 
 CLASSES = 5
 

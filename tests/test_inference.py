@@ -12,7 +12,7 @@ import gradunc_viz as gv
 from gradunc_viz import cli
 from gradunc_viz.compute import compute_report
 from gradunc_viz.inference import Inference
-from gradunc_viz.schema import CacheMismatchError
+from gradunc_viz.schema.errors import CacheMismatchError
 from gradunc_viz.stages import STAGES, Stages
 
 CPU = torch.device("cpu")

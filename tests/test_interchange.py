@@ -17,16 +17,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 import gradunc_viz as gv
 from gradunc_viz.cli import main
 from gradunc_viz.interchange import _BINS, _LEVELS, ScoreMaps, _bin_edges, _half_map, compute_maps_report
-from gradunc_viz.schema import (
+from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
     FrameError,
     GraduncError,
     NonFiniteError,
     UnknownScoreError,
-    resolve_scores,
-    score_entry,
 )
+from gradunc_viz.schema.scores import resolve_scores, score_entry
 
 SIZE = (96, 128)
 RESULTS = ("auroc", "auprc", "fpr95")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradunc_viz import gradients, gradients_cpu, kernels, softmax
 from gradunc_viz.power_plan import power_plan
-from gradunc_viz.schema import LOG2_FLOOR, PAPER_NORMS
+from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from gradunc_viz.metrics.meta import ESTIMATORS, FAMILIES, feature_table, meta_classification, meta_regression
 from gradunc_viz.metrics.segments import segment_statistics
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 
 
 def table(n_frames: int = 20, per_frame: int = 25, seed: int = 0, signal: float = 1.0) -> xr.Dataset:

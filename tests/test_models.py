@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import gradunc_viz.models
 from gradunc_viz.models import IMAGENET, Network, capture, check_finite, load_model, load_weights
-from gradunc_viz.schema import HeadError, ModelError, NonFiniteError
+from gradunc_viz.schema.errors import HeadError, ModelError, NonFiniteError
 
 CLASSES = 4
 

@@ -15,7 +15,7 @@ from test_view_curves import exact_cache, pixels, words
 
 import gradunc_viz as gv
 from gradunc_viz.cache import Cache
-from gradunc_viz.schema import CacheError, GraduncError
+from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.views import overview
 
 

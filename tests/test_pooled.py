@@ -11,7 +11,7 @@ import pytest
 from synthetic import write_cache
 
 import gradunc_viz as gv
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.views import pooled
 
 

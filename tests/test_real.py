@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.cli import main
-from gradunc_viz.schema import score_entry
+from gradunc_viz.schema.scores import score_entry
 
 pytestmark = pytest.mark.real
 

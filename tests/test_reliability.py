@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from gradunc_viz.metrics import reliability as kernels
-from gradunc_viz.schema import CONFIDENCE_BINS
+from gradunc_viz.schema.frame import CONFIDENCE_BINS
 
 
 @pytest.fixture

@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradunc_viz.schema import (
-    DEFAULT_SCORES,
-    PAPER_NORMS,
-    PAPER_SCORES,
-    SCHEMA_VERSION,
-    SCORES,
-    VARIABLES,
-    GraduncError,
-    SchemaError,
-    UnknownScoreError,
-    check_frame_id,
-    resolve_scores,
-    score_entry,
-    validate,
-)
+from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
+from gradunc_viz.schema.frame import SCHEMA_VERSION, VARIABLES, check_frame_id, validate
+from gradunc_viz.schema.scores import DEFAULT_SCORES, PAPER_NORMS, PAPER_SCORES, SCORES, resolve_scores, score_entry
 
 
 def test_default_scores():

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.frame_dataset import ScoreOptions, score_maps
-from gradunc_viz.schema import HeadError, ModelError, UnknownScoreError, score_entry
+from gradunc_viz.schema.errors import HeadError, ModelError, UnknownScoreError
+from gradunc_viz.schema.scores import score_entry
 from gradunc_viz.scored_model import ScoredModel
 
 pytestmark = [

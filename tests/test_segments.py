@@ -17,7 +17,7 @@ from gradunc_viz.metrics.segments import (
     segment_shapes,
     segment_statistics,
 )
-from gradunc_viz.schema import CacheError, SchemaError, UnknownScoreError
+from gradunc_viz.schema.errors import CacheError, SchemaError, UnknownScoreError
 
 
 def u1(rows) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradunc_viz.schema import SCORES
+from gradunc_viz.schema.scores import SCORES
 from gradunc_viz.softmax import FUNCTIONS, energy, entropy, margin, max_logit, msp, softmax_scores
 
 

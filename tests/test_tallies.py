@@ -11,7 +11,7 @@ pytest.importorskip("llvmlite")
 from gradunc_viz import counts, gradients_llvm, kernels, tallies, tallies_llvm
 from gradunc_viz.cells import float_keys
 from gradunc_viz.hardware import in_threads
-from gradunc_viz.schema import score_entry
+from gradunc_viz.schema.scores import score_entry
 
 SIZES = (1, 15, 16, 1000)
 

@@ -15,7 +15,7 @@ from synthetic import CLASSES, SCORES, write_cache
 
 from gradunc_viz import frame_dataset
 from gradunc_viz.cache import Cache, score
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.views import charts, classes, curves, memo, overview, pooled
 
 TASKS = ("error", "anomaly")

@@ -15,7 +15,7 @@ from torch import nn
 
 from gradunc_viz.cache import Cache, class_probabilities, score
 from gradunc_viz.gradients import gradient_factors, gradient_norms
-from gradunc_viz.schema import GraduncError
+from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.views import (
     colors,
     drawing,

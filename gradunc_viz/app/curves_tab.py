@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import holoviews as hv
 import panel as pn
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views import curves, text
 from ..views.charts import chart_opts
 from ..views.distributions import score_limits

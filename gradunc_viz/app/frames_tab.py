@@ -13,7 +13,7 @@ from bokeh.events import Tap
 from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views import curves, frame_table, maps, pixels, text
 from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values

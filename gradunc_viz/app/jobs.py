@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import panel as pn
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 
 __all__ = ["LOADING", "Jobs"]
 

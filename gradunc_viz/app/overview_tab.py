@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import panel as pn
 from bokeh.models.widgets.tables import NumberFormatter
 
-from ..schema import CacheError
+from ..schema.errors import CacheError
 from ..views import overview, text
 from ..views.charts import chart_opts
 from ..views.style import compact_css

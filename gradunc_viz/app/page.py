@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ..cache import Cache, open_cache
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views import text
 from ..views.permalink import read_query, to_query
 from ..views.reproduce import python_code, selection_code

@@ -6,7 +6,7 @@ from typing import Any
 
 import panel as pn
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views import drawing, maps, tiles
 from ..views.colors import class_palette
 from ..views.drawing import Drawing, Look

@@ -18,7 +18,7 @@ from panel.io.state import set_curdoc
 from tornado.websocket import WebSocketClosedError
 
 from ..cache import Cache, open_cache
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views.memo import cache_version
 from ..views.style import page_css
 from .jobs import LOADING

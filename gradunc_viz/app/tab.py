@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import panel as pn
 
 from ..metrics.progress import reported
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from ..views import text
 from ..views.pooled import unreadable
 from ..views.state import ExplorerState

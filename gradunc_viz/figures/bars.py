@@ -12,8 +12,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..metrics import METRICS, evaluate
 from ..metrics.evaluation import Caches
-from ..schema import GraduncError, score_entry
-from .choose import TASK_TEXT, chosen, task_of
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
+from ..schema.tasks import TASK_TEXT
+from .choose import chosen, task_of
 from .style import Width, canvas, plain, score_style, score_title
 
 __all__ = ["metric_bars", "p_ablation"]

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from ..cache import Cache
 from ..metrics.evaluation import Caches, default_task, named_caches
-from ..schema import DEFAULT_SCORES, GraduncError, UnknownScoreError, score_entry
+from ..schema.errors import GraduncError, UnknownScoreError
+from ..schema.scores import DEFAULT_SCORES, score_entry
+from ..schema.tasks import TASK_TEXT
 
-__all__ = ["TASK_TEXT", "chosen", "representative", "task_of"]
+__all__ = ["chosen", "representative", "task_of"]
 
 MANY = 8
 """Lines that one plot can hold and still be read in grey."""
-
-TASK_TEXT = {"error": "wrong prediction", "anomaly": "unknown object"}
-"""What is positive in each task."""
 
 
 def representative(cache: Cache) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..cache import Cache
 from ..metrics import segmentation
 from ..metrics.evaluation import named_caches
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from .style import Width, canvas, plain
 
 __all__ = ["confusion"]

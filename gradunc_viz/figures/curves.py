@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
 from ..metrics.evaluation import Caches
-from ..schema import GraduncError
-from .choose import TASK_TEXT, chosen, task_of
+from ..schema.errors import GraduncError
+from ..schema.tasks import TASK_TEXT
+from .choose import chosen, task_of
 from .style import Width, canvas, plain, score_style, score_title
 
 __all__ = ["pr", "roc", "sparsification"]

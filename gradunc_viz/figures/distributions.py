@@ -11,8 +11,9 @@ from matplotlib.patches import Patch
 
 from ..metrics.distributions import score_distributions
 from ..metrics.evaluation import Caches
-from ..metrics.pooling import TASKS
-from ..schema import GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
+from ..schema.tasks import TASKS
 from .choose import chosen, task_of
 from .style import GROUPS, Width, canvas, plain, score_title
 

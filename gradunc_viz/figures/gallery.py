@@ -10,7 +10,7 @@ import numpy as np
 from ..cache import Cache, decode_image, score
 from ..metrics.evaluation import named_caches
 from ..metrics.failures import KINDS, Failure, find_failures
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from .choose import representative
 from .panel import ANOMALY, contour, square_around
 from .style import BAR, Page, Width, active_width, plain, score_title, style, width_inches

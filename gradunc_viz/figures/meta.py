@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from .style import GROUPS, Width, canvas
 
 __all__ = ["meta_scatter"]

@@ -15,7 +15,9 @@ from PIL import Image
 
 from ..cache import Cache, decode_image, score
 from ..metrics.evaluation import Caches, named_caches
-from ..schema import IGNORE, CacheError, GraduncError, score_entry
+from ..schema.errors import CacheError, GraduncError
+from ..schema.frame import IGNORE
+from ..schema.scores import score_entry
 from .style import BAR, GROUPS, Page, Width, active_width, plain, score_title, style, width_inches
 
 __all__ = ["DEFAULT_COLUMNS", "contour", "panel"]

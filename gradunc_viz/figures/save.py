@@ -12,7 +12,7 @@ import matplotlib.figure
 from matplotlib.text import Text
 
 from ..metrics.table import latex_text
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from .style import applied, style_of
 
 __all__ = ["FORMATS", "save"]

@@ -21,7 +21,9 @@ from ..metrics.evaluation import Caches, named_caches
 from ..metrics.meta import meta_regression
 from ..metrics.segments import segment_statistics
 from ..metrics.table import Table
-from ..schema import CacheError, GraduncError, score_entry
+from ..schema.errors import CacheError, GraduncError
+from ..schema.scores import score_entry
+from ..schema.tasks import _WHAT
 from .bars import metric_bars, p_ablation
 from .choose import representative
 from .confusion import confusion
@@ -35,8 +37,6 @@ from .save import FORMATS, save
 from .tables import ood_table, pixel_table, segment_table
 
 __all__ = ["FigureSet", "figure_set"]
-
-_WHAT = {"error": "class labels", "anomaly": "anomaly labels"}
 
 _THUMBNAIL_DPI = 144
 

@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from ..schema import GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
 
 __all__ = [
     "BAR",

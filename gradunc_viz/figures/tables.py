@@ -14,7 +14,8 @@ from ..metrics.score_calibration import score_calibration
 from ..metrics.segments import segment_statistics
 from ..metrics.table import Column, Table
 from ..metrics.tables import caption, evaluation_table
-from ..schema import GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
 from .choose import chosen, representative
 
 __all__ = ["ood_table", "pixel_table", "segment_table"]

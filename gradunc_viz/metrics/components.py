@@ -17,7 +17,8 @@ import xarray as xr
 from scipy import ndimage
 
 from ..cache import Cache, score
-from ..schema import IGNORE, GraduncError, SchemaError
+from ..schema.errors import GraduncError, SchemaError
+from ..schema.frame import IGNORE
 from .evaluation import evaluate
 
 __all__ = [

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from ..cache import Cache
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
+from ..schema.tasks import TASKS
 from .evaluation import class_index, default_task, named_caches
 from .merge import Histogram
-from .pooling import TASKS, pool
+from .pooling import pool
 
 __all__ = ["score_distributions"]
 

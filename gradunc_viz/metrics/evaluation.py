@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from ..cache import Cache, open_cache
-from ..schema import GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
 from . import reliability as kernels
 from .curves import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
 from .merge import Histogram

@@ -11,7 +11,8 @@ import xarray as xr
 from scipy import ndimage
 
 from ..cache import Cache, score
-from ..schema import IGNORE, GraduncError
+from ..schema.errors import GraduncError
+from ..schema.frame import IGNORE
 from .components import EIGHT, TRACKS
 from .evaluation import evaluate, named_caches
 from .pooling import choose_frames, choose_scores

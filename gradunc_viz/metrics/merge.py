@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ..schema import MAX_BINS
+from ..schema.frame import MAX_BINS
 
 __all__ = ["POOLED_BINS", "Histogram", "HistogramSum", "coarsen", "frame_histograms"]
 

@@ -27,7 +27,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 
 __all__ = ["ESTIMATORS", "FAMILIES", "feature_table", "meta_classification", "meta_regression"]
 

@@ -10,17 +10,13 @@ import numpy as np
 import xarray as xr
 
 from ..cache import Cache
-from ..schema import CacheError, GraduncError, UnknownScoreError
+from ..schema.errors import CacheError, GraduncError, UnknownScoreError
+from ..schema.tasks import _BY_LABEL, TASKS
 from .cell_counts import CELL_VARIABLES, CellCounts, CellSum, frame_cells
 from .merge import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 from .progress import followed
 
-__all__ = ["TASKS", "Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
-
-TASKS = {"error": ("wrong", "right"), "anomaly": ("anomaly", "normal")}
-"""Outcome of the positives and of the negatives of each task."""
-
-_BY_LABEL = {"error": ("missed", "right")}
+__all__ = ["Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
 
 _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
 

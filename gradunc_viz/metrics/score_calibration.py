@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ..schema import GraduncError, ScoreEntry, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import ScoreEntry, score_entry
 from .evaluation import Caches, named_caches, shared_scores
 from .merge import Histogram
 from .pooling import pool

@@ -19,7 +19,9 @@ from scipy import ndimage
 
 from ..cache import Cache, score
 from ..resize import bilinear
-from ..schema import IGNORE, SchemaError, resolve_scores, score_entry
+from ..schema.errors import SchemaError
+from ..schema.frame import IGNORE
+from ..schema.scores import resolve_scores, score_entry
 from .components import EIGHT, overlaps
 from .progress import followed
 

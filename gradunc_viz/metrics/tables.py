@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..schema import score_entry
+from ..schema.scores import score_entry
 from .evaluation import METRICS
 from .table import Column, Table, best
 

@@ -13,7 +13,8 @@ import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
 
-from ..schema import GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import score_entry
 
 __all__ = ["GUIDE", "chart_opts", "note", "noted", "score_style", "thin"]
 

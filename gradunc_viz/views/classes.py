@@ -17,10 +17,11 @@ from ..cache import Cache
 from ..metrics import calibration, segmentation
 from ..metrics.curves import auroc, average_precision
 from ..metrics.merge import Histogram
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
+from ..schema.tasks import TASK_OUTCOMES
 from .charts import chart_opts, noted
 from .colors import GROUPS, THRESHOLD
-from .distributions import TASK_OUTCOMES, score_limits, spread
+from .distributions import score_limits, spread
 from .memo import remember
 from .pooled import class_histogram, class_ids, frame_key, groups, quantile
 from .text import score_axis

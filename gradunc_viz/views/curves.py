@@ -20,9 +20,10 @@ from ..metrics import calibration
 from ..metrics.curves import auroc, average_precision, pr_curve, roc_curve
 from ..metrics.merge import Histogram
 from ..metrics.risk import ause, oracle_aurc, risk_coverage
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
+from ..schema.tasks import TASK_OUTCOMES
 from .charts import GUIDE, chart_opts, noted, score_style, thin
-from .distributions import TASK_OUTCOMES, density, score_distribution
+from .distributions import density, score_distribution
 from .memo import remember
 from .pooled import OperatingPoint, frame_key, groups, read_at, set_histograms
 

@@ -11,15 +11,13 @@ import xarray as xr
 
 from ..cache import Cache
 from ..metrics.merge import Histogram
+from ..schema.tasks import TASK_OUTCOMES
 from .charts import chart_opts, noted
 from .colors import GROUPS, THRESHOLD
 from .pooled import groups, quantile, set_histograms
 from .text import score_axis
 
-__all__ = ["TASK_OUTCOMES", "density", "score_distribution", "score_limits", "set_distribution", "spread"]
-
-TASK_OUTCOMES = {"error": ("right", "wrong"), "anomaly": ("normal", "anomaly")}
-"""Outcomes that a task sets against each other: what should score low, what should score high."""
+__all__ = ["density", "score_distribution", "score_limits", "set_distribution", "spread"]
 
 _BINS = 80
 

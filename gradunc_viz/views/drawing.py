@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..schema import IGNORE, GraduncError
+from ..schema.errors import GraduncError
+from ..schema.frame import IGNORE
 from . import text, tiles
 from .frame_data import FrameData, pair_range, ranks, shown_values
 from .panes import LETTERS, Pane

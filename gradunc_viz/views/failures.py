@@ -20,9 +20,11 @@ from scipy import ndimage
 from ..cache import Cache, decode_image, score
 from ..metrics.components import EIGHT
 from ..metrics.pooling import choose_scores
-from ..schema import IGNORE, CacheError, GraduncError
+from ..schema.errors import CacheError, GraduncError
+from ..schema.frame import IGNORE
+from ..schema.tasks import NEEDS
 from .memo import remember
-from .pooled import NEEDS, frame_key
+from .pooled import frame_key
 
 __all__ = ["FAILURES", "FOUND", "Failure", "FailureKind", "Progress", "crop", "find_failures", "search_failures"]
 

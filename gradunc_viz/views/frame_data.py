@@ -12,7 +12,9 @@ import numpy as np
 import xarray as xr
 
 from ..cache import Cache, decode_image, score
-from ..schema import IGNORE, LOG2_FLOOR, CacheError, score_entry
+from ..schema.errors import CacheError
+from ..schema.frame import IGNORE
+from ..schema.scores import LOG2_FLOOR, score_entry
 
 __all__ = [
     "FrameData",

@@ -34,18 +34,8 @@ from bokeh.models import (
 from bokeh.models.callbacks import CustomJS
 from bokeh.plotting import figure
 
-from ..schema import IGNORE
-from .colors import (
-    ANOMALY,
-    DIFFERENCE_PALETTE,
-    FALSE_ALARM,
-    GREY,
-    MISSED,
-    PIN,
-    SCORE_PALETTE,
-    THRESHOLD,
-    TRANSPARENT,
-)
+from ..schema.frame import IGNORE
+from .colors import ANOMALY, DIFFERENCE_PALETTE, FALSE_ALARM, GREY, MISSED, PIN, SCORE_PALETTE, THRESHOLD, TRANSPARENT
 from .drawing import Drawing
 from .tiles import View
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..cache import Cache
-from ..schema import DEFAULT_SCORES, GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import DEFAULT_SCORES, score_entry
 
 __all__ = ["LETTERS", "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "pane_options", "parse_pane"]
 

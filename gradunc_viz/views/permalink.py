@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..cache import Cache
-from ..schema import GraduncError
+from ..schema.errors import GraduncError
 from .failures import FAILURES
 from .overview import WORST
 from .panes import LETTERS, MAX_PANES, MIN_PANES, parse_pane

@@ -8,7 +8,9 @@ from html import escape
 
 import numpy as np
 
-from ..schema import IGNORE, GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.frame import IGNORE
+from ..schema.scores import score_entry
 from .frame_data import FrameData
 from .text import units_text
 

@@ -14,11 +14,11 @@ from ..cache import Cache
 from ..metrics import TASKS, evaluate, pool
 from ..metrics.merge import Histogram
 from ..metrics.pooling import choose_frames, choose_scores
-from ..schema import CacheError, GraduncError
+from ..schema.errors import CacheError, GraduncError
+from ..schema.tasks import NEEDS
 from .memo import cache_version, remember, shared
 
 __all__ = [
-    "NEEDS",
     "OperatingPoint",
     "auprc_by_frame",
     "class_histogram",
@@ -30,9 +30,6 @@ __all__ = [
     "set_histograms",
     "unreadable",
 ]
-
-NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
-"""Labels that a task needs, in words."""
 
 _AT_ONCE = 8
 """Frames evaluated before others get a chance."""

@@ -10,18 +10,11 @@ import numpy as np
 import param
 
 from ..cache import Cache
-from ..schema import DEFAULT_SCORES, GraduncError, score_entry
+from ..schema.errors import GraduncError
+from ..schema.scores import DEFAULT_SCORES, score_entry
 from . import frame_table
 from .failures import FAILURES
-from .frame_data import (
-    FrameData,
-    FrameStore,
-    ThresholdCounts,
-    frame_range,
-    set_range,
-    shown_values,
-    threshold_counts,
-)
+from .frame_data import FrameData, FrameStore, ThresholdCounts, frame_range, set_range, shown_values, threshold_counts
 from .overview import WORST, usual_threshold
 from .panes import LETTERS, Pane, default_panes, parse_pane
 

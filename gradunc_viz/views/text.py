@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import PurePath
 
-from ..schema import score_entry
+from ..schema.scores import score_entry
+from ..schema.tasks import _TRUTH
 from .colors import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
 from .frame_data import FrameData, ThresholdCounts
 from .panes import Pane
@@ -64,8 +65,6 @@ HELP: Mapping[str, str] = {
 _UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
 
 _LABELS = {"oh": "one-hot", "uni": "uniform"}
-
-_TRUTH = {"error": ("errors", "class labels"), "anomaly": ("anomalies", "anomaly labels")}
 
 
 def units_text(name: str) -> str:

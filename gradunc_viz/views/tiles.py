@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..schema import IGNORE
+from ..schema.frame import IGNORE
 
 __all__ = [
     "Tile",

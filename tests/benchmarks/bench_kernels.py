@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradunc_viz.frame_dataset import ScoreOptions, score_maps
 from gradunc_viz.gradients import gradient_norms, norms_and_softmax
-from gradunc_viz.schema import PAPER_NORMS
+from gradunc_viz.schema.scores import PAPER_NORMS
 
 SIZE = (512, 1024)
 WANTED = [(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS]

@@ -1,0 +1,59 @@
+"""What goes wrong, as exceptions whose text is one line for the user."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CacheError",
+    "CacheMismatchError",
+    "DeviceError",
+    "FrameError",
+    "GraduncError",
+    "HeadError",
+    "ModelError",
+    "NonFiniteError",
+    "SchemaError",
+    "UnknownScoreError",
+]
+
+
+class GraduncError(Exception):
+    """Base of every error that the user can mend; its text is one line naming file, value and expectation."""
+
+
+class FrameError(GraduncError):
+    """A frame, or a folder of frames, cannot be read or contradicts itself."""
+
+
+class ModelError(GraduncError):
+    """A network cannot be loaded or does not return logits."""
+
+
+class HeadError(ModelError):
+    """The layer that produces the logits is absent, ambiguous or of an unsupported kind."""
+
+
+class NonFiniteError(GraduncError):
+    """NaN or infinity in logits or features."""
+
+
+class DeviceError(GraduncError):
+    """The device that was asked for is absent."""
+
+
+class CacheError(GraduncError):
+    """A cache cannot be opened, written or trusted."""
+
+
+class CacheMismatchError(CacheError):
+    """A cache was computed from another network, other frames or other settings."""
+
+
+class SchemaError(GraduncError, ValueError):
+    """A dataset does not follow the schema."""
+
+
+class UnknownScoreError(GraduncError, KeyError):
+    """No score has this name."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the text
+        return str(self.args[0])
