@@ -21,9 +21,10 @@ from .models import Network, load_model
 from .pipeline import Pipeline, Report, network_input
 from .resources import known_classes
 from .schema.errors import DeviceError, FrameError, GraduncError, ModelError
-from .schema.frame import SCHEMA_VERSION, class_colors
+from .schema.frame import SCHEMA_VERSION
 from .schema.scores import resolve_scores, score_entry
 from .stages import Stages
+from .style.palette import class_colors
 
 __all__ = ["Report", "compute", "compute_report", "resolve_device", "score_image"]
 

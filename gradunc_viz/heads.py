@@ -190,7 +190,7 @@ def _class_map(logits: Tensor) -> str:
     from PIL import Image
 
     from .schema.display import picture
-    from .schema.frame import class_colors
+    from .style.palette import class_colors
 
     with torch.no_grad():
         ids = logits[0].detach().argmax(0).cpu()

@@ -35,8 +35,9 @@ from .frames import Frame, Frames, _decode_mask, _opened
 from .pipeline import Report, decode
 from .resize import bilinear
 from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError
-from .schema.frame import SCHEMA_VERSION, class_colors
+from .schema.frame import SCHEMA_VERSION
 from .schema.scores import score_entry
+from .style.palette import class_colors
 
 __all__ = ["MapReport", "ScoreMaps", "compute_maps", "compute_maps_report", "read_submission", "write_submission"]
 

@@ -90,7 +90,7 @@ class Network(Wrapper):
 
     def _repr_html_(self) -> str:
         from .schema.display import card, chips, code
-        from .schema.frame import class_colors
+        from .style.palette import class_colors
 
         parameters = list(self.parameters())
         size = sum(p.numel() for p in parameters)

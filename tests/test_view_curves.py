@@ -16,6 +16,7 @@ from synthetic import CLASSES, SCORES, write_cache
 from gradunc_viz import frame_dataset
 from gradunc_viz.cache import Cache, score
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.style.scores import score_style
 from gradunc_viz.views import charts, classes, curves, memo, overview, pooled
 
 TASKS = ("error", "anomaly")
@@ -239,11 +240,11 @@ def test_markers_and_colours(cache: Cache) -> None:
     ):  # fmt: skip
         point = curves.counts_at(cache, name, "anomaly", thresholds[name])
         assert (x, y) == (point.fpr, point.recall)
-        assert color == charts.score_style(name)["color"]
+        assert color == score_style(name)["color"]
         assert drawn(chart, name).opts.get("style").kwargs["color"] == color
-    styles = [tuple(charts.score_style(name).values()) for name in (*SCORES, "pgn_oh_p1", "pgn_uni_p2_paper", "energy")]
+    styles = [tuple(score_style(name).values()) for name in (*SCORES, "pgn_oh_p1", "pgn_uni_p2_paper", "energy")]
     assert len(set(styles)) == len(styles)
-    assert charts.score_style("ext:other") == charts.score_style("ext:other")
+    assert score_style("ext:other") == score_style("ext:other")
 
 
 def test_a_tap_base_is_part_of_the_chart(cache: Cache) -> None:

@@ -16,8 +16,9 @@ from torch import nn
 from gradunc_viz.cache import Cache, class_probabilities, score
 from gradunc_viz.gradients import gradient_factors, gradient_norms
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.style.palette import MISSED, TRANSPARENT, class_palette, text_color
+from gradunc_viz.style.scores import units_text
 from gradunc_viz.views import (
-    colors,
     drawing,
     frame_data,
     frame_table,
@@ -269,7 +270,7 @@ def test_frames_of_other_sizes_have_no_difference(cache: Cache, frame: frame_dat
 
 
 def test_a_pane_shows_what_was_drawn_and_nothing_else(frame: frame_data.FrameData) -> None:
-    stage = maps.make_stage(colors.class_palette(COLORS))
+    stage = maps.make_stage(class_palette(COLORS))
     pane = maps.make_pane(stage, "one")
     for what, layers in {
         "image": {"picture", "found"},
@@ -287,7 +288,7 @@ def test_a_pane_shows_what_was_drawn_and_nothing_else(frame: frame_data.FrameDat
     assert mapper.palette == ["#804080", "#464646", "#4682b4", "#00008e"]
     width = (mapper.high - mapper.low) / len(mapper.palette)
     assert [int((number - mapper.low) / width) for number in range(4)] == [0, 1, 2, 3]
-    assert mapper.high_color == colors.TRANSPARENT
+    assert mapper.high_color == TRANSPARENT
 
 
 def test_panes_share_what_they_can_and_suit_the_page(frame: frame_data.FrameData) -> None:
@@ -304,13 +305,13 @@ def test_panes_share_what_they_can_and_suit_the_page(frame: frame_data.FrameData
 
 
 def test_threshold_reaches_the_same_pixels_in_the_browser(frame: frame_data.FrameData) -> None:
-    stage = maps.make_stage(colors.class_palette(COLORS))
+    stage = maps.make_stage(class_palette(COLORS))
     threshold = float(frame.score("msp")[10, 10])
     maps.show_threshold(stage, threshold, "found")
     assert (frame.score("msp") >= stage.found_mapper.low).sum() == (frame.score("msp") >= np.float32(threshold)).sum()
-    assert stage.found_mapper.low_color == colors.TRANSPARENT
+    assert stage.found_mapper.low_color == TRANSPARENT
     maps.show_threshold(stage, 0.4, "outcomes")
-    assert stage.found_mapper.low_color == colors.MISSED
+    assert stage.found_mapper.low_color == MISSED
     assert stage.alarm_mapper.low == np.float32(0.4)
 
 
@@ -523,8 +524,8 @@ def test_texts_tell_units_and_orientation() -> None:
     assert "sign turned" in text.score_help("pgn_uni_p2")
     assert "sign turned" not in text.score_help("msp")
     assert set(text.score_options(SCORES).values()) == set(SCORES)
-    assert text.units_text("ext:mine") == "as given"
-    assert text.units_text("msp") == "0 to 1"
+    assert units_text("ext:mine") == "as given"
+    assert units_text("msp") == "0 to 1"
     shown = text.readout("msp", 0.25, 0.031, "error", frame_data.ThresholdCounts(1, 3, 1, 5))
     for part in ("0.25", "3.10%", "25.0%", "50.0%", "37.5%"):
         assert part in shown
@@ -539,8 +540,8 @@ def test_texts_tell_units_and_orientation() -> None:
 
 
 def test_text_on_a_colour_is_readable() -> None:
-    assert colors.text_color((255, 255, 0)) == "#000000"
-    assert colors.text_color((0, 0, 142)) == "#ffffff"
+    assert text_color((255, 255, 0)) == "#000000"
+    assert text_color((0, 0, 142)) == "#ffffff"
     with pytest.raises(ValueError, match="300"):
-        colors.class_palette([(0, 0, 300)])
+        class_palette([(0, 0, 300)])
     assert style.css(True) != style.css(False)

@@ -11,6 +11,7 @@ import holoviews as hv
 import panel as pn
 
 from ..schema.errors import GraduncError
+from ..style.scores import units_text
 from ..views import curves, text
 from ..views.charts import chart_opts
 from ..views.distributions import score_limits
@@ -173,7 +174,7 @@ class CurvesTab(Tab):
                 end=end,
                 step=(end - start) / 1000,
                 value=threshold,
-                label=f"Threshold on {score} [{text.units_text(score)}]",
+                label=f"Threshold on {score} [{units_text(score)}]",
             )
 
         self._compute("slider", ends, show)

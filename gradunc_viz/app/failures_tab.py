@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import panel as pn
 
+from ..style.scores import units_text
 from ..views import text
 from ..views.failures import FAILURES, Failure, Progress, crop, search_failures
 from .parts import Gallery, choice, csv_download, html, labelled, score_choice, wrapped
@@ -66,7 +67,7 @@ class FailuresTab(Tab):
         state = self.state
         cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
         frames = state.chosen_frames
-        about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {text.units_text(score)}."
+        about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {units_text(score)}."
         self.status.object = text.note(f"{escape(about)} Searching …")
         self.gallery.show([])
 

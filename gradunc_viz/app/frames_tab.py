@@ -14,6 +14,7 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ..schema.errors import GraduncError
+from ..style.scores import units_text
 from ..views import curves, frame_table, maps, pixels, text
 from ..views.charts import chart_opts
 from ..views.frame_data import frame_range, shown_values
@@ -371,7 +372,7 @@ class FramesTab:
             self._busy = True
             try:
                 self.slider.param.update(
-                    label=f"Threshold on {state.score} [{text.units_text(state.score)}]",
+                    label=f"Threshold on {state.score} [{units_text(state.score)}]",
                     start=start,
                     end=end if end > start else start + 1,
                     step=(end - start) / 1000 or 1.0,

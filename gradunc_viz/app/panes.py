@@ -7,8 +7,8 @@ from typing import Any
 import panel as pn
 
 from ..schema.errors import GraduncError
+from ..style.palette import class_palette
 from ..views import drawing, maps, tiles
-from ..views.colors import class_palette
 from ..views.drawing import Drawing, Look
 from ..views.panes import MAX_PANES, pane_options, parse_pane
 from ..views.state import READ_ERRORS, ExplorerState

@@ -15,8 +15,9 @@ from ..metrics.evaluation import Caches
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import TASK_TEXT
+from ..style.scores import plain, score_title
 from .choose import chosen, task_of
-from .style import Width, canvas, plain, score_style, score_title
+from .style import Width, canvas, score_style
 
 __all__ = ["metric_bars", "p_ablation"]
 

@@ -12,7 +12,8 @@ from ..cache import Cache
 from ..metrics import segmentation
 from ..metrics.evaluation import named_caches
 from ..schema.errors import GraduncError
-from .style import Width, canvas, plain
+from ..style.scores import plain
+from .style import Width, canvas
 
 __all__ = ["confusion"]
 

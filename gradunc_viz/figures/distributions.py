@@ -14,8 +14,9 @@ from ..metrics.evaluation import Caches
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import TASKS
+from ..style.scores import plain, score_title
 from .choose import chosen, task_of
-from .style import GROUPS, Width, canvas, plain, score_title
+from .style import GROUPS, Width, canvas
 
 __all__ = ["distributions"]
 

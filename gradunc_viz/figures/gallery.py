@@ -11,9 +11,10 @@ from ..cache import Cache, decode_image, score
 from ..metrics.evaluation import named_caches
 from ..metrics.failures import KINDS, Failure, find_failures
 from ..schema.errors import GraduncError
+from ..style.scores import plain, score_title
 from .choose import representative
 from .panel import ANOMALY, contour, square_around
-from .style import BAR, Page, Width, active_width, plain, score_title, style, width_inches
+from .style import BAR, Page, Width, active_width, style, width_inches
 
 __all__ = ["gallery"]
 

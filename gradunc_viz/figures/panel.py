@@ -18,7 +18,8 @@ from ..metrics.evaluation import Caches, named_caches
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.scores import score_entry
-from .style import BAR, GROUPS, Page, Width, active_width, plain, score_title, style, width_inches
+from ..style.scores import plain, score_title
+from .style import BAR, GROUPS, Page, Width, active_width, style, width_inches
 
 __all__ = ["DEFAULT_COLUMNS", "contour", "panel"]
 

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..metrics import calibration
 from ..metrics.evaluation import Caches, named_caches
-from .style import GROUPS, Width, canvas, plain
+from ..style.scores import plain
+from .style import GROUPS, Width, canvas
 
 __all__ = ["reliability"]
 

@@ -30,9 +30,7 @@ __all__ = [
     "active_width",
     "applied",
     "canvas",
-    "plain",
     "score_style",
-    "score_title",
     "style",
     "style_of",
     "width_inches",
@@ -350,15 +348,3 @@ def score_style(name: str) -> dict[str, Any]:
     # by the name alone, so that an imported score has its colour in every cache
     color = _EXTERNAL[zlib.crc32(name.encode()) % len(_EXTERNAL)]
     return {"color": color, "linestyle": (0, (3, 1, 1, 1)), "marker": "*", "markerfacecolor": color}
-
-
-def score_title(name: str) -> str:
-    """Title of a score for legends and axes; math in ``$...$``."""
-    entry = score_entry(name)
-    # an index below "max" would stand in the line underneath
-    return plain(entry.title) if entry.family == "external" else entry.title.replace(r"\max_", r"\mathrm{max}_")
-
-
-def plain(text: str) -> str:
-    """Text from data, such as a frame id, that is shown as it is: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")

@@ -7,18 +7,14 @@ module, and any script that only reads a cache, may depend on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import (
-    SchemaError,
-)
-from .scores import (
-    score_entry,
-)
+from .errors import SchemaError
+from .scores import score_entry
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -221,14 +217,3 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
             f"frame {frame!r}: score {name!r} is listed but {dim!r} does not hold it",
         )
     return dataset
-
-
-def class_colors(count: int) -> Sequence[tuple[int, int, int]]:
-    """Distinct colours for classes that have none of their own (golden-angle hues, alternating lightness)."""
-    import colorsys
-
-    colors = []
-    for index in range(count):
-        rgb = colorsys.hls_to_rgb((index * 0.61803) % 1.0, (0.42, 0.62, 0.52)[index % 3], 0.55)
-        colors.append(tuple(round(255 * channel) for channel in rgb))
-    return colors  # type: ignore[return-value]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import heapq
 import textwrap
-import zlib
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -14,36 +13,13 @@ import holoviews.plotting.bokeh
 import numpy as np
 
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
 
-__all__ = ["GUIDE", "chart_opts", "note", "noted", "score_style", "thin"]
+__all__ = ["GUIDE", "chart_opts", "note", "noted", "thin"]
 
 P = ParamSpec("P")
 
 GUIDE = "#8a929c"
 """Reference lines (chance, oracle) and texts; stands out from white as from black."""
-
-# Paul Tol's and Okabe and Ito's colours: apart under every kind of colour blindness, visible on white and on black.
-_BY_P = {0.1: "#ccbb44", 0.3: "#e69f00", 0.5: "#d55e00", 1.0: "#009e73", 2.0: "#cc79a7"}
-_BY_NAME = {"msp": "#56b4e9", "entropy": "#0072b2", "margin": "#aa4499", "energy": "#999933", "max_logit": "#44aa99"}
-_OTHERS = ("#117733", "#4477aa", "#882255", "#66ccee", "#ee6677", "#aa3377")
-_DASHES = {("oh", "exact"): "solid", ("uni", "exact"): "dashed", ("oh", "paper"): "dotted", ("uni", "paper"): "dotdash"}
-
-
-def score_style(name: str) -> dict[str, str]:
-    """Colour and dash of a score's line: the same in every chart.
-
-    The colour of a gradient norm tells its p, the dash its label and variant.
-    """
-    entry = score_entry(name)
-    other = _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
-    if entry.family != "gradient":
-        return {"color": _BY_NAME.get(name, other), "line_dash": "solid"}
-    if entry.p not in _BY_P:  # the colour of any other p is that of its one-hot norm
-        other = _OTHERS[zlib.crc32(str(entry.p).encode()) % len(_OTHERS)]
-    dash = _DASHES[entry.label or "oh", entry.variant or "exact"]
-    return {"color": _BY_P.get(entry.p or 0.0, other), "line_dash": dash}
-
 
 _INK = {None: "#7b8591", False: "#4a5563", True: "#aab4c0"}
 _GRID = {None: "#8a929c", False: "#c9cfd6", True: "#4b5563"}

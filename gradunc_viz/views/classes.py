@@ -19,8 +19,8 @@ from ..metrics.curves import auroc, average_precision
 from ..metrics.merge import Histogram
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
+from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
-from .colors import GROUPS, THRESHOLD
 from .distributions import score_limits, spread
 from .memo import remember
 from .pooled import class_histogram, class_ids, frame_key, groups, quantile

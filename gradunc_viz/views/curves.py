@@ -22,7 +22,8 @@ from ..metrics.merge import Histogram
 from ..metrics.risk import ause, oracle_aurc, risk_coverage
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
-from .charts import GUIDE, chart_opts, noted, score_style, thin
+from ..style.scores import score_style
+from .charts import GUIDE, chart_opts, noted, thin
 from .distributions import density, score_distribution
 from .memo import remember
 from .pooled import OperatingPoint, frame_key, groups, read_at, set_histograms

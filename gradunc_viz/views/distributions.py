@@ -12,8 +12,8 @@ import xarray as xr
 from ..cache import Cache
 from ..metrics.merge import Histogram
 from ..schema.tasks import TASK_OUTCOMES
+from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
-from .colors import GROUPS, THRESHOLD
 from .pooled import groups, quantile, set_histograms
 from .text import score_axis
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..schema.errors import GraduncError
 from ..schema.frame import IGNORE
+from ..style.scores import units_text
 from . import text, tiles
 from .frame_data import FrameData, pair_range, ranks, shown_values
 from .panes import LETTERS, Pane
@@ -181,7 +182,7 @@ def _draw_difference(
         place | {"score": [tiles.pool_signed(values, tile).astype("f4")]},
         limits=pair_range(values),
         signed=True,
-        units="difference of percentiles" if pane.by_rank else f"difference [{text.units_text(pane.what)}]",
+        units="difference of percentiles" if pane.by_rank else f"difference [{units_text(pane.what)}]",
         note=text.difference_note(pane, look.several),
         filename=name.replace("~", "_minus_"),
     )

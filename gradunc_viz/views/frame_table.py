@@ -11,7 +11,7 @@ import xarray as xr
 from bokeh.models.widgets.tables import NumberFormatter
 
 from ..schema.frame import QUANTILES
-from .text import units_text
+from ..style.scores import units_text
 
 __all__ = ["AUPRC", "FRAME", "PICK", "SHOWN", "STATISTICS", "frame_rows", "frames_with", "ids_only", "table_options"]
 

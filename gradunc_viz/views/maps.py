@@ -35,7 +35,8 @@ from bokeh.models.callbacks import CustomJS
 from bokeh.plotting import figure
 
 from ..schema.frame import IGNORE
-from .colors import ANOMALY, DIFFERENCE_PALETTE, FALSE_ALARM, GREY, MISSED, PIN, SCORE_PALETTE, THRESHOLD, TRANSPARENT
+from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, PIN, THRESHOLD, TRANSPARENT
+from .colors import DIFFERENCE_PALETTE, SCORE_PALETTE
 from .drawing import Drawing
 from .tiles import View
 

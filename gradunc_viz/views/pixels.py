@@ -11,8 +11,8 @@ import numpy as np
 from ..schema.errors import GraduncError
 from ..schema.frame import IGNORE
 from ..schema.scores import score_entry
+from ..style.scores import units_text
 from .frame_data import FrameData
-from .text import units_text
 
 __all__ = ["NormParts", "Pixel", "norm_parts", "pixel_card", "probability_bars", "read_pixel"]
 

@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 from ..schema.scores import score_entry
 from ..schema.tasks import _TRUTH
-from .colors import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
+from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
+from ..style.scores import _UNITS, units_text
 from .frame_data import FrameData, ThresholdCounts
 from .panes import Pane
 
@@ -33,7 +34,6 @@ __all__ = [
     "score_help",
     "score_note",
     "score_options",
-    "units_text",
 ]
 
 HELP: Mapping[str, str] = {
@@ -62,15 +62,7 @@ HELP: Mapping[str, str] = {
 }
 """What each tab is for."""
 
-_UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
-
 _LABELS = {"oh": "one-hot", "uni": "uniform"}
-
-
-def units_text(name: str) -> str:
-    """Units of a score as they stand in brackets behind its name."""
-    entry = score_entry(name)
-    return "as given" if entry.family == "external" else _UNITS[entry.units]
 
 
 def score_options(names: Sequence[str]) -> dict[str, str]:

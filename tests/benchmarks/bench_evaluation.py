@@ -28,7 +28,8 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
     import gradunc_viz as gv
     from gradunc_viz.cache import CacheWriter
     from gradunc_viz.frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
-    from gradunc_viz.schema.frame import SCHEMA_VERSION, class_colors
+    from gradunc_viz.schema.frame import SCHEMA_VERSION
+    from gradunc_viz.style.palette import class_colors
 
     options = ScoreOptions(SCORES)
     names = tuple(f"class {i}" for i in range(n_classes))
