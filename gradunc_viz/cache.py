@@ -34,7 +34,7 @@ import xarray as xr
 import zarr
 from PIL import Image
 
-from .resize import bilinear, bilinear_log2
+from .kernels.resize import bilinear, bilinear_log2
 from .schema.errors import CacheError, CacheMismatchError, GraduncError
 from .schema.frame import IGNORE, QUANTILES, SCHEMA_VERSION, check_frame_id, validate
 from .schema.scores import LOG2_FLOOR, score_entry

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from .cells import cell_scores
-from .hardware import in_threads
-from .kernels import tallies_for
+from .kernels.dispatch import tallies_for
+from .kernels.threads import in_threads
 from .schema.frame import (
     BINS_PER_UNIT,
     BRIER_BINS,

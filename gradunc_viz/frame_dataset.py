@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .counts import count_frame
-from .hardware import empty
+from .kernels.threads import empty
 from .pixels import image_scores
 from .schema.errors import NonFiniteError, SchemaError
 from .schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES

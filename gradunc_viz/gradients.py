@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .gradients_reference import feature_sums, label_sums, row_tiles
-from .kernels import fast_kernels
+from .kernels.dispatch import fast_kernels
+from .kernels.geometry import sum_over_taps
+from .kernels.reference import feature_sums, label_sums, row_tiles
 from .schema.errors import HeadError
 from .schema.scores import LOG2_FLOOR, PAPER_NORMS
 from .softmax import softmax_scores
-from .taps import sum_over_taps
 
 __all__ = ["gradient_factors", "gradient_norms", "gradient_norms_for", "norms_and_softmax"]
 
@@ -89,7 +89,7 @@ def gradient_norms(
     of 2^-100 where the network is all but certain is as precise as any other, the features' part per image.
 
     On a CPU and, where triton is installed, on CUDA a layer without groups takes a path that reads features and logits
-    once; see `gradunc_viz.kernels`.
+    once; see `gradunc_viz.kernels.dispatch`.
     """
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)

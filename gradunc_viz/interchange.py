@@ -32,8 +32,8 @@ from tqdm import tqdm
 from .cache import Cache, CacheWriter, open_cache, score
 from .frame_dataset import ScoredImage, ScoreOptions, frame_dataset
 from .frames import Frame, Frames, _decode_mask, _opened
+from .kernels.resize import bilinear
 from .pipeline import Report, decode
-from .resize import bilinear
 from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import score_entry

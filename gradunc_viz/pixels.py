@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels import fast_resizing
-from .resize import neighbours
+from .kernels.dispatch import fast_resizing
+from .kernels.resize import neighbours
 from .schema.frame import IGNORE
 from .scores import PixelScores, head_scores, pixel_scores, same_size_scores
 from .softmax import FUNCTIONS

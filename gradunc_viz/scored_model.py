@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from .gradients import gradient_norms_for
 from .heads import Head, capture
+from .kernels.traceable import traceable_norms, traceable_softmax
 from .models import Network, load_model
 from .pixels import resized_pixel_scores
 from .schema.errors import HeadError, ModelError
 from .schema.scores import resolve_scores, score_entry
 from .scores import resize_log2_norms, resize_logits
 from .tapped import TappedNetwork
-from .traceable import traceable_norms, traceable_softmax
 
 __all__ = ["ScoredModel", "ScoredOutput"]
 
@@ -73,8 +73,8 @@ class ScoredModel(nn.Module):
     The input is what the network expects, normalised if it wants that (`Network.prepare`). Scores are accumulated in
     float32 whatever the network's precision, norms are log2: p = 0.1 is finite in half precision too. In plain PyTorch
     the kernels of `compute` run, while compiling and exporting expressions that say the same
-    (`gradunc_viz.traceable`). Norms with p < 1 are ill-conditioned where a feature is almost zero, as after a ReLU:
-    there, runtimes whose features differ in their last digits differ in the fourth digit of the norm.
+    (`gradunc_viz.kernels.traceable`). Norms with p < 1 are ill-conditioned where a feature is almost zero, as after a
+    ReLU: there, runtimes whose features differ in their last digits differ in the fourth digit of the norm.
     """
 
     grid: Tensor | None

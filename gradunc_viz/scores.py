@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .gradients import gradient_norms_for, norms_and_softmax
-from .kernels import fast_resizing
+from .kernels.dispatch import fast_resizing
 from .schema.scores import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gradunc_viz import counts, kernels, tallies
+from gradunc_viz import counts
 from gradunc_viz.cells import float_keys
 from gradunc_viz.counts import count_frame, lattice_axis
+from gradunc_viz.kernels import dispatch as kernels
+from gradunc_viz.kernels import tallies
 from gradunc_viz.schema.frame import (
     BINS_PER_UNIT,
     BRIER_BINS,

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradunc_viz import gradients_cpu, gradients_reference
 from gradunc_viz.gradients import gradient_factors, gradient_norms, gradient_norms_for
+from gradunc_viz.kernels import reference as gradients_reference
+from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.schema.errors import HeadError
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradunc_viz import gradients, gradients_cpu, kernels, softmax
-from gradunc_viz.power_plan import power_plan
+from gradunc_viz import gradients, softmax
+from gradunc_viz.kernels import dispatch as kernels
+from gradunc_viz.kernels import torch_cpu as gradients_cpu
+from gradunc_viz.kernels.powers import power_plan
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -31,14 +33,14 @@ def backend(request, monkeypatch) -> str:
     if request.param == "cpu":
         monkeypatch.setattr(kernels, "_module", lambda device: gradients_cpu)
     if request.param == "llvm":
-        llvm = pytest.importorskip("gradunc_viz.gradients_llvm")
+        llvm = pytest.importorskip("gradunc_viz.kernels.llvm.norms")
         monkeypatch.setattr(kernels, "_module", lambda device: llvm)
     if request.param == "triton":
         if not HAS_TRITON:
             pytest.skip("triton is not installed")
         if not INTERPRETED:
             pytest.skip("no CUDA device, and TRITON_INTERPRET is not 1")
-        monkeypatch.setattr(kernels, "_module", lambda device: importlib.import_module("gradunc_viz.gradients_triton"))
+        monkeypatch.setattr(kernels, "_module", lambda device: importlib.import_module("gradunc_viz.kernels.cuda"))
     return request.param
 
 
@@ -234,7 +236,7 @@ def test_triton_compiles_for_a_gpu_that_is_not_there(dtype):
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gradunc_viz import gradients_triton as kernels
+from gradunc_viz.kernels import cuda as kernels
 ps = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0)
 requests = tuple((oh, exact, p, k) for oh in (True, False) for exact in (True, False) for k, p in enumerate(ps))
 constants = {{
@@ -262,7 +264,7 @@ for name, fixed in constants.items():
 def test_slabs_and_tiles_change_nothing(backend, size, monkeypatch):
     """Several slabs of several tiles for each image, the last one with and without filling."""
     if backend == "llvm":
-        monkeypatch.setattr(importlib.import_module("gradunc_viz.pixel_rows"), "_SLAB", 19 * 1200)
+        monkeypatch.setattr(importlib.import_module("gradunc_viz.kernels.llvm.rows"), "_SLAB", 19 * 1200)
     logits, features, layer = case(19, 21, size, n=2)
     check(backend, logits, features, layer)
     check(backend, logits, features.mT.contiguous().mT * torch.tensor([1.0, 1e-30])[:, None, None, None], layer)
@@ -270,7 +272,7 @@ def test_slabs_and_tiles_change_nothing(backend, size, monkeypatch):
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
 def test_what_is_not_finite_is_not_made_so(number):
-    llvm = pytest.importorskip("gradunc_viz.gradients_llvm")
+    llvm = pytest.importorskip("gradunc_viz.kernels.llvm.norms")
     logits, features, _ = case()
     features[0, 3, :2] = logits[0, 4, 2:4] = number
     found = []
@@ -301,7 +303,7 @@ def chosen_anew(monkeypatch):
 
 def test_compiled_kernels_where_llvmlite_is(chosen_anew):
     pytest.importorskip("llvmlite")
-    assert chosen_anew().__name__ == "gradunc_viz.gradients_llvm"
+    assert chosen_anew().__name__ == "gradunc_viz.kernels.llvm.norms"
 
 
 def test_torch_where_llvmlite_is_not(chosen_anew, monkeypatch):
@@ -315,7 +317,7 @@ def test_torch_where_it_is_asked_for(chosen_anew, monkeypatch):
 
 
 def test_torch_where_compiling_fails(chosen_anew, monkeypatch):
-    vector_code = pytest.importorskip("gradunc_viz.vector_code")
+    vector_code = pytest.importorskip("gradunc_viz.kernels.llvm.code")
 
     def fail(code):
         raise OSError("no memory may be executed")
@@ -326,7 +328,7 @@ def test_torch_where_compiling_fails(chosen_anew, monkeypatch):
 
 
 def test_torch_where_compiled_code_is_wrong(chosen_anew, monkeypatch):
-    vector_code = pytest.importorskip("gradunc_viz.vector_code")
+    vector_code = pytest.importorskip("gradunc_viz.kernels.llvm.code")
     monkeypatch.setattr(vector_code, "exp2", lambda x: x)
     with pytest.warns(UserWarning, match="wrong numbers"):
         assert chosen_anew() is gradients_cpu

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradunc_viz import kernels, pixels
+from gradunc_viz import pixels
+from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.pixels import resized_pixel_scores
 from gradunc_viz.scores import pixel_scores, resize_logits
 
@@ -63,7 +64,7 @@ def test_layout_does_not_matter():
 @pytest.mark.parametrize("size", [(96, 160), (97, 155), (40, 160)])
 def test_pieces_and_threads_change_nothing(monkeypatch, size):
     """Several pieces of lines, more rows than are resized together, with and without filling at the end of a line."""
-    resized = pytest.importorskip("gradunc_viz.resized_llvm")
+    resized = pytest.importorskip("gradunc_viz.kernels.llvm.resized")
     logits, label = logits_of((2, 5, 40, 160)), labels_of(2, size, 5)
     expected = pixel_scores(resize_logits(logits, size), NAMES, label)
     monkeypatch.setattr(resized, "_PIECE", 5 * 160 * 11)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradunc_viz.resize import bilinear, bilinear_log2
+from gradunc_viz.kernels.resize import bilinear, bilinear_log2
 from gradunc_viz.schema.scores import LOG2_FLOOR
 from gradunc_viz.scores import resize_log2_norms
 

@@ -8,9 +8,13 @@ import torch
 
 pytest.importorskip("llvmlite")
 
-from gradunc_viz import counts, gradients_llvm, kernels, tallies, tallies_llvm
+from gradunc_viz import counts
 from gradunc_viz.cells import float_keys
-from gradunc_viz.hardware import in_threads
+from gradunc_viz.kernels import dispatch as kernels
+from gradunc_viz.kernels import tallies
+from gradunc_viz.kernels.llvm import norms as gradients_llvm
+from gradunc_viz.kernels.llvm import tallies as tallies_llvm
+from gradunc_viz.kernels.threads import in_threads
 from gradunc_viz.schema.scores import score_entry
 
 SIZES = (1, 15, 16, 1000)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("llvmlite")
 
-from gradunc_viz.vector_code import LANES, Code, Value, built_once, check, exp2, log2
+from gradunc_viz.kernels.llvm.code import LANES, Code, Value, built_once, check, exp2, log2
 
 
 def applied(function, x: np.ndarray) -> np.ndarray:

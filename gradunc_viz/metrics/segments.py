@@ -18,7 +18,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..cache import Cache, score
-from ..resize import bilinear
+from ..kernels.resize import bilinear
 from ..schema.errors import SchemaError
 from ..schema.frame import IGNORE
 from ..schema.scores import resolve_scores, score_entry

@@ -1,7 +1,7 @@
 """The sums behind gradient norms and softmax scores on a CPU, compiled for the very scores that are asked for.
 
 Features and logits are read once, in tiles that stay in the first cache, and nothing is written but the result.
-float16, bfloat16 and float32 inputs; sums are float32, those in float64 take `gradunc_viz.gradients_cpu`, whose
+float16, bfloat16 and float32 inputs; sums are float32, those in float64 take `gradunc_viz.kernels.torch_cpu`, whose
 formulas these are. Compiling a kernel takes about 0.1 s, once per process and set of scores.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import gradients_cpu
-from .hardware import in_threads
-from .label_kernel import LABEL_TILE, label_kernel, workspace
-from .pixel_rows import PixelRows, ResultRows, address
-from .vector_code import LANES, Code, Value, built_once
-from .vector_powers import powers_of
+from .. import torch_cpu as gradients_cpu
+from ..threads import in_threads
+from .code import LANES, Code, Value, built_once
+from .functions import powers_of
+from .logits import LABEL_TILE, label_kernel, workspace
+from .rows import PixelRows, ResultRows, address
 
 __all__ = ["feature_sums", "label_pass"]
 
@@ -79,7 +79,7 @@ def _feature_kernel(ps: tuple[float, ...], kind: str, scaled: bool) -> Callable[
 def feature_sums(
     features: Tensor, ps: Sequence[float], dtype: torch.dtype, *, at_least: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """See `gradunc_viz.gradients_cpu.feature_sums`."""
+    """See `gradunc_viz.kernels.torch_cpu.feature_sums`."""
     if dtype != torch.float32 or features.dtype not in _DTYPES or not ps:
         return gradients_cpu.feature_sums(features, ps, dtype, at_least=at_least)
     n, depth, height, width = features.shape
@@ -131,7 +131,7 @@ def label_pass(
     dtype: torch.dtype,
     label: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """See `gradunc_viz.gradients_cpu.label_pass`."""
+    """See `gradunc_viz.kernels.torch_cpu.label_pass`."""
     if dtype != torch.float32 or logits.dtype not in _DTYPES:
         return gradients_cpu.label_pass(logits, wanted, sums, ps, log2_scale, softmax, dtype, label)
     n, classes, height, width = logits.shape

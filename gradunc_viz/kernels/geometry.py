@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .schema.errors import HeadError
+from ..schema.errors import HeadError
 
 __all__ = ["sum_over_taps"]
 

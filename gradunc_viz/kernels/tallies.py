@@ -1,4 +1,4 @@
-"""Pixels per bin and per cell in plain torch and numpy: what `gradunc_viz.tallies_llvm` does in compiled loops.
+"""Pixels per bin and per cell in plain torch and numpy: what `gradunc_viz.kernels.llvm.tallies` does in compiled loops.
 
 Values are 1-D float32 tensors with one entry for each pixel, on any device; numbers of bins and rows are tensors of
 `INDEX`, and counts are numpy arrays of integers.

@@ -1,6 +1,6 @@
 """The pass over logits as a function compiled for the norms and scores that are asked for.
 
-`gradunc_viz.gradients_cpu` words the same formulas in torch.
+`gradunc_viz.kernels.torch_cpu` words the same formulas in torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .power_plan import power_plan
-from .schema.scores import LOG2_FLOOR
-from .vector_code import LANES, Code, Value, built_once, exp2, log2
-from .vector_powers import LARGEST, exp, expm1, log1p, powers_of
+from ...schema.scores import LOG2_FLOOR
+from ..powers import power_plan
+from .code import LANES, Code, Value, built_once, exp2, log2
+from .functions import LARGEST, exp, expm1, log1p, powers_of
 
 __all__ = ["LABEL_TILE", "blend", "label_kernel", "workspace"]
 
@@ -216,7 +216,7 @@ class _LabelKernel:
         log_total: Value,
         truth: Value,
     ) -> None:
-        """Scores of the softmax family, as `gradunc_viz.gradients_cpu` words them."""
+        """Scores of the softmax family, as `gradunc_viz.kernels.torch_cpu` words them."""
         code, given = self.code, self.code.arguments
         rest = found[1.0] * ratio
         total = rest + 1.0

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .hardware import empty, in_threads
-from .label_kernel import blend, label_kernel, workspace
-from .resize import neighbours
-from .schema.scores import LOG2_FLOOR
-from .vector_code import LANES, Code, Value, built_once
-from .vector_powers import positive_log2
+from ...schema.scores import LOG2_FLOOR
+from ..resize import neighbours
+from ..threads import empty, in_threads
+from .code import LANES, Code, Value, built_once
+from .functions import positive_log2
+from .logits import blend, label_kernel, workspace
 
 __all__ = ["resized_log2_norms", "resized_scores"]
 

@@ -1,6 +1,6 @@
 """The sums behind gradient norms and softmax scores on CUDA: features and logits are read once, by two Triton kernels.
 
-Inputs may be float16, bfloat16 or float32; sums are float32. `gradunc_viz.gradients_reference` says the same in plain
+Inputs may be float16, bfloat16 or float32; sums are float32. `gradunc_viz.kernels.reference` says the same in plain
 torch. Under ``TRITON_INTERPRET=1`` the kernels run on a CPU, which is how they are tested where there is no GPU.
 """
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR
 
 __all__ = ["feature_sums", "label_pass"]
 
@@ -106,7 +106,7 @@ def _strides(x: Tensor) -> tuple[Tensor, int, int, int]:
 def feature_sums(
     features: Tensor, ps: Sequence[float], dtype: torch.dtype, *, at_least: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """See `gradunc_viz.gradients_cpu.feature_sums`; `dtype` is float32."""
+    """See `gradunc_viz.kernels.torch_cpu.feature_sums`; `dtype` is float32."""
     n, depth, height, width = features.shape
     sums = torch.empty((n, len(ps), height, width), dtype=dtype, device=features.device)
     exponents = torch.empty((n, height, width), dtype=dtype, device=features.device)
@@ -255,7 +255,7 @@ def label_pass(
     dtype: torch.dtype,
     label: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """See `gradunc_viz.gradients_cpu.label_pass`; `dtype` is float32."""
+    """See `gradunc_viz.kernels.torch_cpu.label_pass`; `dtype` is float32."""
     n, classes, height, width = logits.shape
     device = logits.device
     norms = torch.empty((n, len(wanted), height, width), dtype=dtype, device=device)

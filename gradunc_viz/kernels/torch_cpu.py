@@ -1,7 +1,7 @@
 """The sums behind gradient norms and softmax scores on a CPU: one pass over features and logits.
 
 The pass goes through blocks that stay in the caches, in buffers that are allocated once, so that nothing larger than
-the result is. `gradunc_viz.gradients_reference` says the same one formula after the other; the two agree to the
+the result is. `gradunc_viz.kernels.reference` says the same one formula after the other; the two agree to the
 rounding of their dtype.
 """
 
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .hardware import empty
-from .power_plan import PowerStep, power_plan
-from .schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR
+from .powers import PowerStep, power_plan
+from .threads import empty
 
 __all__ = ["feature_sums", "label_pass"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .vector_code import LANES
+from .code import LANES
 
 __all__ = ["PixelRows", "ResultRows", "address"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .power_plan import power_plan
-from .vector_code import Value, exp2, log2
+from ..powers import power_plan
+from .code import Value, exp2, log2
 
 __all__ = ["LARGEST", "exp", "expm1", "log1p", "positive_log2", "powers_of"]
 

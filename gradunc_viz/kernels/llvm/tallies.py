@@ -1,4 +1,4 @@
-"""Pixels per bin and per cell in loops compiled by LLVM, on a CPU; `gradunc_viz.tallies` says the same in torch.
+"""Pixels per bin and per cell in loops compiled by LLVM; `gradunc_viz.kernels.tallies` says the same in torch.
 
 Every function goes through the pixels once and allocates its result only.
 """
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import tallies
-from .vector_code import LANES, Code, Value, built_once
+from .. import tallies
+from .code import LANES, Code, Value, built_once
 
 __all__ = [
     "INDEX",
@@ -51,7 +51,7 @@ def _range_loop() -> Callable[..., None]:
 
 
 def finite_range(axis: Tensor) -> tuple[float, float] | None:
-    """See `gradunc_viz.tallies.finite_range`."""
+    """See `gradunc_viz.kernels.tallies.finite_range`."""
     axis = axis.contiguous()
     whole = len(axis) // LANES * LANES
     out = np.empty((2, LANES), "f4")
@@ -78,7 +78,7 @@ def _number_loop() -> Callable[..., None]:
 
 
 def bin_numbers(axis: Tensor, step: float, start: int, last: int) -> Tensor:
-    """See `gradunc_viz.tallies.bin_numbers`."""
+    """See `gradunc_viz.kernels.tallies.bin_numbers`."""
     whole = 0 if step > 2.0**70 else len(axis) // LANES * LANES
     axis = axis.contiguous()
     found = torch.from_numpy(np.empty(len(axis), "i4"))  # numpy asks for large pages: touching small ones takes longer
@@ -103,7 +103,7 @@ def _extremes_loop() -> Callable[..., None]:
 
 
 def extremes(number: Tensor, values: Tensor, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """See `gradunc_viz.tallies.extremes`."""
+    """See `gradunc_viz.kernels.tallies.extremes`."""
     low, high = np.full(width, np.inf, "f4"), np.full(width, -np.inf, "f4")
     number, values = number.contiguous(), values.contiguous()
     _extremes_loop()(number.data_ptr(), values.data_ptr(), low.ctypes.data, high.ctypes.data, len(values))
@@ -124,7 +124,7 @@ def _joint_loop(weighted: bool) -> Callable[..., None]:
 
 
 def joint_counts(row: Tensor, number: Tensor, rows: int, width: int) -> np.ndarray:
-    """See `gradunc_viz.tallies.joint_counts`."""
+    """See `gradunc_viz.kernels.tallies.joint_counts`."""
     out = np.zeros((rows, width), "i4")
     row, number = row.contiguous(), number.contiguous()
     _joint_loop(False)(row.data_ptr(), number.data_ptr(), 0, out.ctypes.data, len(row), width)
@@ -132,7 +132,7 @@ def joint_counts(row: Tensor, number: Tensor, rows: int, width: int) -> np.ndarr
 
 
 def joint_sums(row: Tensor, number: Tensor, weight: Tensor, rows: int, width: int) -> np.ndarray:
-    """See `gradunc_viz.tallies.joint_sums`."""
+    """See `gradunc_viz.kernels.tallies.joint_sums`."""
     out = np.zeros((rows, width))
     row, number, weight = row.contiguous(), number.contiguous(), weight.contiguous()
     _joint_loop(True)(row.data_ptr(), number.data_ptr(), weight.data_ptr(), out.ctypes.data, len(row), width)
@@ -156,7 +156,7 @@ def _leading_loop() -> Callable[..., None]:
 
 
 def leading_counts(values: Tensor) -> np.ndarray:
-    """See `gradunc_viz.tallies.leading_counts`."""
+    """See `gradunc_viz.kernels.tallies.leading_counts`."""
     out = np.zeros(2**16, "i4")
     values = values.contiguous()
     _leading_loop()(values.data_ptr(), out.ctypes.data, len(values))
@@ -180,7 +180,7 @@ def _cell_loop(shift: int) -> Callable[..., None]:
 
 
 def cell_counts(values: Tensor, rank: np.ndarray, shift: int, row: Tensor, rows: int) -> np.ndarray:
-    """See `gradunc_viz.tallies.cell_counts`."""
+    """See `gradunc_viz.kernels.tallies.cell_counts`."""
     rank = rank.astype("i4")
     out = np.zeros((rows, (int(rank.max()) + 1) << (16 - shift)), "i4")
     values, row = values.contiguous(), row.contiguous()
@@ -209,7 +209,7 @@ def _occupied_loop() -> Callable[..., None]:
 
 
 def occupied(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `gradunc_viz.tallies.occupied`."""
+    """See `gradunc_viz.kernels.tallies.occupied`."""
     used, out = np.empty(counts.shape[1] + 1, "i8"), np.empty_like(counts)
     _occupied_loop()(counts.ctypes.data, *counts.shape, used.ctypes.data, out.ctypes.data)
     return used[: used[-1]], out[:, : used[-1]]

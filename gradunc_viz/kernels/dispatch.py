@@ -1,7 +1,7 @@
 """Which kernels a tensor's device has: one pass over features and logits instead of one formula after the other.
 
 A module of kernels has two functions, `feature_sums` and `label_pass`, with the arguments that those of
-`gradunc_viz.gradients_cpu` describe. On a CPU they are compiled by LLVM where that works on this
+`gradunc_viz.kernels.torch_cpu` describe. On a CPU they are compiled by LLVM where that works on this
 machine, else made of torch's operations; the environment variable ``GRADUNC_KERNELS=torch`` asks for the latter.
 """
 
@@ -23,17 +23,17 @@ __all__ = ["fast_kernels", "fast_resizing", "tallies_for"]
 @cache
 def _module(device: str) -> ModuleType | None:
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
-        return importlib.import_module(".gradients_triton", __package__)
+        return importlib.import_module(".cuda", __package__)
     return _for_cpu() if device == "cpu" else None
 
 
 def _for_cpu() -> ModuleType:
-    plain = importlib.import_module(".gradients_cpu", __package__)
+    plain = importlib.import_module(".torch_cpu", __package__)
     if os.environ.get("GRADUNC_KERNELS") == "torch" or importlib.util.find_spec("llvmlite") is None:
         return plain
     try:
-        importlib.import_module(".vector_code", __package__).check()
-        return importlib.import_module(".gradients_llvm", __package__)
+        importlib.import_module(".llvm.code", __package__).check()
+        return importlib.import_module(".llvm.norms", __package__)
     except Exception as error:  # a library that does not load, a system that lets no program write code
         warnings.warn(f"scores take torch's operations, several times slower: llvmlite fails ({error})", stacklevel=4)
         return plain
@@ -60,17 +60,17 @@ def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:
 
 
 def _is_compiled() -> bool:
-    return getattr(_module("cpu"), "__name__", "").endswith("_llvm")
+    return getattr(_module("cpu"), "__name__", "").startswith(f"{__package__}.llvm.")
 
 
 def fast_resizing(tensor: Tensor) -> ModuleType | None:
-    """`gradunc_viz.resized_llvm`, or None where plain torch has to resize."""
+    """`gradunc_viz.kernels.llvm.resized`, or None where plain torch has to resize."""
     if tensor.device.type != "cpu" or fast_kernels(tensor) is None or not _is_compiled():
         return None
-    return importlib.import_module(".resized_llvm", __package__)
+    return importlib.import_module(".llvm.resized", __package__)
 
 
 def tallies_for(values: Tensor) -> ModuleType:
-    """`gradunc_viz.tallies_llvm` where these values are on a CPU whose kernels are compiled, else the plain one."""
+    """`gradunc_viz.kernels.llvm.tallies` where a CPU's kernels are compiled, else the plain one."""
     compiled = values.device.type == "cpu" and _is_compiled()
-    return importlib.import_module(".tallies_llvm" if compiled else ".tallies", __package__)
+    return importlib.import_module(".llvm.tallies" if compiled else ".tallies", __package__)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR
 
 __all__ = ["traceable_norms", "traceable_softmax"]
 
