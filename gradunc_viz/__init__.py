@@ -13,11 +13,11 @@ _HOMES = {
     "app.page": ["explore"],
     "cache": ["Cache", "open_cache", "score"],
     "compute": ["compute", "score_image"],
-    "frames": ["Frame", "Frames", "open_frames"],
+    "datasets.frames": ["Frame", "Frames", "open_frames"],
+    "datasets.layouts": ["LAYOUTS"],
     "gradients": ["gradient_factors", "gradient_norms"],
     "heads": ["capture"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
-    "layouts": ["LAYOUTS"],
     "metrics.components": ["evaluate_components"],
     "metrics.evaluation": ["calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"],
     "metrics.meta": ["meta_classification", "meta_regression"],
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from .cache import score as score
     from .compute import compute as compute
     from .compute import score_image as score_image
-    from .frames import Frame as Frame
-    from .frames import Frames as Frames
-    from .frames import open_frames as open_frames
+    from .datasets.frames import Frame as Frame
+    from .datasets.frames import Frames as Frames
+    from .datasets.frames import open_frames as open_frames
+    from .datasets.layouts import LAYOUTS as LAYOUTS
     from .gradients import gradient_factors as gradient_factors
     from .gradients import gradient_norms as gradient_norms
     from .heads import capture as capture
     from .interchange import compute_maps as compute_maps
     from .interchange import read_submission as read_submission
     from .interchange import write_submission as write_submission
-    from .layouts import LAYOUTS as LAYOUTS
     from .metrics.components import evaluate_components as evaluate_components
     from .metrics.evaluation import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate

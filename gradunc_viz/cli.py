@@ -291,7 +291,7 @@ def _class_table(spec: str | None) -> dict[str, Any]:
     if spec is None:
         return {}
     if not Path(spec).suffix:
-        from .resources import known_classes
+        from .datasets.catalog import known_classes
 
         table = list(known_classes(spec))
     else:
@@ -318,7 +318,7 @@ def _bytes(path: Path) -> str:
 
 def _compute(arguments: argparse.Namespace) -> int:
     from .compute import compute_report
-    from .frames import open_frames
+    from .datasets.frames import open_frames
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
     report = compute_report(
@@ -398,9 +398,9 @@ def _print_report(report: Any, out: Path) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from .compute import compute_report
-    from .frames import open_frames
+    from .datasets.catalog import data_path
+    from .datasets.frames import open_frames
     from .models import load_model
-    from .resources import data_path
     from .schema.frame import SCHEMA_VERSION
 
     started = time.perf_counter()
@@ -415,7 +415,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from .frames import open_frames
+    from .datasets.frames import open_frames
     from .interchange import compute_maps_report
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
@@ -593,7 +593,7 @@ def _layouts(_: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from .frames import LAYOUTS
+    from .datasets.frames import LAYOUTS
 
     table = Table(box=None)
     for title in ("name", "what", "expected files"):

@@ -14,12 +14,13 @@ import xarray as xr
 from torch import nn
 
 from .cache import Cache, CacheWriter, open_cache
+from .datasets.catalog import known_classes
+from .datasets.decoding import read_image
+from .datasets.frames import Frame, Frames
 from .frame_dataset import ScoreOptions, score_maps
-from .frames import Frame, Frames, read_image
 from .inference import Inference
 from .models import Network, load_model
 from .pipeline import Pipeline, Report, network_input
-from .resources import known_classes
 from .schema.errors import DeviceError, FrameError, GraduncError, ModelError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import resolve_scores, score_entry

@@ -30,8 +30,9 @@ import torch
 from tqdm import tqdm
 
 from .cache import Cache, CacheWriter, open_cache, score
+from .datasets.decoding import _decode_mask, _opened
+from .datasets.frames import Frame, Frames
 from .frame_dataset import ScoredImage, ScoreOptions, frame_dataset
-from .frames import Frame, Frames, _decode_mask, _opened
 from .kernels.resize import bilinear
 from .pipeline import Report, decode
 from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError

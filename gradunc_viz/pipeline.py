@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .cache import CacheWriter
+from .datasets.frames import Frame, Frames, check_classes
 from .frame_dataset import DecodedFrame, ScoredImage, ScoreOptions, frame_dataset, score_maps
-from .frames import Frame, Frames, check_classes
 from .heads import Head
 from .inference import Inference, out_of_memory
 from .models import Network

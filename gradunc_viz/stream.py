@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from .frames import read_image
+from .datasets.decoding import read_image
 from .inference import AUTOCAST
 from .models import Network, load_model
 from .pipeline import network_input

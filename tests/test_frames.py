@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from gradunc_viz.frames import Frames, check_classes, open_frames
-from gradunc_viz.layouts import LAYOUTS
-from gradunc_viz.resources import catalog, data_path, known_classes
+from gradunc_viz.datasets.catalog import catalog, data_path, known_classes
+from gradunc_viz.datasets.frames import Frames, check_classes, open_frames
+from gradunc_viz.datasets.layouts import LAYOUTS
 from gradunc_viz.schema.errors import FrameError, GraduncError
 
 HEIGHT, WIDTH = 6, 9
@@ -137,7 +137,9 @@ def test_size_reads_only_the_header(tmp_path: Path) -> None:
 
 
 def test_does_not_import_torch() -> None:
-    code = "import sys, gradunc_viz.frames; print({'torch', 'panel', 'matplotlib', 'xarray'} & set(sys.modules))"
+    code = (
+        "import sys, gradunc_viz.datasets.frames; print({'torch', 'panel', 'matplotlib', 'xarray'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..resources import data_path
+from ..datasets.catalog import data_path
 from . import CLASSES
 
 __all__ = ["DemoNet", "load_demo_network"]

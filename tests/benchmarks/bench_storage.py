@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import gradunc_viz as gv
 from gradunc_viz.compute import compute_report
-from gradunc_viz.resources import data_path
+from gradunc_viz.datasets.catalog import data_path
 
 numcodecs.blosc.use_threads = False  # as in the threads that write and serve
 

@@ -30,7 +30,7 @@ from driving import (
 from synthetic import write_cache
 
 import gradunc_viz as gv
-from gradunc_viz.resources import data_path
+from gradunc_viz.datasets.catalog import data_path
 
 pytestmark = marks
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .resources import known_classes
-from .schema.errors import FrameError
-from .schema.frame import IGNORE
+from ..schema.errors import FrameError
+from ..schema.frame import IGNORE
+from .catalog import known_classes
 
 __all__ = [
     "ANOMALY_IDS",

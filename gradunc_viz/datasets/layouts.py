@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ..schema.errors import FrameError
 from .conventions import (
     ANOMALY_IDS,
     CAMVID_IDS,
@@ -27,7 +28,6 @@ from .conventions import (
     read_json,
     some,
 )
-from .schema.errors import FrameError
 
 __all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "FrameFiles", "Layout", "Mask"]
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .schema.errors import GraduncError
+from ..schema.errors import GraduncError
 
 __all__ = ["ResourceError", "catalog", "data_path", "known_classes"]
 
@@ -31,7 +31,7 @@ def data_path(name: str) -> Path:
     ResourceError
         Naming every place that was looked at.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     # A wheel holds the data inside the package; a checkout, also one installed as editable, beside it.
     places = [package / "data" / name, package.parent / "data" / name]
     for place in places:

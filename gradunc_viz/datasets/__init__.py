@@ -1,0 +1,1 @@
+"""Folders of images and masks as published data sets lay them out."""

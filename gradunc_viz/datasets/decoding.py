@@ -1,0 +1,121 @@
+"""From the bytes of an image file to an array."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from ..schema.errors import FrameError
+
+__all__ = ["read_image"]
+
+
+_DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+_MAX_16_BIT = 65535
+
+
+class _Strict:
+    """Hold Pillow's switch for truncated files off while any thread decodes.
+
+    Training code often sets ``ImageFile.LOAD_TRUNCATED_IMAGES`` for the whole process; a half-read image
+    would then pass as grey pixels, which look like an anomaly.
+    """
+
+    _lock = threading.Lock()
+    _depth = 0
+    _outside = False
+
+    def __enter__(self) -> None:
+        with _Strict._lock:
+            if _Strict._depth == 0:
+                _Strict._outside = ImageFile.LOAD_TRUNCATED_IMAGES
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            _Strict._depth += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with _Strict._lock:
+            _Strict._depth -= 1
+            if _Strict._depth == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _Strict._outside
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file and turn whatever goes wrong with it into an error that names it."""
+    try:
+        with _Strict(), Image.open(path) as image:
+            yield image
+    except (FrameError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise FrameError(f"{path}: too large to decode ({error})") from error
+    except Exception as error:  # a damaged file makes decoders raise almost anything, SyntaxError included
+        if isinstance(error, OSError) and error.strerror:
+            raise FrameError(f"{path}: cannot be read ({error.strerror})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FrameError(f"{path}: cannot be decoded, expected a whole image file ({reason})") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation as far as the header tells, 1 (upright) otherwise."""
+    # Pillow turns TIFF by itself, and would decode a whole PNG to find an EXIF chunk behind the pixels.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF data, in whatever way: the pixels may be whole, and viewers show them as stored
+        return 1
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with _opened(path) as image:
+        width, height = image.size
+        sideways = _orientation(image) in (5, 6, 7, 8)
+    return (width, height) if sideways else (height, width)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode to (H, W, 3) uint8 RGB; opacity is dropped, 16-bit grey is scaled to 8 bits."""
+    with _opened(path) as image:
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode in _DEEP_GREY:
+            grey = np.asarray(image).astype(np.int64)
+            if grey.min() < 0 or grey.max() > _MAX_16_BIT:
+                raise FrameError(f"{path}: grey values {grey.min()}..{grey.max()}, expected 8 or 16 bits")
+            grey = (grey * 255 + _MAX_16_BIT // 2) // _MAX_16_BIT
+            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+        if image.mode == "F":
+            raise FrameError(f"{path}: holds floating-point pixels, expected an image of 8 or 16 bits")
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"))
+
+
+def _decode_mask(path: Path, grey_rgb: bool) -> np.ndarray:
+    """Decode to the ids as stored, (H, W) integers: palette indices, not colours."""
+    with _opened(path) as image:
+        # Pillow stretches 2- and 4-bit grey to 0..255, which is right for a picture and wrong for ids.
+        tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+        stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0].args), 1) if tiles and image.format == "PNG" else 1
+        mode, pixels = image.mode, np.array(image)
+    if mode in ("L", "P", "1", *_DEEP_GREY):
+        return pixels.astype(np.uint8) if mode == "1" else pixels // pixels.dtype.type(stretch)
+    if grey_rgb and mode == "RGB" and (pixels == pixels[:, :, :1]).all():
+        return pixels[:, :, 0]
+    coloured = ", or RGB with equal channels" if grey_rgb else ""
+    raise FrameError(f"{path}: mask is of mode {mode}, expected one channel of ids (8 or 16 bits){coloured}")
