@@ -16,6 +16,7 @@ from gradunc_viz.demo import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "demo"
+AUTHORING = DATA / "authoring"
 STEMS = sorted(path.stem for path in (DATA / "images").glob("*.jpg"))
 IGNORE = 255
 #: Slightly under what the checked-in weights reach on the checked-in frames.
@@ -107,8 +108,9 @@ def test_network_shape_and_head():
 
 def test_network_reaches_its_bar_on_the_frames():
     pytest.importorskip("torch")
+    from train import class_iou, confusion, load_pairs
+
     from gradunc_viz.demo.network import load_demo_network
-    from gradunc_viz.demo.train import class_iou, confusion, load_pairs
 
     iou = class_iou(confusion(load_demo_network(), load_pairs(DATA, "jpg")))
     assert np.nanmean(iou) >= BAR, dict(zip([name for name, _ in CLASSES], iou.round(3), strict=True))
@@ -116,7 +118,7 @@ def test_network_reaches_its_bar_on_the_frames():
 
 def test_training_is_deterministic():
     torch = pytest.importorskip("torch")
-    from gradunc_viz.demo.train import load_pairs, train
+    from train import load_pairs, train
 
     pairs = [(photo[:, :160, :256], label[:160, :256]) for photo, label in load_pairs(DATA, "jpg")[:3]]
     first, second = (train(pairs, steps=3, batch=2, size=(64, 96)).state_dict() for _ in range(2))
@@ -130,7 +132,7 @@ def test_rendering_is_deterministic(tmp_path):
     if subprocess.run([python, "-c", "import bpy"], capture_output=True, check=False).returncode:
         pytest.skip("bpy is not installed (set GRADUNC_BPY_PYTHON to a Python that has it)")
     for run in ("a", "b"):
-        command = [python, "-m", "gradunc_viz.demo.render", str(tmp_path / run), "--seeds", "7", "1"]
+        command = [python, str(AUTHORING / "render.py"), str(tmp_path / run), "--seeds", "7", "1"]
         command += ["--size", "128", "64", "--samples", "2", "--unknown", "1"]
         subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.png"))

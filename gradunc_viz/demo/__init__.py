@@ -1,8 +1,7 @@
 """The embedded demo: rendered street scenes and a small network trained on them.
 
-Importing this package is light. The network is in :mod:`gradunc_viz.demo.network` (needs PyTorch); the
-scripts that made the scenes and the weights are here too, and need Blender's ``bpy`` module. ``README.md``
-beside this file says how both were made and how well the network does.
+Importing this package is light. The network is in `gradunc_viz.demo.network` (needs PyTorch). How scenes and weights
+were made, and how well the network does, is told in ``data/demo/authoring`` of a checkout.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import bpy
 import numpy as np
-
-from .materials import Graph
+from materials import Graph
 
 KINDS = ("clear", "overcast", "fog", "wet", "dusk")
 

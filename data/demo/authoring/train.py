@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from . import CLASSES
-from .network import DemoNet, load_demo_network
+from gradunc_viz.demo import CLASSES
+from gradunc_viz.demo.network import DemoNet, load_demo_network
 
 IGNORE = 255
 

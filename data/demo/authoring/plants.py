@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import bpy
 import numpy as np
-
-from . import surfaces
-from .materials import Library
-from .meshes import MeshBuilder
+import surfaces
+from materials import Library
+from meshes import MeshBuilder
 
 LEAF_TINTS = (
     (0.075, 0.15, 0.030), (0.050, 0.11, 0.030), (0.11, 0.17, 0.035), (0.16, 0.17, 0.03), (0.20, 0.11, 0.025),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import bpy
+import buildings
+import furniture
 import numpy as np
-
-from . import buildings, figures, furniture, plants, vehicles
-from .materials import Library, make_haze
-from .meshes import place
-from .street import BUILDING, CAR, FAR, PERSON, POLE, ROAD, VEGETATION, Street, lay_ground
-from .weather import Weather, build_sky, draw_weather
+import pedestrians
+import plants
+import vehicles
+from materials import Library, make_haze
+from meshes import place
+from street import BUILDING, CAR, FAR, PERSON, POLE, ROAD, VEGETATION, Street, lay_ground
+from weather import Weather, build_sky, draw_weather
 
 #: Marks objects of no known class in the label pass.
 UNKNOWN = 100
@@ -140,7 +143,7 @@ def _traffic(street: Street, lib: Library, rng: np.random.Generator) -> None:
 
 def _people(street: Street, lib: Library, rng: np.random.Generator) -> None:
     """Let people walk along, a few of them across."""
-    meshes = [figures.person_mesh(lib, rng) for _ in range(6)]
+    meshes = [pedestrians.person_mesh(lib, rng) for _ in range(6)]
     for _ in range(int(rng.integers(5, 17))):
         side = int(rng.choice([-1, 1]))
         y = 6 + 50 * rng.random() ** 1.4

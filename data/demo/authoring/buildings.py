@@ -6,10 +6,9 @@ from itertools import pairwise
 
 import bpy
 import numpy as np
-
-from . import surfaces
-from .materials import Library
-from .meshes import MeshBuilder
+import surfaces
+from materials import Library
+from meshes import MeshBuilder
 
 _WALL, _TRIM, _GLASS, _FRAME, _ROOF, _DOOR, _AWNING = range(7)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-
-from . import plants, surfaces
-from .materials import Library
-from .meshes import MeshBuilder, place
+import plants
+import surfaces
+from materials import Library
+from meshes import MeshBuilder, place
 
 ROAD, SIDEWALK, BUILDING, VEGETATION, SKY, POLE, CAR, PERSON = range(8)
 

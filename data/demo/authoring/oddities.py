@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import bpy
 import numpy as np
-
-from . import surfaces
-from .materials import Library
-from .meshes import MeshBuilder, place, turn
+import surfaces
+from materials import Library
+from meshes import MeshBuilder, place, turn
 
 
 def _beast(lib, rng, coat, scale: float, antlers: bool, patches=None) -> tuple[bpy.types.Mesh, float]:

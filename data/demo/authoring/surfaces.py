@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .materials import Graph, Library
+from materials import Graph, Library
 
 
 def _wetness(g: Graph, lib: Library, where):

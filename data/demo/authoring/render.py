@@ -1,6 +1,6 @@
 """Render demo scenes with Cycles: photograph, class labels and map of unknown objects.
 
-Run as a module by a Python that has ``bpy``, ``numpy`` and ``pillow``; see ``README.md`` beside this file.
+Run by a Python that has ``bpy``, ``numpy`` and ``pillow``; see ``README.md`` beside this file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import bpy
 import numpy as np
+from materials import Graph
 from PIL import Image
-
-from .materials import Graph
-from .scenes import UNKNOWN, build_scene
-from .street import SKY, Street
-from .weather import Weather
+from scenes import UNKNOWN, build_scene
+from street import SKY, Street
+from weather import Weather
 
 IGNORE = 255
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from render import IGNORE, render_frame
 
-from . import CLASSES
-from .render import IGNORE, render_frame
+from gradunc_viz.demo import CLASSES
 
 SMALL, LARGE = (1024, 512), (1152, 576)
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import bpy
 import numpy as np
-
-from .materials import Library
-from .meshes import MeshBuilder
+from materials import Library
+from meshes import MeshBuilder
 
 _TOPS = (
     (0.03, 0.04, 0.09), (0.35, 0.03, 0.03), (0.45, 0.42, 0.36), (0.02, 0.02, 0.022), (0.05, 0.13, 0.09),

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import bpy
 import numpy as np
-
-from . import surfaces
-from .materials import Library
-from .meshes import MeshBuilder, turn
+import surfaces
+from materials import Library
+from meshes import MeshBuilder, turn
 
 # Side-view stations from tail to nose: position along the car, belt line, top line, half width (metres).
 _SHAPES: dict[str, dict] = {

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import bpy
 import numpy as np
-
-from .materials import Library
-from .meshes import MeshBuilder, turn
+from materials import Library
+from meshes import MeshBuilder, turn
 
 
 def lamp_mesh(lib: Library, rng: np.random.Generator) -> bpy.types.Mesh:
