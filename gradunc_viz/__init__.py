@@ -16,13 +16,14 @@ _HOMES = {
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
     "gradients": ["gradient_factors", "gradient_norms"],
-    "heads": ["capture"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
     "metrics.components": ["evaluate_components"],
     "metrics.evaluation": ["calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"],
     "metrics.meta": ["meta_classification", "meta_regression"],
     "metrics.segments": ["segment_statistics"],
-    "models": ["Network", "load_model"],
+    "networks.load": ["load_model"],
+    "networks.network": ["Network"],
+    "networks.tracing": ["capture"],
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from .datasets.layouts import LAYOUTS as LAYOUTS
     from .gradients import gradient_factors as gradient_factors
     from .gradients import gradient_norms as gradient_norms
-    from .heads import capture as capture
     from .interchange import compute_maps as compute_maps
     from .interchange import read_submission as read_submission
     from .interchange import write_submission as write_submission
@@ -60,8 +60,9 @@ if TYPE_CHECKING:
     from .metrics.meta import meta_classification as meta_classification
     from .metrics.meta import meta_regression as meta_regression
     from .metrics.segments import segment_statistics as segment_statistics
-    from .models import Network as Network
-    from .models import load_model as load_model
+    from .networks.load import load_model as load_model
+    from .networks.network import Network as Network
+    from .networks.tracing import capture as capture
     from .schema.errors import GraduncError as GraduncError
     from .schema.frame import IGNORE as IGNORE
     from .schema.frame import validate as validate

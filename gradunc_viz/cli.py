@@ -217,7 +217,7 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _network(arguments: argparse.Namespace) -> Any:
-    from .models import load_model
+    from .networks.load import load_model
 
     return load_model(
         arguments.model,
@@ -400,7 +400,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from .compute import compute_report
     from .datasets.catalog import data_path
     from .datasets.frames import open_frames
-    from .models import load_model
+    from .networks.load import load_model
     from .schema.frame import SCHEMA_VERSION
 
     started = time.perf_counter()

@@ -18,9 +18,10 @@ from .datasets.catalog import known_classes
 from .datasets.decoding import read_image
 from .datasets.frames import Frame, Frames
 from .frame_dataset import ScoreOptions, score_maps
-from .inference import Inference
-from .models import Network, load_model
-from .pipeline import Pipeline, Report, network_input
+from .networks.load import load_model
+from .networks.network import Network, network_input
+from .networks.runner import Inference
+from .pipeline import Pipeline, Report
 from .schema.errors import DeviceError, FrameError, GraduncError, ModelError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import resolve_scores, score_entry

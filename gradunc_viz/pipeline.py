@@ -17,23 +17,21 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from .cache import CacheWriter
 from .datasets.frames import Frame, Frames, check_classes
 from .frame_dataset import DecodedFrame, ScoredImage, ScoreOptions, frame_dataset, score_maps
-from .heads import Head
-from .inference import Inference, out_of_memory
-from .models import Network
+from .networks.head import Head
+from .networks.network import Network, network_input
+from .networks.runner import Inference, out_of_memory
 from .schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
 from .stages import Stages
 
-__all__ = ["Pipeline", "Report", "decode", "network_input"]
+__all__ = ["Pipeline", "Report", "decode"]
 
 
 @dataclass
@@ -387,11 +385,3 @@ def decode(frame: Frame, n_classes: int, images: bool = True) -> DecodedFrame:
         image_format=frame.image_format,
         source=frame.image_path.name,
     )
-
-
-def network_input(image: np.ndarray, network: Network, input_size: tuple[int, int] | None) -> Tensor:
-    """(1, 3, H, W) float32 RGB, resized with Pillow's bilinear filter and normalised as the network wants."""
-    if input_size is not None and image.shape[:2] != tuple(input_size):
-        resized = Image.fromarray(image).resize((input_size[1], input_size[0]), Image.Resampling.BILINEAR)
-        image = np.array(resized)
-    return network.prepare(torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255))

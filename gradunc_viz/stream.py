@@ -16,9 +16,9 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from .datasets.decoding import read_image
-from .inference import AUTOCAST
-from .models import Network, load_model
-from .pipeline import network_input
+from .networks.load import load_model
+from .networks.network import Network, network_input
+from .networks.runner import AUTOCAST
 from .schema.errors import FrameError
 from .scored_model import ScoredModel
 

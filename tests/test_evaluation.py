@@ -414,7 +414,7 @@ def probabilities(tiny_set: Path) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     from gradunc_viz.compute import network_input
-    from gradunc_viz.models import load_model
+    from gradunc_viz.networks.load import load_model
 
     net = load_model(TinyNet().eval())
     rows, labels = [], []

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from gradunc_viz.heads import capture, follow, logits_of
+from gradunc_viz.networks.head import follow, logits_of
+from gradunc_viz.networks.tracing import capture
 from gradunc_viz.schema.errors import HeadError, ModelError
 
 CLASSES = 5

@@ -11,7 +11,7 @@ from tiny import SCORES
 import gradunc_viz as gv
 from gradunc_viz import cli
 from gradunc_viz.compute import compute_report
-from gradunc_viz.inference import Inference
+from gradunc_viz.networks.runner import Inference
 from gradunc_viz.schema.errors import CacheMismatchError
 from gradunc_viz.stages import STAGES, Stages
 

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import gradunc_viz.models
-from gradunc_viz.models import IMAGENET, Network, capture, check_finite, load_model, load_weights
+import gradunc_viz.networks.network
+from gradunc_viz.networks.load import load_model
+from gradunc_viz.networks.network import IMAGENET, Network, capture, check_finite
+from gradunc_viz.networks.weights import load_weights
 from gradunc_viz.schema.errors import HeadError, ModelError, NonFiniteError
 
 CLASSES = 4
@@ -96,7 +98,7 @@ def test_the_search_runs_once_per_shape(small: Small, x: Tensor, monkeypatch: py
         searches.append(args)
         return capture(*args)
 
-    monkeypatch.setattr(gradunc_viz.models, "capture", counted)
+    monkeypatch.setattr(gradunc_viz.networks.network, "capture", counted)
     net = Network(small)
     first, second = net.infer(x), net.infer(x)
     assert len(searches) == 1

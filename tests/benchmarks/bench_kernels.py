@@ -187,7 +187,7 @@ def rows(repeats: int) -> Iterable[Row]:
             import numpy as np
             from PIL import Image
 
-            from gradunc_viz.models import load_model
+            from gradunc_viz.networks.load import load_model
 
             net = load_model(f"{REAL / 'enet.py'}:load_enet", weights=REAL / "enet_cityscapes.pth").net.eval()
             image = Image.open(min(REAL.glob("dataset_AnomalyTrack/images/*.jpg"))).resize(SIZE[::-1])

@@ -23,7 +23,7 @@ from torch import nn
 
 import gradunc_viz as gv
 from gradunc_viz.compute import compute_report
-from gradunc_viz.pipeline import network_input
+from gradunc_viz.networks.network import network_input
 
 TARGET = 0.90
 SIZE = (512, 1024)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .heads import Head, Plan
-from .models import Network
-from .schema.errors import DeviceError, GraduncError, ModelError
+from ..schema.errors import DeviceError, GraduncError, ModelError
+from .head import Head, Plan
+from .network import Network
 from .tapped import TappedNetwork
 
 __all__ = ["AUTOCAST", "Inference", "out_of_memory"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .heads import Plan
-from .schema.errors import HeadError
+from ..schema.errors import HeadError
+from .head import Plan
 
 __all__ = ["TappedNetwork"]
 

@@ -1,0 +1,1 @@
+"""Networks, their last layer, and what runs them."""
