@@ -15,7 +15,6 @@ _HOMES = {
     "compute": ["compute", "score_image"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
-    "gradients": ["gradient_factors", "gradient_norms"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
     "metrics.components": ["evaluate_components"],
     "metrics.evaluation": ["calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"],
@@ -28,6 +27,7 @@ _HOMES = {
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
     "scored_model": ["ScoredModel"],
+    "scores.gradients": ["gradient_factors", "gradient_norms"],
 }
 """Where public names are defined."""
 
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
-    from .gradients import gradient_factors as gradient_factors
-    from .gradients import gradient_norms as gradient_norms
     from .interchange import compute_maps as compute_maps
     from .interchange import read_submission as read_submission
     from .interchange import write_submission as write_submission
@@ -72,3 +70,5 @@ if TYPE_CHECKING:
     from .schema.scores import ScoreEntry as ScoreEntry
     from .schema.scores import score_entry as score_entry
     from .scored_model import ScoredModel as ScoredModel
+    from .scores.gradients import gradient_factors as gradient_factors
+    from .scores.gradients import gradient_norms as gradient_norms

@@ -364,7 +364,7 @@ def _from_logits(dataset: xr.Dataset, name: str, size: tuple[int, int], align: b
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not cached, and there are no logits")
     import torch  # only for scores that were not cached
 
-    from .softmax import FUNCTIONS
+    from .scores.softmax import FUNCTIONS
 
     if name not in FUNCTIONS:
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not in the cache")

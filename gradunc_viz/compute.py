@@ -17,7 +17,6 @@ from .cache import Cache, CacheWriter, open_cache
 from .datasets.catalog import known_classes
 from .datasets.decoding import read_image
 from .datasets.frames import Frame, Frames
-from .frame_dataset import ScoreOptions, score_maps
 from .networks.load import load_model
 from .networks.network import Network, network_input
 from .networks.runner import Inference
@@ -25,6 +24,7 @@ from .pipeline import Pipeline, Report
 from .schema.errors import DeviceError, FrameError, GraduncError, ModelError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import resolve_scores, score_entry
+from .scores.maps import ScoreOptions, score_maps
 from .stages import Stages
 from .style.palette import class_colors
 

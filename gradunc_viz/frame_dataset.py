@@ -11,31 +11,21 @@ import numpy as np
 import torch
 import xarray as xr
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from .counts import count_frame
-from .kernels.threads import empty
-from .pixels import image_scores
-from .schema.errors import NonFiniteError, SchemaError
+from .schema.errors import SchemaError
 from .schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
 from .schema.scores import score_entry
-from .scores import resize_log2_norms, split_scores
+from .scores.maps import ScoredImage, ScoreOptions
+from .scores.pixelwise import split_scores
 
-__all__ = ["DecodedFrame", "ScoreOptions", "frame_dataset", "score_maps"]
+__all__ = ["DecodedFrame", "frame_dataset"]
 
 _THUMBNAIL = (240, 240)
 
 LOG2_STEP = 2.0**-9
 """log2 norms are stored as multiples of this: float32 values that compress like 16-bit integers."""
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """What is computed from logits and features, and how; `align_corners` None is as the network does."""
-
-    scores: tuple[str, ...]
-    align_corners: bool | None = None
-    bias: bool = False
 
 
 @dataclass
@@ -55,103 +45,6 @@ class DecodedFrame:
     def size(self) -> tuple[int, int]:
         """(height, width) of the image."""
         return self.image.shape[0], self.image.shape[1]
-
-
-@dataclass
-class ScoredImage:
-    """Maps of one image on the device they were computed on."""
-
-    logits: Tensor | None  # (C, v, u) without the channels that are no class; None for maps that others computed
-    norms: Tensor  # (S_head, v, u) log2, not oriented
-    prediction: Tensor  # (y, x)
-    pixel: Tensor  # (S_pixel, y, x) not oriented
-    oriented: Tensor  # (S, y, x) in the order of the options
-    confidence: Tensor | None  # (y, x)
-    brier: Tensor | None
-    nll: Tensor | None
-
-
-def _check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
-    # min and max propagate NaN and infinity without a mask of the tensor's size
-    low, high = torch.aminmax(tensor)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise NonFiniteError(
-            f"frame {frame_id!r}: {bad} of {tensor.numel()} {what} are NaN or infinite; expected finite numbers"
-        )
-
-
-def _channels(logits: Tensor, channels: Tensor) -> Tensor:
-    """Pick channels; neighbours without a copy."""
-    first, count = int(channels[0]), len(channels)
-    if torch.equal(channels.cpu(), torch.arange(first, first + count)):
-        return logits[:, first : first + count]
-    return logits.index_select(1, channels.to(logits.device))
-
-
-def score_maps(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    size: tuple[int, int],
-    options: ScoreOptions,
-    *,
-    channels: Tensor | None = None,
-    label: np.ndarray | None = None,
-    frame_id: str = "image",
-) -> ScoredImage:
-    """All scores of one image at the image's resolution.
-
-    Parameters
-    ----------
-    logits, features : Tensor (1, C, v, u), (1, D, v', u')
-        Output and input of the head `layer`.
-    size : (height, width)
-        Size of the image.
-    channels : LongTensor, optional
-        Output channels that are classes, where some are not.
-
-    Raises
-    ------
-    NonFiniteError
-        For NaN or infinity in logits or features.
-    """
-    _check_finite(features, "features", frame_id)
-    if channels is not None:
-        logits = _channels(logits, channels)
-    _check_finite(logits, "logits", frame_id)
-    at_head, at_pixel = split_scores(options.scores)
-    align = bool(options.align_corners)
-    names = at_pixel if "msp" in at_pixel else (*at_pixel, "msp")
-    target = None if label is None else torch.from_numpy(label).to(logits.device, torch.long)[None]
-    head, found = image_scores(
-        logits, features, layer, at_head, names, size, target, align_corners=align, bias=options.bias, channels=channels
-    )
-    norms = head[0]
-    shape, device = (len(options.scores), *size), found.scores.device
-    oriented = empty(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
-    # norms stand together as a rule, and are resized where they are to stand
-    first = options.scores.index(at_head[0]) if at_head else 0
-    in_place = options.scores[first : first + len(at_head)] == at_head
-    resized = resize_log2_norms(norms, size, align, oriented[first : first + len(at_head)] if in_place else None)
-    maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
-    _check_finite(found.scores, "scores", frame_id)
-    for name, plane in zip(options.scores, oriented, strict=True):
-        orientation = score_entry(name).orientation
-        if not (in_place and name in at_head):
-            torch.mul(maps[name], orientation, out=plane)
-        elif orientation != 1:
-            plane.mul_(orientation)
-    return ScoredImage(
-        logits=logits[0],
-        norms=norms,
-        prediction=found.prediction[0],
-        pixel=found.scores[0, : len(at_pixel)],
-        oriented=oriented,
-        confidence=1 - maps["msp"],
-        brier=None if found.probability_error is None else found.probability_error[0],
-        nll=None if found.nll is None else found.nll[0],
-    )
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:

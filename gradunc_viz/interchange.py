@@ -32,12 +32,13 @@ from tqdm import tqdm
 from .cache import Cache, CacheWriter, open_cache, score
 from .datasets.decoding import _decode_mask, _opened
 from .datasets.frames import Frame, Frames
-from .frame_dataset import ScoredImage, ScoreOptions, frame_dataset
+from .frame_dataset import frame_dataset
 from .kernels.resize import bilinear
 from .pipeline import Report, decode
 from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import score_entry
+from .scores.maps import ScoredImage, ScoreOptions
 from .style.palette import class_colors
 
 __all__ = ["MapReport", "ScoreMaps", "compute_maps", "compute_maps_report", "read_submission", "write_submission"]

@@ -24,11 +24,12 @@ from tqdm import tqdm
 
 from .cache import CacheWriter
 from .datasets.frames import Frame, Frames, check_classes
-from .frame_dataset import DecodedFrame, ScoredImage, ScoreOptions, frame_dataset, score_maps
+from .frame_dataset import DecodedFrame, frame_dataset
 from .networks.head import Head
 from .networks.network import Network, network_input
 from .networks.runner import Inference, out_of_memory
 from .schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
+from .scores.maps import ScoredImage, ScoreOptions, score_maps
 from .stages import Stages
 
 __all__ = ["Pipeline", "Report", "decode"]

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from gradunc_viz.cache import Cache, CacheWriter, open_cache
-from gradunc_viz.frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
+from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
 from gradunc_viz.schema.frame import SCHEMA_VERSION
+from gradunc_viz.scores.maps import ScoreOptions, score_maps
 
 CLASSES = ("road", "building", "sky", "car <b>& co</b>")
 COLORS = ((128, 64, 128), (70, 70, 70), (70, 130, 180), (0, 0, 142))

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 import gradunc_viz as gv
 from gradunc_viz import cache as module
 from gradunc_viz.cache import CacheWriter, class_probabilities, decode_image, open_cache
-from gradunc_viz.gradients import gradient_norms
 from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
 from gradunc_viz.schema.scores import score_entry
-from gradunc_viz.softmax import FUNCTIONS
+from gradunc_viz.scores.gradients import gradient_norms
+from gradunc_viz.scores.softmax import FUNCTIONS
 
 
 def writer_like(cache: gv.Cache, path: Path, **settings) -> CacheWriter:

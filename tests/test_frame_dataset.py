@@ -10,19 +10,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.frame_dataset import (
-    DecodedFrame,
-    ScoreOptions,
-    frame_dataset,
-    half_if_it_fits,
-    quantise_log2,
-    score_maps,
-)
-from gradunc_viz.gradients import gradient_norms
+from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset, half_if_it_fits, quantise_log2
 from gradunc_viz.schema.errors import GraduncError, NonFiniteError
 from gradunc_viz.schema.frame import validate
 from gradunc_viz.schema.scores import score_entry
-from gradunc_viz.scores import resize_log2_norms
+from gradunc_viz.scores.gradients import gradient_norms
+from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.scores.resizing import resize_log2_norms
 
 SIZE = (12, 18)
 CLASSES = ("road", "sky", "car")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradunc_viz.gradients import gradient_factors, gradient_norms, gradient_norms_for
 from gradunc_viz.kernels import reference as gradients_reference
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.schema.errors import HeadError
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
+from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, gradient_norms_for
 
 GOLDEN = Path(__file__).parent / "data" / "pgn_paper_code.npz"
 PS = (0.1, 0.3, 0.5, 0.7, 1, 2, 3, 8, 20)

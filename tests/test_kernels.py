@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradunc_viz import gradients, softmax
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.kernels.powers import power_plan
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
+from gradunc_viz.scores import gradients, softmax
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()

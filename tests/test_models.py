@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 import gradunc_viz.networks.network
 from gradunc_viz.networks.load import load_model
-from gradunc_viz.networks.network import IMAGENET, Network, capture, check_finite
+from gradunc_viz.networks.network import IMAGENET, Network, capture
 from gradunc_viz.networks.weights import load_weights
 from gradunc_viz.schema.errors import HeadError, ModelError, NonFiniteError
+from gradunc_viz.scores.maps import check_finite
 
 CLASSES = 4
 

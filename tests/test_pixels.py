@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradunc_viz import pixels
 from gradunc_viz.kernels import dispatch as kernels
-from gradunc_viz.pixels import resized_pixel_scores
-from gradunc_viz.scores import pixel_scores, resize_logits
+from gradunc_viz.scores import resized_logits as pixels
+from gradunc_viz.scores.pixelwise import pixel_scores
+from gradunc_viz.scores.resized_logits import resized_pixel_scores
+from gradunc_viz.scores.resizing import resize_logits
 
 NAMES = ("entropy", "msp", "margin", "energy", "max_logit")
 

@@ -8,7 +8,7 @@ import torch
 
 from gradunc_viz.kernels.resize import bilinear, bilinear_log2
 from gradunc_viz.schema.scores import LOG2_FLOOR
-from gradunc_viz.scores import resize_log2_norms
+from gradunc_viz.scores.resizing import resize_log2_norms
 
 SIZES = [
     ((4, 6), (16, 24)),

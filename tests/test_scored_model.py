@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.frame_dataset import ScoreOptions, score_maps
 from gradunc_viz.schema.errors import HeadError, ModelError, UnknownScoreError
 from gradunc_viz.schema.scores import score_entry
 from gradunc_viz.scored_model import ScoredModel
+from gradunc_viz.scores.maps import ScoreOptions, score_maps
 
 pytestmark = [
     # torch's exporter walks its own trees in a way that its own pytree module warns of

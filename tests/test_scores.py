@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from gradunc_viz import scores
-from gradunc_viz.gradients import gradient_norms
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.schema.scores import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, score_entry
-from gradunc_viz.scores import head_scores, pixel_scores, resize_log2_norms, resize_logits, split_scores
-from gradunc_viz.softmax import FUNCTIONS
+from gradunc_viz.scores import pixelwise as scores
+from gradunc_viz.scores.gradients import gradient_norms
+from gradunc_viz.scores.pixelwise import head_scores, pixel_scores, split_scores
+from gradunc_viz.scores.resizing import resize_log2_norms, resize_logits
+from gradunc_viz.scores.softmax import FUNCTIONS
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradunc_viz.schema.scores import SCORES
-from gradunc_viz.softmax import FUNCTIONS, energy, entropy, margin, max_logit, msp, softmax_scores
+from gradunc_viz.scores.softmax import FUNCTIONS, energy, entropy, margin, max_logit, msp, softmax_scores
 
 
 def reference(logits: Tensor) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
 from gradunc_viz.cache import Cache, class_probabilities, score
-from gradunc_viz.gradients import gradient_factors, gradient_norms
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
 from gradunc_viz.style.palette import MISSED, TRANSPARENT, class_palette, text_color
 from gradunc_viz.style.scores import units_text
 from gradunc_viz.views import (

@@ -345,7 +345,7 @@ def label_pass(
     sums : Tensor (N, len(ps), h, w), ps, log2_scale : Tensor (N,)
         The features' part of the norms: sums over channels and taps, in `dtype`.
     softmax : sequence of str
-        See `gradunc_viz.softmax.softmax_scores`.
+        See `gradunc_viz.scores.softmax.softmax_scores`.
     dtype : torch.float32 or torch.float64
         In which sums are taken.
     label : LongTensor (N, h, w), optional

@@ -1,7 +1,7 @@
 """Scores as expressions without loops over pixels, branches on values or in-place writes, for compilers and exporters.
 
-`gradunc_viz.gradients` and `gradunc_viz.softmax` define the scores and compute them faster in a Python process; the two
-agree to the rounding of float32.
+`gradunc_viz.scores.gradients` and `gradunc_viz.scores.softmax` define the scores and compute them faster in a Python
+process; the two agree to the rounding of float32.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _is_top(phi: Tensor) -> Tensor:
 
 
 def traceable_softmax(logits: Tensor, names: Sequence[str]) -> Tensor:
-    """Scores of the softmax and logit families, (N, S, h, w), not oriented; see `gradunc_viz.softmax`."""
+    """Scores of the softmax and logit families, (N, S, h, w), not oriented; see `gradunc_viz.scores.softmax`."""
     phi = logits.float()
     top = phi.amax(1, keepdim=True)
     shifted = (phi - top).clamp_min(-200.0)
@@ -65,7 +65,7 @@ def traceable_norms(
     wanted: Sequence[tuple[str, float, str]],
     channels: Tensor | None = None,
 ) -> Tensor:
-    """Log2 gradient norms of (label, p, variant), (N, S, h, w); see `gradunc_viz.gradients.gradient_norms`.
+    """Log2 gradient norms of (label, p, variant), (N, S, h, w); see `gradunc_viz.scores.gradients.gradient_norms`.
 
     Parameters
     ----------

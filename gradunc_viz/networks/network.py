@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..schema.errors import ModelError, NonFiniteError
+from ..schema.errors import ModelError
 from .head import Head, Plan, Wrapper, find_layer, follow, logits_of
 from .tracing import capture
 
-__all__ = ["IMAGENET", "Network", "capture", "check_finite", "logits_of", "network_input"]
+__all__ = ["IMAGENET", "Network", "capture", "logits_of", "network_input"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
@@ -235,28 +235,6 @@ def _normalization(given: str | Sequence[Sequence[float]] | None) -> Normalizati
     if not mean or len(mean) != len(std) or min(std) <= 0:
         raise ModelError(f"normalize={given!r}: expected 'none', 'imagenet' or (mean, std) with std > 0")
     return mean, std
-
-
-def check_finite(tensor: Tensor, what: str, frame: str) -> Tensor:
-    """Return `tensor` if all its values are finite.
-
-    Parameters
-    ----------
-    tensor
-        Logits or features.
-    what, frame
-        What it is and which frame it belongs to, for the error.
-
-    Raises
-    ------
-    NonFiniteError
-        Naming the frame and how many values are NaN or infinite.
-    """
-    # The extremes are NaN if any value is, and need no memory; counting is left for where something is wrong.
-    if tensor.numel() and not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor)):
-        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
-        raise NonFiniteError(f"frame {frame!r}: {bad} of {tensor.numel()} values of the {what} are NaN or infinite")
-    return tensor
 
 
 # --------------------------------------------------------------------------------------------------

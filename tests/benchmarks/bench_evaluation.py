@@ -27,8 +27,9 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
 
     import gradunc_viz as gv
     from gradunc_viz.cache import CacheWriter
-    from gradunc_viz.frame_dataset import DecodedFrame, ScoreOptions, frame_dataset, score_maps
+    from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
     from gradunc_viz.schema.frame import SCHEMA_VERSION
+    from gradunc_viz.scores.maps import ScoreOptions, score_maps
     from gradunc_viz.style.palette import class_colors
 
     options = ScoreOptions(SCORES)

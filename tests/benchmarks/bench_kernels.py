@@ -1,9 +1,10 @@
 """The price of scores: ten gradient norms, 1 - max softmax and entropy against the network that they are about.
 
-"at the head" is every score from the head's own logits and features, as `gradunc_viz.gradients.norms_and_softmax`
-computes them: all tensors are at hand, and the result is maps at the head's resolution. "at the image" is what
-`compute` does with a frame: checks for NaN, norms at the head, their resizing to the image, and prediction and softmax
-scores of the resized logits. The forward pass is the bare network without hooks.
+"at the head" is every score from the head's own logits and features, as
+`gradunc_viz.scores.gradients.norms_and_softmax` computes them: all tensors are at hand, and the result is maps at the
+head's resolution. "at the image" is what `compute` does with a frame: checks for NaN, norms at the head, their resizing
+to the image, and prediction and softmax scores of the resized logits. The forward pass is the bare network without
+hooks.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import torch
 from harness import Row, main, medians
 from torch import Tensor, nn
 
-from gradunc_viz.frame_dataset import ScoreOptions, score_maps
-from gradunc_viz.gradients import gradient_norms, norms_and_softmax
 from gradunc_viz.schema.scores import PAPER_NORMS
+from gradunc_viz.scores.gradients import gradient_norms, norms_and_softmax
+from gradunc_viz.scores.maps import ScoreOptions, score_maps
 
 SIZE = (512, 1024)
 WANTED = [(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS]

@@ -110,7 +110,7 @@ def resized_scores(
     ----------
     logits : Tensor (N, C, h, w), float32
     names : sequence of str
-        As in `gradunc_viz.softmax.softmax_scores`, none twice.
+        As in `gradunc_viz.scores.softmax.softmax_scores`, none twice.
     label : Tensor (N, y, x), optional
         Class ids, for the scores that need them.
 
@@ -168,7 +168,7 @@ def _log2_kernel() -> Callable[..., None]:
 def resized_log2_norms(
     norms: Tensor, size: tuple[int, int], align_corners: bool, target: Tensor | None = None
 ) -> Tensor:
-    """See `gradunc_viz.scores.resize_log2_norms`; (M, h, w) float32 to (M, y, x)."""
+    """See `gradunc_viz.scores.resizing.resize_log2_norms`; (M, h, w) float32 to (M, y, x)."""
     top = norms.amax((1, 2), keepdim=True)
     lines = _Lines((norms - top).exp2_()[:, None], size, align_corners)
     whole = target is not None and target.is_contiguous() and lines.filled == size[1]

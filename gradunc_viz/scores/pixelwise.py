@@ -7,22 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ..schema.scores import ScoreEntry, score_entry
 from .gradients import gradient_norms_for, norms_and_softmax
-from .kernels.dispatch import fast_resizing
-from .schema.scores import LOG2_FLOOR, ScoreEntry, score_entry
 from .softmax import softmax_scores
 
-__all__ = [
-    "PixelScores",
-    "head_scores",
-    "pixel_scores",
-    "resize_log2_norms",
-    "resize_logits",
-    "same_size_scores",
-    "split_scores",
-]
+__all__ = ["PixelScores", "head_scores", "pixel_scores", "same_size_scores", "split_scores"]
 
 
 def split_scores(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -110,7 +100,7 @@ def same_size_scores(
     label, ignore
         As for `pixel_scores`.
     bias, channels
-        As for `gradunc_viz.gradients.gradient_norms`.
+        As for `gradunc_viz.scores.gradients.gradient_norms`.
 
     Returns
     -------
@@ -140,44 +130,3 @@ def _pixel_scores(
     known = label != ignore
     brier, nll = (found[name].float().where(known, 0) for name in ("brier", "nll"))
     return PixelScores(found["prediction"], scores, brier, nll)
-
-
-def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Bilinear resize of (N, C, h, w) to the image's size in float32; the same tensor where the size is right."""
-    if tuple(logits.shape[2:]) == tuple(size):
-        return logits.float()
-    return F.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=align_corners)
-
-
-def resize_log2_norms(
-    norms: Tensor, size: Sequence[int], align_corners: bool = False, out: Tensor | None = None
-) -> Tensor:
-    """Bilinear resize of log2 norms: the norm is resized, not its logarithm.
-
-    The maximum of each map is factored out first, so that norms of 2^100 and of 2^-100 alike stay in range. A pixel
-    more than 2^126 below the maximum of its map may come out as `LOG2_FLOOR`.
-
-    Parameters
-    ----------
-    norms : Tensor (..., h, w)
-    out : Tensor (M, *size), float32, optional
-        Where the maps are put, for norms of shape (M, h, w).
-
-    Returns
-    -------
-    Tensor (..., *size), float32
-    """
-    if out is not None and (fast_resizing(norms) is None or tuple(norms.shape[-2:]) == tuple(size)):
-        return out.copy_(resize_log2_norms(norms, size, align_corners))
-    if tuple(norms.shape[-2:]) == tuple(size):
-        return norms.float()
-    fast = fast_resizing(norms)
-    if fast is not None:
-        maps = norms.reshape(-1, *norms.shape[-2:]).float()
-        resized = fast.resized_log2_norms(maps, tuple(size), align_corners, out)
-        return resized.unflatten(0, norms.shape[:-2]) if norms.ndim != 3 else resized
-    flat = norms.reshape(-1, 1, *norms.shape[-2:]).float()
-    top = flat.amax((1, 2, 3), keepdim=True)
-    linear = F.interpolate((flat - top).exp2_(), tuple(size), mode="bilinear", align_corners=align_corners)
-    result = linear.log2_().add_(top).clamp_min_(LOG2_FLOOR)
-    return result.view(*norms.shape[:-2], *size)

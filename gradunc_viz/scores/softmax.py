@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .kernels.dispatch import fast_kernels
+from ..kernels.dispatch import fast_kernels
 
 __all__ = ["FUNCTIONS", "energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
 

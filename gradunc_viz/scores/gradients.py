@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .kernels.dispatch import fast_kernels
-from .kernels.geometry import sum_over_taps
-from .kernels.reference import feature_sums, label_sums, row_tiles
-from .schema.errors import HeadError
-from .schema.scores import LOG2_FLOOR, PAPER_NORMS
+from ..kernels.dispatch import fast_kernels
+from ..kernels.geometry import sum_over_taps
+from ..kernels.reference import feature_sums, label_sums, row_tiles
+from ..schema.errors import HeadError
+from ..schema.scores import LOG2_FLOOR, PAPER_NORMS
 from .softmax import softmax_scores
 
 __all__ = ["gradient_factors", "gradient_norms", "gradient_norms_for", "norms_and_softmax"]
@@ -132,7 +132,7 @@ def norms_and_softmax(
     Parameters
     ----------
     softmax, label
-        See `gradunc_viz.softmax.softmax_scores`.
+        See `gradunc_viz.scores.softmax.softmax_scores`.
 
     Returns
     -------

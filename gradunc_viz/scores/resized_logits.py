@@ -1,7 +1,7 @@
 """Logits to prediction and scores of every image pixel, resized and scored in tiles that stay in a core's cache.
 
-`gradunc_viz.scores.resize_logits` and `gradunc_viz.scores.pixel_scores` say the same in plain torch, with several maps
-of all classes at the image's size in memory; here there are none.
+`gradunc_viz.scores.resizing.resize_logits` and `gradunc_viz.scores.pixelwise.pixel_scores` say the same in plain torch,
+with several maps of all classes at the image's size in memory; here there are none.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from .kernels.dispatch import fast_resizing
-from .kernels.resize import neighbours
-from .schema.frame import IGNORE
-from .scores import PixelScores, head_scores, pixel_scores, same_size_scores
+from ..kernels.dispatch import fast_resizing
+from ..kernels.resize import neighbours
+from ..schema.frame import IGNORE
+from .pixelwise import PixelScores, pixel_scores
 from .softmax import FUNCTIONS
 
-__all__ = ["image_scores", "resized_pixel_scores"]
+__all__ = ["resized_pixel_scores"]
 
 _TILE = 1 << 19  # logits of a tile: a few float32 copies of it stay in a core's cache
 
@@ -28,44 +28,6 @@ _LOWEST = -200.0
 
 _STEEP = 1e38
 """Times a difference of logits, it outweighs any number of classes: equal logits are those within 1e-36."""
-
-
-def image_scores(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    at_head: Sequence[str],
-    at_pixel: Sequence[str],
-    size: tuple[int, int],
-    label: Tensor | None = None,
-    *,
-    align_corners: bool = False,
-    bias: bool = False,
-    channels: Tensor | None = None,
-) -> tuple[Tensor, PixelScores]:
-    """Scores at the head's resolution and those of the resized logits, each by the fewest passes.
-
-    Parameters
-    ----------
-    logits, features, layer
-        Output and input of the head, and the head.
-    at_head, at_pixel : sequence of str
-        Names of scores as `gradunc_viz.scores.split_scores` returns them.
-    size : (height, width)
-        Of the image.
-    label, align_corners
-        As for `resized_pixel_scores`.
-    bias, channels
-        As for `gradunc_viz.gradients.gradient_norms`.
-
-    Returns
-    -------
-    Tensor (N, len(at_head), h, w), PixelScores
-    """
-    if tuple(logits.shape[2:]) == tuple(size):
-        return same_size_scores(logits, features, layer, at_head, at_pixel, label, IGNORE, bias=bias, channels=channels)
-    norms = head_scores(logits, features, layer, at_head, bias=bias, channels=channels)
-    return norms, resized_pixel_scores(logits, size, at_pixel, label, align_corners)
 
 
 def resized_pixel_scores(
@@ -174,7 +136,7 @@ def _score_tile(
     rows: slice,
     label: Tensor | None,
 ) -> None:
-    """Score (C, rows, x) logits; quantities near 1 are never formed and subtracted (see `gradunc_viz.softmax`)."""
+    """Score (C, rows, x) logits; no quantity near 1 is formed and subtracted (see `gradunc_viz.scores.softmax`)."""
     n_classes = len(phi)
     top = phi.amax(0)
     shifted = phi - top

@@ -1,0 +1,1 @@
+"""From a forward pass to maps of scores."""
