@@ -11,7 +11,6 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "app.page": ["explore"],
-    "cache": ["Cache", "open_cache", "score"],
     "compute": ["compute", "score_image"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
@@ -28,6 +27,8 @@ _HOMES = {
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
     "scored_model": ["ScoredModel"],
     "scores.gradients": ["gradient_factors", "gradient_norms"],
+    "store.cache": ["Cache", "open_cache"],
+    "store.frame": ["score"],
 }
 """Where public names are defined."""
 
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
     from .app.page import explore as explore
-    from .cache import Cache as Cache
-    from .cache import open_cache as open_cache
-    from .cache import score as score
     from .compute import compute as compute
     from .compute import score_image as score_image
     from .datasets.frames import Frame as Frame
@@ -72,3 +70,6 @@ if TYPE_CHECKING:
     from .scored_model import ScoredModel as ScoredModel
     from .scores.gradients import gradient_factors as gradient_factors
     from .scores.gradients import gradient_norms as gradient_norms
+    from .store.cache import Cache as Cache
+    from .store.cache import open_cache as open_cache
+    from .store.frame import score as score

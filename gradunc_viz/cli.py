@@ -476,8 +476,8 @@ def _figures(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .metrics import evaluate
-    from .metrics.evaluation import named_caches
-    from .metrics.progress import progress_bar
+    from .store.choice import named_caches
+    from .store.progress import progress_bar
 
     caches = named_caches(arguments.cache)
     with progress_bar(not arguments.quiet):
@@ -541,7 +541,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from .cache import open_cache
+    from .store.cache import open_cache
 
     cache = open_cache(arguments.cache)
     summary, network, settings = cache.summary, cache.key["network"], cache.key["settings"]

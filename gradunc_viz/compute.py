@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from .cache import Cache, CacheWriter, open_cache
 from .datasets.catalog import known_classes
 from .datasets.decoding import read_image
 from .datasets.frames import Frame, Frames
@@ -26,6 +25,8 @@ from .schema.frame import SCHEMA_VERSION
 from .schema.scores import resolve_scores, score_entry
 from .scores.maps import ScoreOptions, score_maps
 from .stages import Stages
+from .store.cache import Cache, open_cache
+from .store.writer import CacheWriter
 from .style.palette import class_colors
 
 __all__ = ["Report", "compute", "compute_report", "resolve_device", "score_image"]

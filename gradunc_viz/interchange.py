@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .cache import Cache, CacheWriter, open_cache, score
 from .datasets.decoding import _decode_mask, _opened
 from .datasets.frames import Frame, Frames
 from .frame_dataset import frame_dataset
@@ -39,6 +38,9 @@ from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncEr
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import score_entry
 from .scores.maps import ScoredImage, ScoreOptions
+from .store.cache import Cache, open_cache
+from .store.frame import score
+from .store.writer import CacheWriter
 from .style.palette import class_colors
 
 __all__ = ["MapReport", "ScoreMaps", "compute_maps", "compute_maps_report", "read_submission", "write_submission"]

@@ -22,7 +22,6 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from .cache import CacheWriter
 from .datasets.frames import Frame, Frames, check_classes
 from .frame_dataset import DecodedFrame, frame_dataset
 from .networks.head import Head
@@ -31,6 +30,7 @@ from .networks.runner import Inference, out_of_memory
 from .schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
 from .scores.maps import ScoredImage, ScoreOptions, score_maps
 from .stages import Stages
+from .store.writer import CacheWriter
 
 __all__ = ["Pipeline", "Report", "decode"]
 

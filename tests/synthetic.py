@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.cache import Cache, CacheWriter, open_cache
 from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
 from gradunc_viz.schema.frame import SCHEMA_VERSION
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.store.cache import Cache, open_cache
+from gradunc_viz.store.writer import CacheWriter
 
 CLASSES = ("road", "building", "sky", "car <b>& co</b>")
 COLORS = ((128, 64, 128), (70, 70, 70), (70, 130, 180), (0, 0, 142))

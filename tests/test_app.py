@@ -20,7 +20,7 @@ import gradunc_viz as gv
 from gradunc_viz import app
 from gradunc_viz.app import server as serving
 from gradunc_viz.app.jobs import Jobs
-from gradunc_viz.cache import Cache, open_cache
+from gradunc_viz.store.cache import Cache, open_cache
 from gradunc_viz.views.state import STORE, TABS, ExplorerState
 
 # Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove

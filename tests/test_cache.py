@@ -22,12 +22,14 @@ from tiny import SCORES, TinyNet
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz import cache as module
-from gradunc_viz.cache import CacheWriter, class_probabilities, decode_image, open_cache
 from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
 from gradunc_viz.schema.scores import score_entry
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.softmax import FUNCTIONS
+from gradunc_viz.store import cache as cache_module
+from gradunc_viz.store.cache import open_cache
+from gradunc_viz.store.frame import class_probabilities, decode_image
+from gradunc_viz.store.writer import CacheWriter
 
 
 def writer_like(cache: gv.Cache, path: Path, **settings) -> CacheWriter:
@@ -298,7 +300,7 @@ def test_the_summary_is_right(tiny_cache):
 
 
 def test_the_summary_is_stored_and_not_built_twice(tiny_cache, monkeypatch):
-    monkeypatch.setattr(module, "_build_summary", lambda cache: pytest.fail("built again"))
+    monkeypatch.setattr(cache_module, "build_summary", lambda *_: pytest.fail("built again"))
     assert open_cache(tiny_cache.path).summary.sizes["frame"] == 4
 
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz import cli
-from gradunc_viz.cache import decode_image
 from gradunc_viz.compute import compute_report, resolve_device
 from gradunc_viz.frame_dataset import DecodedFrame
 from gradunc_viz.schema.errors import (
@@ -33,6 +32,7 @@ from gradunc_viz.schema.errors import (
     NonFiniteError,
     UnknownScoreError,
 )
+from gradunc_viz.store.frame import decode_image
 
 module = importlib.import_module("gradunc_viz.pipeline")
 

@@ -10,7 +10,7 @@ from synthetic import new_writer, write_frame
 from tiny import TinyNet
 
 import gradunc_viz as gv
-from gradunc_viz.cache import open_cache
+from gradunc_viz.store.cache import open_cache
 
 
 def text_of(page: str) -> str:

@@ -16,8 +16,8 @@ from tiny import SCORES, TinyNet, write_set
 
 import gradunc_viz as gv
 from gradunc_viz.metrics import METRICS, pool
-from gradunc_viz.metrics.evaluation import default_task, named_caches
 from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
+from gradunc_viz.store.choice import default_task, named_caches
 
 # some 5,000 pixels: one pixel of a bin is 1e-3 of the positives, and all that bins lose is their own order
 CLOSE = {"auroc": 3e-4, "auprc": 2e-3, "fpr95": 1e-2, "f1": 5e-3}

@@ -9,11 +9,12 @@ from synthetic import CLASSES, new_writer, write_frame
 
 import gradunc_viz as gv
 from gradunc_viz import figures
-from gradunc_viz.cache import decode_image, open_cache
 from gradunc_viz.figures.panel import square_around
 from gradunc_viz.metrics.failures import find_failures, largest_region
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.schema.frame import IGNORE
+from gradunc_viz.store.cache import open_cache
+from gradunc_viz.store.frame import decode_image
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from synthetic import new_writer, write_frame
 
 import gradunc_viz as gv
 from gradunc_viz import cli, figures
-from gradunc_viz.cache import open_cache
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.store.cache import open_cache
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

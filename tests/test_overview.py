@@ -14,8 +14,8 @@ from synthetic import CLASSES, SCORES, write_cache
 from test_view_curves import exact_cache, pixels, words
 
 import gradunc_viz as gv
-from gradunc_viz.cache import Cache
 from gradunc_viz.schema.errors import CacheError, GraduncError
+from gradunc_viz.store.cache import Cache
 from gradunc_viz.views import overview
 
 

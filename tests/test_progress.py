@@ -9,7 +9,7 @@ import pytest
 from synthetic import write_cache
 
 from gradunc_viz.metrics import evaluate
-from gradunc_viz.metrics.progress import followed, progress_bar, reported
+from gradunc_viz.store.progress import followed, progress_bar, reported
 
 
 def test_each_frame_and_the_end_are_reported() -> None:

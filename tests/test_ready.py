@@ -17,7 +17,7 @@ from tornado.httpclient import AsyncHTTPClient
 
 from gradunc_viz.app import server as serving
 from gradunc_viz.app.jobs import Jobs
-from gradunc_viz.cache import Cache
+from gradunc_viz.store.cache import Cache
 from gradunc_viz.views.permalink import read_query, to_query
 from gradunc_viz.views.state import ExplorerState
 

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from synthetic import CLASSES, SCORES, write_cache
 
 from gradunc_viz import frame_dataset
-from gradunc_viz.cache import Cache, score
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.frame import score
 from gradunc_viz.style.scores import score_style
 from gradunc_viz.views import charts, classes, curves, memo, overview, pooled
 

@@ -13,9 +13,10 @@ from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
-from gradunc_viz.cache import Cache, class_probabilities, score
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
+from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.frame import class_probabilities, score
 from gradunc_viz.style.palette import MISSED, TRANSPARENT, class_palette, text_color
 from gradunc_viz.style.scores import units_text
 from gradunc_viz.views import (

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 import zarr
 
-from gradunc_viz.cache import _put_files
-from gradunc_viz.zarr_group import group_files
+from gradunc_viz.store.local import _put_files
+from gradunc_viz.store.zarr_group import group_files
 
 DTYPES = ("u1", "u2", "u4", "i4", "i8", "f2", "f4", "f8", "?")
 

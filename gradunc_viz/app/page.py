@@ -13,8 +13,8 @@ import panel as pn
 from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
-from ..cache import Cache, open_cache
 from ..schema.errors import GraduncError
+from ..store.cache import Cache, open_cache
 from ..views import text
 from ..views.permalink import read_query, to_query
 from ..views.reproduce import python_code, selection_code

@@ -17,8 +17,8 @@ from bokeh.settings import settings as bokeh_settings
 from panel.io.state import set_curdoc
 from tornado.websocket import WebSocketClosedError
 
-from ..cache import Cache, open_cache
 from ..schema.errors import GraduncError
+from ..store.cache import Cache, open_cache
 from ..views.memo import cache_version
 from ..views.style import page_css
 from .jobs import LOADING

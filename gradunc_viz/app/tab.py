@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import panel as pn
 
-from ..metrics.progress import reported
 from ..schema.errors import GraduncError
+from ..store.progress import reported
 from ..views import text
 from ..views.pooled import unreadable
 from ..views.state import ExplorerState

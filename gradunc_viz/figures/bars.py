@@ -11,12 +11,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..metrics import METRICS, evaluate
-from ..metrics.evaluation import Caches
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import TASK_TEXT
+from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
-from .choose import chosen, task_of
 from .style import Width, canvas, score_style
 
 __all__ = ["metric_bars", "p_ablation"]

@@ -8,10 +8,10 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..cache import Cache
 from ..metrics import segmentation
-from ..metrics.evaluation import named_caches
 from ..schema.errors import GraduncError
+from ..store.cache import Cache
+from ..store.choice import named_caches
 from ..style.scores import plain
 from .style import Width, canvas
 

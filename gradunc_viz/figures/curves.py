@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 
 from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
-from ..metrics.evaluation import Caches
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_TEXT
+from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
-from .choose import chosen, task_of
 from .style import Width, canvas, score_style
 
 __all__ = ["pr", "roc", "sparsification"]

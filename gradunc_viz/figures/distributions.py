@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from ..metrics.distributions import score_distributions
-from ..metrics.evaluation import Caches
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import TASKS
+from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
-from .choose import chosen, task_of
 from .style import GROUPS, Width, canvas
 
 __all__ = ["distributions"]

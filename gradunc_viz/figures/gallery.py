@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import matplotlib.figure
 import numpy as np
 
-from ..cache import Cache, decode_image, score
-from ..metrics.evaluation import named_caches
 from ..metrics.failures import KINDS, Failure, find_failures
 from ..schema.errors import GraduncError
+from ..store.cache import Cache
+from ..store.choice import named_caches, representative
+from ..store.frame import decode_image, score
 from ..style.scores import plain, score_title
-from .choose import representative
 from .panel import ANOMALY, contour, square_around
 from .style import BAR, Page, Width, active_width, style, width_inches
 

@@ -13,11 +13,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from ..cache import Cache, decode_image, score
-from ..metrics.evaluation import Caches, named_caches
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.scores import score_entry
+from ..store.cache import Cache
+from ..store.choice import Caches, named_caches
+from ..store.frame import decode_image, score
 from ..style.scores import plain, score_title
 from .style import BAR, GROUPS, Page, Width, active_width, style, width_inches
 

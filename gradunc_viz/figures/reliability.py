@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..metrics import calibration
-from ..metrics.evaluation import Caches, named_caches
+from ..store.choice import Caches, named_caches
 from ..style.scores import plain
 from .style import GROUPS, Width, canvas
 

@@ -15,17 +15,16 @@ from urllib.parse import quote
 import matplotlib.figure
 import numpy as np
 
-from ..cache import Cache
 from ..metrics import evaluate
-from ..metrics.evaluation import Caches, named_caches
 from ..metrics.meta import meta_regression
 from ..metrics.segments import segment_statistics
 from ..metrics.table import Table
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import _WHAT
+from ..store.cache import Cache
+from ..store.choice import Caches, named_caches, representative
 from .bars import metric_bars, p_ablation
-from .choose import representative
 from .confusion import confusion
 from .curves import pr, roc, sparsification
 from .distributions import distributions

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..metrics import evaluate, sparsification
 from ..metrics.components import with_components
-from ..metrics.evaluation import Caches
 from ..metrics.meta import meta_classification, meta_regression
 from ..metrics.score_calibration import score_calibration
 from ..metrics.segments import segment_statistics
@@ -16,7 +15,7 @@ from ..metrics.table import Column, Table
 from ..metrics.tables import caption, evaluation_table
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
-from .choose import chosen, representative
+from ..store.choice import Caches, chosen, representative
 
 __all__ = ["ood_table", "pixel_table", "segment_table"]
 

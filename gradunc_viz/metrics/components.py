@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..cache import Cache, score
 from ..schema.errors import GraduncError, SchemaError
 from ..schema.frame import IGNORE
+from ..store.cache import Cache
+from ..store.frame import score
 from .evaluation import evaluate
 
 __all__ = [

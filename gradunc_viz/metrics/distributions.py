@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ..cache import Cache
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASKS
-from .evaluation import class_index, default_task, named_caches
+from ..store.cache import Cache
+from ..store.choice import class_index, default_task, named_caches
 from .merge import Histogram
 from .pooling import pool
 

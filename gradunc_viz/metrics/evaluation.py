@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..cache import Cache, open_cache
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
+from ..store.cache import Cache
+from ..store.choice import (
+    Caches,
+    _labelled,
+    _opened,
+    choose_frames,
+    choose_scores,
+    class_index,
+    default_task,
+    named_caches,
+    shared_scores,
+)
 from . import reliability as kernels
 from .curves import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
 from .merge import Histogram
-from .pooling import Pooled, choose_frames, choose_scores, pool
+from .pooling import Pooled, pool
 from .risk import aurc, ause, oracle_aurc, sparsification_curve
 
-__all__ = [
-    "METRICS",
-    "calibration",
-    "default_task",
-    "evaluate",
-    "named_caches",
-    "segmentation",
-    "sparsification",
-    "threshold_curves",
-]
-
-Caches = Cache | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any]
+__all__ = ["METRICS", "calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"]
 
 METRICS: Mapping[str, tuple[str, int]] = {
     "auroc": ("AuROC", +1),
@@ -50,37 +50,6 @@ _ABOUT: Mapping[str, tuple[str, str]] = {
 _INTERVAL = (0.025, 0.975)
 
 
-def named_caches(caches: Caches) -> dict[str, Cache]:
-    """Caches by name; a name taken twice gets the folder above it in front.
-
-    Parameters
-    ----------
-    caches : Cache, path, a sequence of these, or a mapping from names to these
-    """
-    if isinstance(caches, Mapping) and not isinstance(caches, Cache):
-        return {str(name): _opened(cache) for name, cache in caches.items()}
-    some = [caches] if isinstance(caches, (Cache, str, os.PathLike)) else list(caches)
-    opened = [_opened(cache) for cache in some]
-    if not opened:
-        raise GraduncError("no cache was given; expected at least one")
-    names = [cache.name for cache in opened]
-    result: dict[str, Cache] = {}
-    for cache, name in zip(opened, names, strict=True):
-        path = cache.path.resolve()
-        unique = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
-        result[unique if unique not in result else str(path)] = cache
-    return result
-
-
-def _opened(cache: Any) -> Cache:
-    return cache if isinstance(cache, Cache) else open_cache(cache)
-
-
-def default_task(caches: Mapping[str, Cache]) -> str:
-    """``anomaly`` where a cache has anomaly labels, else ``error``."""
-    return "anomaly" if any(bool(cache.summary["has_anomaly"].any()) for cache in caches.values()) else "error"
-
-
 _COLUMNS = (*METRICS, "threshold")
 
 
@@ -96,10 +65,6 @@ def _bin_metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict
         "f1": f1,
         "threshold": threshold,
     }
-
-
-def _labelled(cache: Cache, task: str) -> bool:
-    return bool(cache.summary["has_label" if task == "error" else "has_anomaly"].any())
 
 
 def _metrics(histogram: Histogram) -> dict[str, float]:
@@ -206,21 +171,6 @@ def evaluate(
                 result[name + suffix].attrs = {"long_name": f"{title}: {what}"}
     result.attrs = {"task": task, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
     return result
-
-
-def shared_scores(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
-    """The scores asked for that this cache has; an error only if it is the only one."""
-    if scores is None or len(opened) == 1:
-        return choose_scores(cache, scores)
-    wanted = [scores] if isinstance(scores, str) else list(scores)
-    return tuple(name for name in wanted if name in cache.scores)
-
-
-def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
-    unknown = [name for name in classes if name not in cache.classes]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
-    return [cache.classes.index(name) for name in classes]
 
 
 def _coords(**names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..cache import Cache, score
 from ..schema.errors import GraduncError
 from ..schema.frame import IGNORE
+from ..store.cache import Cache
+from ..store.choice import choose_frames, choose_scores, named_caches
+from ..store.frame import score
 from .components import EIGHT, TRACKS
-from .evaluation import evaluate, named_caches
-from .pooling import choose_frames, choose_scores
+from .evaluation import evaluate
 
 __all__ = ["KINDS", "Failure", "find_failures", "largest_region"]
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..cache import Cache
-from ..schema.errors import CacheError, GraduncError, UnknownScoreError
+from ..schema.errors import CacheError, GraduncError
 from ..schema.tasks import _BY_LABEL, TASKS
+from ..store.cache import Cache
+from ..store.choice import choose_frames, choose_scores
+from ..store.progress import followed
 from .cell_counts import CELL_VARIABLES, CellCounts, CellSum, frame_cells
 from .merge import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
-from .progress import followed
 
-__all__ = ["Pooled", "choose_frames", "choose_scores", "frame_counts", "pool"]
+__all__ = ["Pooled", "frame_counts", "pool"]
 
 _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
 
@@ -54,39 +55,6 @@ class Pooled:
     unlabelled: list[str] = field(default_factory=list)
     positives: list[int] = field(default_factory=list)
     negatives: list[int] = field(default_factory=list)
-
-
-def choose_frames(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...]:
-    """Ids of the frames to evaluate, all of them by default.
-
-    Raises
-    ------
-    GraduncError
-        If one is not in the cache.
-    """
-    if frames is None:
-        return cache.ids
-    unknown = [frame for frame in frames if frame not in cache]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no frame {unknown[0]!r} among its {len(cache)} frames")
-    return tuple(frames)
-
-
-def choose_scores(cache: Cache, scores: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Scores to evaluate, all cached ones by default.
-
-    Raises
-    ------
-    UnknownScoreError
-        If one was not cached.
-    """
-    if scores is None:
-        return cache.scores
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    for name in names:
-        if name not in cache.scores:
-            raise UnknownScoreError(f"{cache.path}: score {name!r} is not cached; it has {', '.join(cache.scores)}")
-    return names
 
 
 def frame_counts(

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ..schema.errors import GraduncError
 from ..schema.scores import ScoreEntry, score_entry
-from .evaluation import Caches, named_caches, shared_scores
+from ..store.choice import Caches, named_caches, shared_scores
 from .merge import Histogram
 from .pooling import pool
 from .reliability import ece

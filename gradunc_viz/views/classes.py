@@ -13,17 +13,18 @@ import holoviews.plotting.bokeh
 import numpy as np
 import pandas as pd
 
-from ..cache import Cache
 from ..metrics import calibration, segmentation
 from ..metrics.curves import auroc, average_precision
 from ..metrics.merge import Histogram
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
+from ..store.cache import Cache
+from ..store.choice import class_ids, frame_key
 from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
 from .distributions import score_limits, spread
 from .memo import remember
-from .pooled import class_histogram, class_ids, frame_key, groups, quantile
+from .pooled import class_histogram, groups, quantile
 from .text import score_axis
 
 __all__ = ["class_distributions", "class_table", "confusion"]

@@ -15,18 +15,19 @@ import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
 
-from ..cache import Cache
 from ..metrics import calibration
 from ..metrics.curves import auroc, average_precision, pr_curve, roc_curve
 from ..metrics.merge import Histogram
 from ..metrics.risk import ause, oracle_aurc, risk_coverage
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
+from ..store.cache import Cache
+from ..store.choice import frame_key
 from ..style.scores import score_style
 from .charts import GUIDE, chart_opts, noted, thin
 from .distributions import density, score_distribution
 from .memo import remember
-from .pooled import OperatingPoint, frame_key, groups, read_at, set_histograms
+from .pooled import OperatingPoint, groups, read_at, set_histograms
 
 __all__ = [
     "KINDS",

@@ -9,9 +9,9 @@ import holoviews.plotting.bokeh
 import numpy as np
 import xarray as xr
 
-from ..cache import Cache
 from ..metrics.merge import Histogram
 from ..schema.tasks import TASK_OUTCOMES
+from ..store.cache import Cache
 from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
 from .pooled import groups, quantile, set_histograms

@@ -17,14 +17,14 @@ import xarray as xr
 from PIL import Image
 from scipy import ndimage
 
-from ..cache import Cache, decode_image, score
 from ..metrics.components import EIGHT
-from ..metrics.pooling import choose_scores
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.tasks import NEEDS
+from ..store.cache import Cache
+from ..store.choice import choose_scores, frame_key
+from ..store.frame import decode_image, score
 from .memo import remember
-from .pooled import frame_key
 
 __all__ = ["FAILURES", "FOUND", "Failure", "FailureKind", "Progress", "crop", "find_failures", "search_failures"]
 

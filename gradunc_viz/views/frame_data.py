@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..cache import Cache, decode_image, score
 from ..schema.errors import CacheError
 from ..schema.frame import IGNORE
 from ..schema.scores import LOG2_FLOOR, score_entry
+from ..store.cache import Cache
+from ..store.frame import decode_image, score
 
 __all__ = [
     "FrameData",
@@ -156,7 +157,7 @@ class FrameData:
         return cells, down, across
 
     def probabilities(self, y: int, x: int) -> np.ndarray:
-        """Softmax of the logits at one pixel, (class,), as `gradunc_viz.cache.class_probabilities`.
+        """Softmax of the logits at one pixel, (class,), as `gradunc_viz.store.frame.class_probabilities`.
 
         Raises
         ------

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from ..cache import Cache
+from ..store.cache import Cache
 
 __all__ = ["Memo", "cache_version", "nbytes", "remember", "shared"]
 

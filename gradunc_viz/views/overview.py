@@ -15,16 +15,17 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from ..cache import Cache
 from ..metrics import METRICS, evaluate, pool, segmentation
 from ..metrics.curves import auroc, average_precision, best_f1, fpr_at_tpr
 from ..metrics.merge import Histogram
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import NEEDS
+from ..store.cache import Cache
+from ..store.choice import frame_key
 from .distributions import set_distribution
 from .memo import remember
-from .pooled import frame_key, groups, read_at, set_histograms
+from .pooled import groups, read_at, set_histograms
 
 __all__ = [
     "WORST",

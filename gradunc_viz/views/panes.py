@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cache import Cache
 from ..schema.errors import GraduncError
 from ..schema.scores import DEFAULT_SCORES, score_entry
+from ..store.cache import Cache
 
 __all__ = ["LETTERS", "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "pane_options", "parse_pane"]
 

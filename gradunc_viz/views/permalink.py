@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from ..cache import Cache
 from ..schema.errors import GraduncError
+from ..store.cache import Cache
 from .failures import FAILURES
 from .overview import WORST
 from .panes import LETTERS, MAX_PANES, MIN_PANES, parse_pane

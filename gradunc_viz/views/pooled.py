@@ -10,20 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cache import Cache
 from ..metrics import TASKS, evaluate, pool
 from ..metrics.merge import Histogram
-from ..metrics.pooling import choose_frames, choose_scores
 from ..schema.errors import CacheError, GraduncError
 from ..schema.tasks import NEEDS
+from ..store.cache import Cache
+from ..store.choice import choose_scores, class_ids, frame_key
 from .memo import cache_version, remember, shared
 
 __all__ = [
     "OperatingPoint",
     "auprc_by_frame",
     "class_histogram",
-    "class_ids",
-    "frame_key",
     "groups",
     "quantile",
     "read_at",
@@ -82,42 +80,6 @@ class OperatingPoint:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-def frame_key(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Chosen frames in the cache's order, each once; None for all of them.
-
-    Raises
-    ------
-    GraduncError
-        If none is chosen, or one is not in the cache.
-    """
-    if not len(cache):
-        raise GraduncError(f"{cache.path}: this cache holds no frames yet")
-    if frames is None:
-        return None
-    wanted = set(choose_frames(cache, tuple(frames)))
-    if not wanted:
-        raise GraduncError("no frame is chosen; choose at least one")
-    return None if len(wanted) == len(cache) else tuple(name for name in cache.ids if name in wanted)
-
-
-def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | None:
-    """Ids of chosen classes; None for all.
-
-    Raises
-    ------
-    GraduncError
-        If none is chosen, or the network has no such class.
-    """
-    if classes is None:
-        return None
-    unknown = [name for name in classes if name not in cache.classes]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
-    if not classes:
-        raise GraduncError("no class is chosen; choose at least one")
-    return tuple(sorted({cache.classes.index(name) for name in classes}))
 
 
 _under_way: dict[Hashable, threading.Lock] = {}

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import param
 
-from ..cache import Cache
 from ..schema.errors import GraduncError
 from ..schema.scores import DEFAULT_SCORES, score_entry
+from ..store.cache import Cache
 from . import frame_table
 from .failures import FAILURES
 from .frame_data import FrameData, FrameStore, ThresholdCounts, frame_range, set_range, shown_values, threshold_counts

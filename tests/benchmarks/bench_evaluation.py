@@ -26,10 +26,10 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
     import torch
 
     import gradunc_viz as gv
-    from gradunc_viz.cache import CacheWriter
     from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
     from gradunc_viz.schema.frame import SCHEMA_VERSION
     from gradunc_viz.scores.maps import ScoreOptions, score_maps
+    from gradunc_viz.store.writer import CacheWriter
     from gradunc_viz.style.palette import class_colors
 
     options = ScoreOptions(SCORES)
@@ -230,7 +230,7 @@ def main() -> None:
         print(peak_of_pooling(options.peak))
         return
     import gradunc_viz as gv
-    from gradunc_viz.metrics.evaluation import default_task
+    from gradunc_viz.store.choice import default_task
 
     with tempfile.TemporaryDirectory() as folder:
         cache = gv.open_cache(options.cache) if options.cache else random_cache(Path(folder) / "cache")

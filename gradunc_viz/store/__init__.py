@@ -1,0 +1,1 @@
+"""The cache: frames as xarray datasets in one zarr hierarchy, each published whole."""
