@@ -13,7 +13,7 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-from .counts import count_frame
+from .counts.frame import count_frame
 from .schema.errors import SchemaError
 from .schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
 from .schema.scores import score_entry

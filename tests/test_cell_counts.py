@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from gradunc_viz.cells import float_keys
-from gradunc_viz.metrics import cell_counts
-from gradunc_viz.metrics.cell_counts import CellCounts, CellSum
+from gradunc_viz.counts import cell_sums as cell_counts
+from gradunc_viz.counts.cell_sums import CellCounts, CellSum
+from gradunc_viz.counts.cells import float_keys
 
 
 def counted(values: np.ndarray, shift: int = 0) -> CellCounts:

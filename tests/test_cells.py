@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradunc_viz.cells import cell_scores, float_keys
+from gradunc_viz.counts.cells import cell_scores, float_keys
 
 LARGEST = np.finfo("f4").max
 NUMBERS = np.array(

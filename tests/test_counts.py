@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradunc_viz import counts
-from gradunc_viz.cells import float_keys
-from gradunc_viz.counts import count_frame, lattice_axis
+from gradunc_viz.counts import frame as counts
+from gradunc_viz.counts.cells import float_keys
+from gradunc_viz.counts.frame import count_frame
+from gradunc_viz.counts.lattice import lattice_axis
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.kernels import tallies
 from gradunc_viz.schema.frame import (
@@ -334,7 +335,7 @@ def test_cell_counts_equal_brute_force(outcomes):
 
 def test_cells_are_united_until_few_are_left(monkeypatch):
     whole = count({"energy": SCORES["energy"]}, anomaly=np.zeros(SHAPE, int))[0].arrays
-    monkeypatch.setattr("gradunc_viz.counts.MAX_CELLS", 50)
+    monkeypatch.setattr("gradunc_viz.counts.frame.MAX_CELLS", 50)
     few = count({"energy": SCORES["energy"]}, anomaly=np.zeros(SHAPE, int))[0].arrays
     by = int(few["cell_shift"][0] - whole["cell_shift"][0])
     assert 25 <= few["cell"].shape[1] <= 50 < whole["cell"].shape[1]

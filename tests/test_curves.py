@@ -11,10 +11,10 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from gradunc_viz.counts import count_frame
+from gradunc_viz.counts.cell_sums import CellCounts, CellSum
+from gradunc_viz.counts.frame import count_frame
+from gradunc_viz.counts.histogram import Histogram, HistogramSum
 from gradunc_viz.metrics import curves
-from gradunc_viz.metrics.cell_counts import CellCounts, CellSum
-from gradunc_viz.metrics.merge import Histogram, HistogramSum
 from gradunc_viz.schema.frame import MAX_BINS
 from gradunc_viz.schema.scores import score_entry
 

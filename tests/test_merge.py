@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradunc_viz.metrics.merge import POOLED_BINS, Histogram, HistogramSum, coarsen
+from gradunc_viz.counts.histogram import POOLED_BINS, Histogram, HistogramSum, coarsen
 
 RANDOM = np.random.default_rng
 

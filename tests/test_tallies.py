@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("llvmlite")
 
-from gradunc_viz import counts
-from gradunc_viz.cells import float_keys
+from gradunc_viz.counts import frame as counts
+from gradunc_viz.counts.cells import float_keys
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.kernels import tallies
 from gradunc_viz.kernels.llvm import norms as gradients_llvm

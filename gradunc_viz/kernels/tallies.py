@@ -66,7 +66,7 @@ def joint_sums(row: Tensor, number: Tensor, weight: Tensor, rows: int, width: in
 
 
 def leading_counts(values: Tensor) -> np.ndarray:
-    """Pixels per leading 16 bits of a value's key (see `gradunc_viz.cells`), in rising order, (65536,)."""
+    """Pixels per leading 16 bits of a value's key (see `gradunc_viz.counts.cells`), in rising order, (65536,)."""
     return _bincount((_keys(values) >> 16).long() + 2**15, 2**16)
 
 

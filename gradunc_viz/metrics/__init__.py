@@ -4,9 +4,9 @@
 the counts of frames; `evaluation` and `meta` give labelled datasets.
 """
 
+from ..counts.pool import Pooled, pool
 from ..schema.tasks import TASKS
 from .evaluation import METRICS, calibration, evaluate, segmentation, sparsification, threshold_curves
-from .pooling import Pooled, pool
 from .tables import evaluation_table
 
 __all__ = [

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from ..counts.histogram import Histogram
+from ..counts.pool import pool
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASKS
 from ..store.cache import Cache
 from ..store.choice import class_index, default_task, named_caches
-from .merge import Histogram
-from .pooling import pool
 
 __all__ = ["score_distributions"]
 

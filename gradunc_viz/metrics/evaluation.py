@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..counts.histogram import Histogram
+from ..counts.pool import Pooled, _need_tables, pool
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..store.cache import Cache
@@ -26,8 +28,6 @@ from ..store.choice import (
 )
 from . import reliability as kernels
 from .curves import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
-from .merge import Histogram
-from .pooling import Pooled, pool
 from .risk import aurc, ause, oracle_aurc, sparsification_curve
 
 __all__ = ["METRICS", "calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"]
@@ -391,13 +391,6 @@ def sparsification(
         tables.append(_sparsified(cache, names, pooled, by, dropped))
     dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
     return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
-
-
-def _need_tables(cache: Cache, pooled: Pooled, table: str, what: str) -> None:
-    if not pooled.frames:
-        raise GraduncError(f"{cache.path}: no frame has class labels, which {what} needs")
-    if table not in pooled.tables:
-        raise GraduncError(f"{cache.path}: holds imported maps without class probabilities, which {what} needs")
 
 
 def _sparsified(

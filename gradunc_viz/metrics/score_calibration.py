@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from ..counts.histogram import Histogram
+from ..counts.pool import pool
 from ..schema.errors import GraduncError
 from ..schema.scores import ScoreEntry, score_entry
 from ..store.choice import Caches, named_caches, shared_scores
-from .merge import Histogram
-from .pooling import pool
 from .reliability import ece
 
 __all__ = ["score_calibration"]

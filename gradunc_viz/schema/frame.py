@@ -43,13 +43,13 @@ IGNORE = 255
 """Value of ``label`` and ``anomaly`` pixels that count nowhere."""
 
 BINS_PER_UNIT = 64
-"""Bins per unit of a score's lattice at level 0 (see `gradunc_viz.counts`)."""
+"""Bins per unit of a score's lattice at level 0 (see `gradunc_viz.counts.frame`)."""
 
 MAX_BINS = 4096
 """Bins that one frame may occupy per score before its lattice is made coarser."""
 
 MAX_CELLS = 65536
-"""Cells of float32 numbers that one frame may occupy per score (see `gradunc_viz.cells`)."""
+"""Cells of float32 numbers that one frame may occupy per score (see `gradunc_viz.counts.cells`)."""
 
 CONFIDENCE_BINS = 300
 """Equal-width bins of the confidence in [0, 1]; 10, 15, 20, 25, 30, 50 or 100 coarser bins are unions of them."""

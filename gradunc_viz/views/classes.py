@@ -13,9 +13,9 @@ import holoviews.plotting.bokeh
 import numpy as np
 import pandas as pd
 
+from ..counts.histogram import Histogram
 from ..metrics import calibration, segmentation
 from ..metrics.curves import auroc, average_precision
-from ..metrics.merge import Histogram
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache

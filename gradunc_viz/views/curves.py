@@ -15,9 +15,9 @@ import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
 
+from ..counts.histogram import Histogram
 from ..metrics import calibration
 from ..metrics.curves import auroc, average_precision, pr_curve, roc_curve
-from ..metrics.merge import Histogram
 from ..metrics.risk import ause, oracle_aurc, risk_coverage
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES

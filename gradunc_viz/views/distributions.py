@@ -9,7 +9,7 @@ import holoviews.plotting.bokeh
 import numpy as np
 import xarray as xr
 
-from ..metrics.merge import Histogram
+from ..counts.histogram import Histogram
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache
 from ..style.palette import GROUPS, THRESHOLD

@@ -15,9 +15,9 @@ import pandas as pd
 import xarray as xr
 import zarr
 
+from ..counts.histogram import Histogram
 from ..metrics import METRICS, evaluate, pool, segmentation
 from ..metrics.curves import auroc, average_precision, best_f1, fpr_at_tpr
-from ..metrics.merge import Histogram
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import NEEDS

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..counts.histogram import Histogram
 from ..metrics import TASKS, evaluate, pool
-from ..metrics.merge import Histogram
 from ..schema.errors import CacheError, GraduncError
 from ..schema.tasks import NEEDS
 from ..store.cache import Cache

@@ -112,8 +112,8 @@ def raw_pixels(cache, task: str, scores) -> tuple[dict[str, list[np.ndarray]], l
 def compare(cache, task: str) -> float:
     """Time both on the pixels of a cache and print how far apart they are; returns the ratio."""
     import gradunc_viz as gv
+    from gradunc_viz.counts.pool import pool
     from gradunc_viz.metrics.curves import all_metrics
-    from gradunc_viz.metrics.pooling import pool
 
     scores = [score for score in SCORES if score in cache.scores] or list(cache.scores[:4])
     pixels, positive = raw_pixels(cache, task, scores)
@@ -146,8 +146,8 @@ def rows(repeats: int):
     from harness import Row, medians
 
     import gradunc_viz as gv
+    from gradunc_viz.counts.pool import pool
     from gradunc_viz.metrics.curves import all_metrics
-    from gradunc_viz.metrics.pooling import pool
 
     with tempfile.TemporaryDirectory() as folder:
         cache = random_cache(Path(folder) / "cache")
@@ -174,7 +174,7 @@ def rows(repeats: int):
 
 def simulated_frame(i: int, classes: int = 19, bins: int = 3000):
     """Counts as a frame has them, on a window of its own."""
-    from gradunc_viz.metrics.merge import Histogram
+    from gradunc_viz.counts.histogram import Histogram
 
     random = np.random.default_rng(i)
     counts = random.integers(0, 20, (2, classes, bins)).astype("u4")
@@ -185,7 +185,7 @@ def simulated_frame(i: int, classes: int = 19, bins: int = 3000):
 
 def simulated_cells(i: int, cells: int = 60_000):
     """Counts over all classes as a frame has them, in cells of its own."""
-    from gradunc_viz.metrics.cell_counts import CellCounts
+    from gradunc_viz.counts.cell_sums import CellCounts
 
     random = np.random.default_rng(i)
     number = np.unique(random.normal(0, 3e5, cells).astype("i4"))
@@ -196,8 +196,8 @@ def peak_of_pooling(frames: int) -> float:
     """Peak memory in MiB that numpy takes to pool simulated frames, measured in this process."""
     import tracemalloc
 
-    from gradunc_viz.metrics.cell_counts import CellSum
-    from gradunc_viz.metrics.merge import HistogramSum
+    from gradunc_viz.counts.cell_sums import CellSum
+    from gradunc_viz.counts.histogram import HistogramSum
 
     tracemalloc.start()
     bins, cells = HistogramSum(), CellSum()

@@ -140,7 +140,7 @@ def joint_sums(row: Tensor, number: Tensor, weight: Tensor, rows: int, width: in
 
 
 def _key(code: Code, values: Value, i: Value) -> Value:
-    """Key of a float32 number, see `gradunc_viz.cells`; of minus zero it is that of zero."""
+    """Key of a float32 number, see `gradunc_viz.counts.cells`; of minus zero it is that of zero."""
     bits = (code.get(values, i) + 0.0).bits()
     return bits ^ (bits.shifted(-31) & 0x7FFFFFFF)
 

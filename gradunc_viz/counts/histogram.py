@@ -1,6 +1,6 @@
 """Adding up the cached counts of frames, exactly: the first step of every evaluation.
 
-Frames keep their counts on windows of lattices that no frame chose (see `gradunc_viz.counts`). Merging makes each
+Frames keep their counts on windows of lattices that no frame chose (see `gradunc_viz.counts.frame`). Merging makes each
 score's lattice as coarse as the coarsest frame needs, lays the windows over each other and adds. The result has the
 same form as a frame's counts, so it merges again: order and grouping do not matter.
 """

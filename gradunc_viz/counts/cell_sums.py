@@ -1,4 +1,4 @@
-"""Adding up the cached counts of frames over all classes, in cells of float32 numbers (see `gradunc_viz.cells`)."""
+"""Adding up the counts of frames over all classes, in cells of float32 numbers (see `gradunc_viz.counts.cells`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ..cells import cell_scores
-from .merge import Histogram
+from .cells import cell_scores
+from .histogram import Histogram
 
 __all__ = ["CELL_VARIABLES", "POOLED_CELLS", "CellCounts", "CellSum", "frame_cells"]
 

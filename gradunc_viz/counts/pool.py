@@ -14,8 +14,8 @@ from ..schema.tasks import _BY_LABEL, TASKS
 from ..store.cache import Cache
 from ..store.choice import choose_frames, choose_scores
 from ..store.progress import followed
-from .cell_counts import CELL_VARIABLES, CellCounts, CellSum, frame_cells
-from .merge import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
+from .cell_sums import CELL_VARIABLES, CellCounts, CellSum, frame_cells
+from .histogram import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 
 __all__ = ["Pooled", "frame_counts", "pool"]
 
@@ -229,3 +229,10 @@ def pool(
         samples = {name: s.samples.total for name, s in sums.items()}
         result.replicates = {name: _as_histogram(total) for name, total in samples.items() if total is not None}
     return result
+
+
+def _need_tables(cache: Cache, pooled: Pooled, table: str, what: str) -> None:
+    if not pooled.frames:
+        raise GraduncError(f"{cache.path}: no frame has class labels, which {what} needs")
+    if table not in pooled.tables:
+        raise GraduncError(f"{cache.path}: holds imported maps without class probabilities, which {what} needs")

@@ -1,0 +1,1 @@
+"""Pixels per bin of every score: what curves and calibration are computed from."""
