@@ -11,7 +11,6 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "app.page": ["explore"],
-    "compute": ["compute", "score_image"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
@@ -22,6 +21,7 @@ _HOMES = {
     "networks.load": ["load_model"],
     "networks.network": ["Network"],
     "networks.tracing": ["capture"],
+    "run.compute": ["compute", "score_image"],
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
     from .app.page import explore as explore
-    from .compute import compute as compute
-    from .compute import score_image as score_image
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
@@ -59,6 +57,8 @@ if TYPE_CHECKING:
     from .networks.load import load_model as load_model
     from .networks.network import Network as Network
     from .networks.tracing import capture as capture
+    from .run.compute import compute as compute
+    from .run.compute import score_image as score_image
     from .schema.errors import GraduncError as GraduncError
     from .schema.frame import IGNORE as IGNORE
     from .schema.frame import validate as validate

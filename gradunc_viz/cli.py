@@ -317,8 +317,8 @@ def _bytes(path: Path) -> str:
 
 
 def _compute(arguments: argparse.Namespace) -> int:
-    from .compute import compute_report
     from .datasets.frames import open_frames
+    from .run.compute import compute_report
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
     report = compute_report(
@@ -348,7 +348,7 @@ def _compute(arguments: argparse.Namespace) -> int:
 def _print_stages(report: Any) -> None:
     from rich.table import Table
 
-    from .stages import STAGES
+    from .run.stages import STAGES
 
     title = f"{report.seconds:.1f} s for {len(report.computed)} frames; stages run side by side"
     table = Table(box=None, title=title, title_justify="left")
@@ -363,7 +363,7 @@ def _print_stages(report: Any) -> None:
 def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
-    from .compute import resolve_device
+    from .run.settings import resolve_device
     from .schema.scores import resolve_scores
     from .stream import read_stream, stream
 
@@ -397,10 +397,10 @@ def _print_report(report: Any, out: Path) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .compute import compute_report
     from .datasets.catalog import data_path
     from .datasets.frames import open_frames
     from .networks.load import load_model
+    from .run.compute import compute_report
     from .schema.frame import SCHEMA_VERSION
 
     started = time.perf_counter()

@@ -31,9 +31,10 @@ from tqdm import tqdm
 
 from .datasets.decoding import _decode_mask, _opened
 from .datasets.frames import Frame, Frames
-from .frame_dataset import frame_dataset
 from .kernels.resize import bilinear
-from .pipeline import Report, decode
+from .run.assemble import frame_dataset
+from .run.decode import decode
+from .run.report import Report
 from .schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, NonFiniteError
 from .schema.frame import SCHEMA_VERSION
 from .schema.scores import score_entry

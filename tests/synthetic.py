@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
+from gradunc_viz.run.assemble import frame_dataset
+from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.schema.frame import SCHEMA_VERSION
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
 from gradunc_viz.store.cache import Cache, open_cache

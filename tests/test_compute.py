@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz import cli
-from gradunc_viz.compute import compute_report, resolve_device
-from gradunc_viz.frame_dataset import DecodedFrame
+from gradunc_viz.run.compute import compute_report
+from gradunc_viz.run.decode import DecodedFrame
+from gradunc_viz.run.settings import resolve_device
 from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
@@ -34,7 +35,7 @@ from gradunc_viz.schema.errors import (
 )
 from gradunc_viz.store.frame import decode_image
 
-module = importlib.import_module("gradunc_viz.pipeline")
+module = importlib.import_module("gradunc_viz.run.pipeline")
 
 
 def run(net, folder: Path, out: Path, **options) -> gv.Cache:

@@ -413,8 +413,8 @@ def probabilities(tiny_set: Path) -> tuple[np.ndarray, np.ndarray]:
     """(pixels, classes) softmax in float64 and labels, of all labelled pixels."""
     import torch
 
-    from gradunc_viz.compute import network_input
     from gradunc_viz.networks.load import load_model
+    from gradunc_viz.run.compute import network_input
 
     net = load_model(TinyNet().eval())
     rows, labels = [], []

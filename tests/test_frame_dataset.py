@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset, half_if_it_fits, quantise_log2
+from gradunc_viz.run.assemble import frame_dataset, half_if_it_fits, quantise_log2
+from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.schema.errors import GraduncError, NonFiniteError
 from gradunc_viz.schema.frame import validate
 from gradunc_viz.schema.scores import score_entry

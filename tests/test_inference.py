@@ -10,10 +10,10 @@ from tiny import SCORES
 
 import gradunc_viz as gv
 from gradunc_viz import cli
-from gradunc_viz.compute import compute_report
 from gradunc_viz.networks.runner import Inference
+from gradunc_viz.run.compute import compute_report
+from gradunc_viz.run.stages import STAGES, Stages
 from gradunc_viz.schema.errors import CacheMismatchError
-from gradunc_viz.stages import STAGES, Stages
 
 CPU = torch.device("cpu")
 
@@ -95,7 +95,7 @@ def test_every_stage_is_timed(tiny_net, tiny_set, tmp_path, monkeypatch, threads
     """With all cores taken by the network the calling thread counts, with one left another thread does."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr("gradunc_viz.pipeline._cores", lambda: 8)
+    monkeypatch.setattr("gradunc_viz.run.pipeline._cores", lambda: 8)
     report = compute_report(tiny_net, gv.open_frames(tiny_set), tmp_path / "c", scores=SCORES, progress=False)
     assert set(report.stages) == set(STAGES)
     assert report.computed == [frame.id for frame in gv.open_frames(tiny_set)]

@@ -13,7 +13,7 @@ from bokeh.models import HoverTool
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from synthetic import CLASSES, SCORES, write_cache
 
-from gradunc_viz import frame_dataset
+from gradunc_viz.run import assemble as frame_dataset
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import score

@@ -32,14 +32,7 @@ from torch import Tensor
 
 from ..kernels.dispatch import tallies_for
 from ..kernels.threads import in_threads
-from ..schema.frame import (
-    BRIER_BINS,
-    CONFIDENCE_BINS,
-    IGNORE,
-    MAX_CELLS,
-    POOLED_OUTCOMES,
-    QUANTILES,
-)
+from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
 from ..schema.scores import ScoreEntry
 from .cells import cell_scores
 from .lattice import _assign

@@ -117,7 +117,7 @@ class CacheWriter:
         dataset : xarray.Dataset
             See `gradunc_viz.schema.frame.VARIABLES`.
         stages : callable, optional
-            Told when it enters the stages "encode" and "write", see `gradunc_viz.stages.Stages`.
+            Told when it enters the stages "encode" and "write", see `gradunc_viz.run.stages.Stages`.
 
         Returns
         -------

@@ -26,7 +26,8 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
     import torch
 
     import gradunc_viz as gv
-    from gradunc_viz.frame_dataset import DecodedFrame, frame_dataset
+    from gradunc_viz.run.assemble import frame_dataset
+    from gradunc_viz.run.decode import DecodedFrame
     from gradunc_viz.schema.frame import SCHEMA_VERSION
     from gradunc_viz.scores.maps import ScoreOptions, score_maps
     from gradunc_viz.store.writer import CacheWriter

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import nn
 
 import gradunc_viz as gv
-from gradunc_viz.compute import compute_report
 from gradunc_viz.networks.network import network_input
+from gradunc_viz.run.compute import compute_report
 
 TARGET = 0.90
 SIZE = (512, 1024)

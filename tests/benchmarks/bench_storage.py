@@ -22,8 +22,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import gradunc_viz as gv
-from gradunc_viz.compute import compute_report
 from gradunc_viz.datasets.catalog import data_path
+from gradunc_viz.run.compute import compute_report
 
 numcodecs.blosc.use_threads = False  # as in the threads that write and serve
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -22,42 +22,19 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from .datasets.frames import Frame, Frames, check_classes
-from .frame_dataset import DecodedFrame, frame_dataset
-from .networks.head import Head
-from .networks.network import Network, network_input
-from .networks.runner import Inference, out_of_memory
-from .schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
-from .scores.maps import ScoredImage, ScoreOptions, score_maps
+from ..datasets.frames import Frame, Frames
+from ..networks.head import Head
+from ..networks.network import Network, network_input
+from ..networks.runner import Inference, out_of_memory
+from ..schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
+from ..scores.maps import ScoredImage, ScoreOptions, score_maps
+from ..store.writer import CacheWriter
+from .assemble import frame_dataset
+from .decode import DecodedFrame, decode
+from .report import Report
 from .stages import Stages
-from .store.writer import CacheWriter
 
-__all__ = ["Pipeline", "Report", "decode"]
-
-
-@dataclass
-class Report:
-    """What a run of `compute` did.
-
-    Attributes
-    ----------
-    computed, existing : list of str
-        Ids of the frames computed now, and of those found in the cache.
-    skipped : list of (str, str)
-        Id and error of each frame left out under ``on_error="skip"``.
-    seconds : float
-        Time for the frames computed now.
-    device : str
-    stages : Stages
-        Seconds per stage of the run, see `gradunc_viz.stages.STAGES`.
-    """
-
-    computed: list[str] = field(default_factory=list)
-    existing: list[str] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    seconds: float = 0.0
-    device: str = ""
-    stages: Stages = field(default_factory=Stages)
+__all__ = ["Pipeline"]
 
 
 @dataclass
@@ -361,28 +338,3 @@ def _cores() -> int:
 def _one_thread() -> None:
     """Keep torch from starting threads of its own beside those that run the network."""
     torch.set_num_threads(1)
-
-
-def decode(frame: Frame, n_classes: int, images: bool = True) -> DecodedFrame:
-    """Read all of a frame's files.
-
-    Raises
-    ------
-    FrameError
-        If a file is missing or damaged, sizes differ, or a label id is no class of the network.
-    """
-    image, label, anomaly = frame.image, frame.label, frame.anomaly
-    if label is not None:
-        check_classes(label, n_classes, frame)
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise FrameError(f"{frame.image_path}: decoded to shape {image.shape}, expected (height, width, 3)")
-    return DecodedFrame(
-        id=frame.id,
-        image=image,
-        label=label,
-        anomaly=anomaly,
-        digest=frame.digest(),
-        encoded=frame.image_bytes if images else None,
-        image_format=frame.image_format,
-        source=frame.image_path.name,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,38 +12,20 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-from .counts.frame import count_frame
-from .schema.errors import SchemaError
-from .schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
-from .schema.scores import score_entry
-from .scores.maps import ScoredImage, ScoreOptions
-from .scores.pixelwise import split_scores
+from ..counts.frame import count_frame
+from ..schema.errors import SchemaError
+from ..schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
+from ..schema.scores import score_entry
+from ..scores.maps import ScoredImage, ScoreOptions
+from ..scores.pixelwise import split_scores
+from .decode import DecodedFrame
 
-__all__ = ["DecodedFrame", "frame_dataset"]
+__all__ = ["frame_dataset"]
 
 _THUMBNAIL = (240, 240)
 
 LOG2_STEP = 2.0**-9
 """log2 norms are stored as multiples of this: float32 values that compress like 16-bit integers."""
-
-
-@dataclass
-class DecodedFrame:
-    """One frame, read and decoded once: everything that later stages need of its files."""
-
-    id: str
-    image: np.ndarray
-    label: np.ndarray | None
-    anomaly: np.ndarray | None
-    digest: str
-    encoded: bytes | None
-    image_format: str
-    source: str
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the image."""
-        return self.image.shape[0], self.image.shape[1]
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
