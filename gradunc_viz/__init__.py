@@ -13,6 +13,7 @@ _HOMES = {
     "app.page": ["explore"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
+    "deploy.scored_model": ["ScoredModel"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
     "metrics.components": ["evaluate_components"],
     "metrics.evaluation": ["calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"],
@@ -25,7 +26,6 @@ _HOMES = {
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
-    "scored_model": ["ScoredModel"],
     "scores.gradients": ["gradient_factors", "gradient_norms"],
     "store.cache": ["Cache", "open_cache"],
     "store.frame": ["score"],
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
+    from .deploy.scored_model import ScoredModel as ScoredModel
     from .interchange import compute_maps as compute_maps
     from .interchange import read_submission as read_submission
     from .interchange import write_submission as write_submission
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from .schema.scores import SCORES as SCORES
     from .schema.scores import ScoreEntry as ScoreEntry
     from .schema.scores import score_entry as score_entry
-    from .scored_model import ScoredModel as ScoredModel
     from .scores.gradients import gradient_factors as gradient_factors
     from .scores.gradients import gradient_norms as gradient_norms
     from .store.cache import Cache as Cache

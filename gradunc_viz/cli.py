@@ -363,9 +363,9 @@ def _print_stages(report: Any) -> None:
 def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
+    from .deploy.stream import read_stream, stream
     from .run.settings import resolve_device
     from .schema.scores import resolve_scores
-    from .stream import read_stream, stream
 
     scores = resolve_scores(arguments.scores)
     report = stream(

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.deploy.scored_model import ScoredModel
 from gradunc_viz.schema.errors import HeadError, ModelError, UnknownScoreError
 from gradunc_viz.schema.scores import score_entry
-from gradunc_viz.scored_model import ScoredModel
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
 
 pytestmark = [

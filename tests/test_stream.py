@@ -10,8 +10,8 @@ from PIL import Image
 from tiny import TinyNet
 
 from gradunc_viz import cli
+from gradunc_viz.deploy.stream import read_stream, stream
 from gradunc_viz.schema.errors import FrameError
-from gradunc_viz.stream import read_stream, stream
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), "u1")
 

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .kernels.traceable import traceable_norms, traceable_softmax
-from .networks.head import Head
-from .networks.load import load_model
-from .networks.network import Network
-from .networks.tapped import TappedNetwork
-from .networks.tracing import capture
-from .schema.errors import HeadError, ModelError
-from .schema.scores import resolve_scores, score_entry
-from .scores.gradients import gradient_norms_for
-from .scores.resized_logits import resized_pixel_scores
-from .scores.resizing import resize_log2_norms, resize_logits
+from ..kernels.traceable import traceable_norms, traceable_softmax
+from ..networks.head import Head
+from ..networks.load import load_model
+from ..networks.network import Network
+from ..networks.tapped import TappedNetwork
+from ..networks.tracing import capture
+from ..schema.errors import HeadError, ModelError
+from ..schema.scores import resolve_scores, score_entry
+from ..scores.gradients import gradient_norms_for
+from ..scores.resized_logits import resized_pixel_scores
+from ..scores.resizing import resize_log2_norms, resize_logits
 
 __all__ = ["ScoredModel", "ScoredOutput"]
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from .datasets.decoding import read_image
-from .networks.load import load_model
-from .networks.network import Network, network_input
-from .networks.runner import AUTOCAST
-from .schema.errors import FrameError
+from ..datasets.decoding import read_image
+from ..networks.load import load_model
+from ..networks.network import Network, network_input
+from ..networks.runner import AUTOCAST
+from ..schema.errors import FrameError
 from .scored_model import ScoredModel
 
 __all__ = ["StreamReport", "read_stream", "stream"]

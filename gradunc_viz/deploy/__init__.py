@@ -1,0 +1,1 @@
+"""A network with its scores outside of a cache: one module, a stream."""
