@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from gradunc_viz.metrics.components import ComponentTable
+from gradunc_viz.metrics.arrays.components import ComponentTable
 
 CORNERS_TOUCH = np.ones((3, 3))
 

@@ -10,8 +10,8 @@ from scipy import ndimage
 from synthetic import write_cache
 
 import gradunc_viz as gv
-from gradunc_viz.metrics import components
-from gradunc_viz.metrics.components import (
+from gradunc_viz.metrics.arrays import components
+from gradunc_viz.metrics.arrays.components import (
     SIOU_THRESHOLDS,
     TRACKS,
     ComponentTable,

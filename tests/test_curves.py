@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 from gradunc_viz.counts.cell_sums import CellCounts, CellSum
 from gradunc_viz.counts.frame import count_frame
 from gradunc_viz.counts.histogram import Histogram, HistogramSum
-from gradunc_viz.metrics import curves
+from gradunc_viz.metrics.arrays import thresholds as curves
 from gradunc_viz.schema.frame import MAX_BINS
 from gradunc_viz.schema.scores import score_entry
 

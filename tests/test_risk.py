@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradunc_viz.metrics import risk
+from gradunc_viz.metrics.arrays import risk
 
 
 def sorted_risks(score: np.ndarray, error: np.ndarray, orders: int = 1, seed: int = 0) -> np.ndarray:

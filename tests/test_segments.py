@@ -6,7 +6,7 @@ from scipy import ndimage
 from synthetic import write_cache
 
 import gradunc_viz as gv
-from gradunc_viz.metrics.segments import (
+from gradunc_viz.metrics.arrays.segments import (
     SHAPES,
     STATISTICS,
     boundary_mask,

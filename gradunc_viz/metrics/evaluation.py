@@ -26,9 +26,9 @@ from ..store.choice import (
     named_caches,
     shared_scores,
 )
-from . import reliability as kernels
-from .curves import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
-from .risk import aurc, ause, oracle_aurc, sparsification_curve
+from .arrays import reliability as kernels
+from .arrays.risk import aurc, ause, oracle_aurc, sparsification_curve
+from .arrays.thresholds import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
 
 __all__ = ["METRICS", "calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"]
 
@@ -91,7 +91,8 @@ def evaluate(
     Computed from counts that were cached per frame, so no pixel is read. Against scikit-learn on the full-resolution
     pixels of real frames the error of every metric is at most 1e-4 over all pixels; it is 0 where scores are few and
     apart. A single frame with some hundred positives may be off by 2e-4 (F1 5e-4). By class, or with `classes`, counts
-    are coarser: classes with few pixels may be off by some 1e-3 (see `gradunc_viz.metrics.curves` for bounds).
+    are coarser: classes with few pixels may be off by some 1e-3 (see `gradunc_viz.metrics.arrays.thresholds` for
+    bounds).
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from ..schema.frame import IGNORE
 from ..store.cache import Cache
 from ..store.choice import choose_frames, choose_scores, named_caches
 from ..store.frame import score
-from .components import EIGHT, TRACKS
+from .arrays.components import EIGHT, TRACKS
 from .evaluation import evaluate
 
 __all__ = ["KINDS", "Failure", "find_failures", "largest_region"]

@@ -1,7 +1,8 @@
 """Can the quality of a segment be told without its annotation: meta classification and meta regression, as in MetaSeg.
 
-Both learn from the table that `gradunc_viz.metrics.segments.segment_statistics` makes. Frames, not segments, are drawn
-into train and test: segments of one frame resemble each other, so that a split between them would flatter the result.
+Both learn from the table that `gradunc_viz.metrics.arrays.segments.segment_statistics` makes. Frames, not segments, are
+drawn into train and test: segments of one frame resemble each other, so that a split between them would flatter the
+result.
 
 Source: Rottmann et al., "Prediction Error Meta Classification in Semantic Segmentation: Detection via Aggregated
 Dispersion Measures of Softmax Probabilities" (IJCNN 2020, arXiv:1811.00648), sections III and IV.

@@ -12,7 +12,7 @@ from ..counts.pool import pool
 from ..schema.errors import GraduncError
 from ..schema.scores import ScoreEntry, score_entry
 from ..store.choice import Caches, named_caches, shared_scores
-from .reliability import ece
+from .arrays.reliability import ece
 
 __all__ = ["score_calibration"]
 

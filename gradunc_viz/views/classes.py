@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..counts.histogram import Histogram
 from ..metrics import calibration, segmentation
-from ..metrics.curves import auroc, average_precision
+from ..metrics.arrays.thresholds import auroc, average_precision
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache

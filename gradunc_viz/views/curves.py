@@ -17,8 +17,8 @@ import numpy as np
 
 from ..counts.histogram import Histogram
 from ..metrics import calibration
-from ..metrics.curves import auroc, average_precision, pr_curve, roc_curve
-from ..metrics.risk import ause, oracle_aurc, risk_coverage
+from ..metrics.arrays.risk import ause, oracle_aurc, risk_coverage
+from ..metrics.arrays.thresholds import auroc, average_precision, pr_curve, roc_curve
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache

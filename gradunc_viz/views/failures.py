@@ -17,7 +17,7 @@ import xarray as xr
 from PIL import Image
 from scipy import ndimage
 
-from ..metrics.components import EIGHT
+from ..metrics.arrays.components import EIGHT
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.tasks import NEEDS

@@ -17,7 +17,7 @@ import zarr
 
 from ..counts.histogram import Histogram
 from ..metrics import METRICS, evaluate, pool, segmentation
-from ..metrics.curves import auroc, average_precision, best_f1, fpr_at_tpr
+from ..metrics.arrays.thresholds import auroc, average_precision, best_f1, fpr_at_tpr
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import NEEDS

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from component_loop import loop_component_metrics
 
-from gradunc_viz.metrics.components import TRACKS, ComponentTable, component_metrics
+from gradunc_viz.metrics.arrays.components import TRACKS, ComponentTable, component_metrics
 
 TARGET = 20
 

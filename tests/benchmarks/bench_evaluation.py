@@ -114,7 +114,7 @@ def compare(cache, task: str) -> float:
     """Time both on the pixels of a cache and print how far apart they are; returns the ratio."""
     import gradunc_viz as gv
     from gradunc_viz.counts.pool import pool
-    from gradunc_viz.metrics.curves import all_metrics
+    from gradunc_viz.metrics.arrays.thresholds import all_metrics
 
     scores = [score for score in SCORES if score in cache.scores] or list(cache.scores[:4])
     pixels, positive = raw_pixels(cache, task, scores)
@@ -148,7 +148,7 @@ def rows(repeats: int):
 
     import gradunc_viz as gv
     from gradunc_viz.counts.pool import pool
-    from gradunc_viz.metrics.curves import all_metrics
+    from gradunc_viz.metrics.arrays.thresholds import all_metrics
 
     with tempfile.TemporaryDirectory() as folder:
         cache = random_cache(Path(folder) / "cache")

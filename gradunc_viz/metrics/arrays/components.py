@@ -16,11 +16,11 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..schema.errors import GraduncError, SchemaError
-from ..schema.frame import IGNORE
-from ..store.cache import Cache
-from ..store.frame import score
-from .evaluation import evaluate
+from ...schema.errors import GraduncError, SchemaError
+from ...schema.frame import IGNORE
+from ...store.cache import Cache
+from ...store.frame import score
+from ..evaluation import evaluate
 
 __all__ = [
     "SIOU_THRESHOLDS",

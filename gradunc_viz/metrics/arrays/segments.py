@@ -17,13 +17,13 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..kernels.resize import bilinear
-from ..schema.errors import SchemaError
-from ..schema.frame import IGNORE
-from ..schema.scores import resolve_scores, score_entry
-from ..store.cache import Cache
-from ..store.frame import score
-from ..store.progress import followed
+from ...kernels.resize import bilinear
+from ...schema.errors import SchemaError
+from ...schema.frame import IGNORE
+from ...schema.scores import resolve_scores, score_entry
+from ...store.cache import Cache
+from ...store.frame import score
+from ...store.progress import followed
 from .components import EIGHT, overlaps
 
 __all__ = [
