@@ -15,10 +15,13 @@ _HOMES = {
     "datasets.layouts": ["LAYOUTS"],
     "deploy.scored_model": ["ScoredModel"],
     "interchange": ["compute_maps", "read_submission", "write_submission"],
-    "metrics.arrays.components": ["evaluate_components"],
-    "metrics.arrays.segments": ["segment_statistics"],
-    "metrics.evaluation": ["calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"],
+    "metrics.calibration": ["calibration"],
+    "metrics.evaluation": ["evaluate"],
     "metrics.meta": ["meta_classification", "meta_regression"],
+    "metrics.objects": ["evaluate_components"],
+    "metrics.segment_table": ["segment_statistics"],
+    "metrics.segmentation": ["segmentation"],
+    "metrics.threshold_curves": ["sparsification", "threshold_curves"],
     "networks.load": ["load_model"],
     "networks.network": ["Network"],
     "networks.tracing": ["capture"],
@@ -46,15 +49,15 @@ if TYPE_CHECKING:
     from .interchange import compute_maps as compute_maps
     from .interchange import read_submission as read_submission
     from .interchange import write_submission as write_submission
-    from .metrics.arrays.components import evaluate_components as evaluate_components
-    from .metrics.arrays.segments import segment_statistics as segment_statistics
-    from .metrics.evaluation import calibration as calibration
+    from .metrics.calibration import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate
-    from .metrics.evaluation import segmentation as segmentation
-    from .metrics.evaluation import sparsification as sparsification
-    from .metrics.evaluation import threshold_curves as threshold_curves
     from .metrics.meta import meta_classification as meta_classification
     from .metrics.meta import meta_regression as meta_regression
+    from .metrics.objects import evaluate_components as evaluate_components
+    from .metrics.segment_table import segment_statistics as segment_statistics
+    from .metrics.segmentation import segmentation as segmentation
+    from .metrics.threshold_curves import sparsification as sparsification
+    from .metrics.threshold_curves import threshold_curves as threshold_curves
     from .networks.load import load_model as load_model
     from .networks.network import Network as Network
     from .networks.tracing import capture as capture

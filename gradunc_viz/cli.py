@@ -493,7 +493,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.components:
         if arguments.by or result.attrs["task"] != "anomaly":
             raise GraduncError("--components is for unknown objects of whole sets; expected task anomaly and no --by")
-        from .metrics.arrays.components import with_components
+        from .metrics.objects import with_components
 
         result = with_components(result, caches, arguments.components, progress=not arguments.quiet)
     written = False

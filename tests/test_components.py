@@ -16,11 +16,10 @@ from gradunc_viz.metrics.arrays.components import (
     TRACKS,
     ComponentTable,
     component_metrics,
-    evaluate_components,
-    frame_components,
     overlaps,
     pool_components,
 )
+from gradunc_viz.metrics.objects import evaluate_components, frame_components
 from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
 
 DATA = Path(__file__).parent / "data"

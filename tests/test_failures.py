@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from synthetic import write_cache
 
+from gradunc_viz.metrics import regions as failures
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import score
-from gradunc_viz.views import failures
 from gradunc_viz.views.memo import shared
 
 THRESHOLD = 1.1

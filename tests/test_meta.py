@@ -6,8 +6,8 @@ import xarray as xr
 from synthetic import write_cache
 from threadpoolctl import threadpool_limits
 
-from gradunc_viz.metrics.arrays.segments import segment_statistics
 from gradunc_viz.metrics.meta import ESTIMATORS, FAMILIES, feature_table, meta_classification, meta_regression
+from gradunc_viz.metrics.segment_table import segment_statistics
 from gradunc_viz.schema.errors import GraduncError
 
 

@@ -14,6 +14,7 @@ from synthetic import CLASSES, SCORES, write_cache
 from test_view_curves import exact_cache, pixels, words
 
 import gradunc_viz as gv
+from gradunc_viz.metrics.worst import WORST, worst_frames
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.views import overview
@@ -132,11 +133,11 @@ def test_worst_frames(cache: Cache) -> None:
         "highest_99": {f: np.quantile(gv.score(cache[f], "entropy").values, 0.99) for f in cache},
     }
     for definition, values in expected.items():
-        table = overview.worst_frames(cache, definition, "entropy", "error", n=3)
+        table = worst_frames(cache, definition, "entropy", "error", n=3)
         assert list(table["frame"]) == order(values), definition
         for frame, value in zip(table["frame"], table["value"], strict=True):
             assert value == pytest.approx(abs(values[frame]), abs=1.0 if definition == "lowest_auprc" else 0.2)
-    worst = overview.worst_frames(cache, "highest_fpr95", "entropy", "error", n=2)
+    worst = worst_frames(cache, "highest_fpr95", "entropy", "error", n=2)
     assert len(worst) == 2
     assert worst["value"].is_monotonic_decreasing
 
@@ -144,21 +145,21 @@ def test_worst_frames(cache: Cache) -> None:
 @pytest.mark.parametrize(("definition", "task"), [("confident_mistakes", "error"), ("missed_anomaly", "anomaly")])
 def test_worst_by_what_stays_below_the_threshold(cache: Cache, definition: str, task: str) -> None:
     histogram_low = float(np.float32(0.5))
-    table = overview.worst_frames(cache, definition, "entropy", task, threshold=histogram_low).set_index("frame")
+    table = worst_frames(cache, definition, "entropy", task, threshold=histogram_low).set_index("frame")
     for frame in cache:
         truth, values = pixels(cache, "entropy", task, [frame])
         below = (truth & (values < np.float32(histogram_low))).sum()
         assert table.loc[frame, "value"] == pytest.approx(below, abs=0.02 * truth.sum() + 1)
         assert table.loc[frame, "text"] == f"{int(table.loc[frame, 'value']):,} px"
     # without a threshold: a usual one
-    assert len(overview.worst_frames(cache, definition, "entropy", task)) == 3
+    assert len(worst_frames(cache, definition, "entropy", task)) == 3
 
 
 def test_every_definition_has_words_and_frames(cache: Cache) -> None:
-    for name, definition in overview.WORST.items():
+    for name, definition in WORST.items():
         assert definition.title
         assert definition.meaning.endswith(".")
-        table = overview.worst_frames(cache, name, "msp", "anomaly", n=1)
+        table = worst_frames(cache, name, "msp", "anomaly", n=1)
         assert table["frame"][0] in cache
         assert table["text"][0]
 
@@ -169,11 +170,11 @@ def test_what_cannot_be_told_says_why(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(GraduncError, match="no frame has class labels"):
         overview.metric_table(plain, "error")
     with pytest.raises(GraduncError, match="no frame has class labels, which 'Highest error rate' needs"):
-        overview.worst_frames(plain, "error_rate", "msp", "anomaly")
+        worst_frames(plain, "error_rate", "msp", "anomaly")
     with pytest.raises(GraduncError, match="holds no frames yet"):
-        overview.worst_frames(empty, "highest_mean", "msp", "anomaly")
+        worst_frames(empty, "highest_mean", "msp", "anomaly")
     with pytest.raises(GraduncError, match="unknown definition"):
-        overview.worst_frames(cache, "ugliest", "msp", "anomaly")
+        worst_frames(cache, "ugliest", "msp", "anomaly")
     with pytest.raises(GraduncError, match="expected 'pixels' or 'frames'"):
         overview.metric_table(cache, "error", pooling="images")
     assert "no frame has class labels" in words(overview.set_distribution(plain, "msp", "error"))

@@ -15,8 +15,8 @@ from gradunc_viz.metrics.arrays.segments import (
     segment_means,
     segment_moments,
     segment_shapes,
-    segment_statistics,
 )
+from gradunc_viz.metrics.segment_table import segment_statistics
 from gradunc_viz.schema.errors import CacheError, SchemaError, UnknownScoreError
 
 

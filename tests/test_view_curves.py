@@ -13,6 +13,7 @@ from bokeh.models import HoverTool
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from synthetic import CLASSES, SCORES, write_cache
 
+from gradunc_viz.metrics.operating_point import OperatingPoint
 from gradunc_viz.run import assemble as frame_dataset
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
@@ -176,11 +177,11 @@ def test_counts_at_a_threshold_are_those_of_the_pixels(cache: Cache, name: str, 
 
 
 def test_derived_numbers_of_an_operating_point() -> None:
-    point = pooled.OperatingPoint("msp", 0.5, tp=6, fp=2, fn=4, tn=88)
+    point = OperatingPoint("msp", 0.5, tp=6, fp=2, fn=4, tn=88)
     assert (point.precision, point.recall, point.fpr) == (0.75, 0.6, 2 / 90)
     assert point.f1 == pytest.approx(2 * 0.75 * 0.6 / 1.35)
     assert point.above == 0.08
-    nothing = pooled.OperatingPoint("msp", 9.0, 0, 0, 0, 0)
+    nothing = OperatingPoint("msp", 9.0, 0, 0, 0, 0)
     assert all(np.isnan(v) for v in (nothing.precision, nothing.recall, nothing.fpr, nothing.f1, nothing.above))
 
 

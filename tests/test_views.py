@@ -13,6 +13,7 @@ from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
+from gradunc_viz.metrics.operating_point import ThresholdCounts, threshold_counts
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
 from gradunc_viz.store.cache import Cache
@@ -97,7 +98,7 @@ def test_threshold_counts_equal_numpys(frame: frame_data.FrameData, task: str) -
     assert target is not None
     positive, evaluated = target
     for threshold in (*np.quantile(values, [0, 0.3, 0.99, 1]), 2.0):
-        counts = frame_data.threshold_counts(values, target, threshold)
+        counts = threshold_counts(values, target, threshold)
         found = values >= np.float32(threshold)
         assert counts.tp == (found & positive & evaluated).sum()
         assert counts.fp == (found & ~positive & evaluated).sum()
@@ -240,7 +241,7 @@ def test_outcomes_are_told_apart_at_any_threshold(frame: frame_data.FrameData) -
     found, alarms = drawn.columns["found"][0], drawn.columns["alarms"][0]
     positive, evaluated = frame.target("error")
     for threshold in (0.1, 0.5):
-        counts = frame_data.threshold_counts(frame.score("msp"), (positive, evaluated), threshold)
+        counts = threshold_counts(frame.score("msp"), (positive, evaluated), threshold)
         assert (found >= np.float32(threshold)).sum() == counts.tp
         assert (found < np.float32(threshold)).sum() == counts.fn
         assert (alarms >= np.float32(threshold)).sum() == counts.fp
@@ -527,12 +528,12 @@ def test_texts_tell_units_and_orientation() -> None:
     assert set(text.score_options(SCORES).values()) == set(SCORES)
     assert units_text("ext:mine") == "as given"
     assert units_text("msp") == "0 to 1"
-    shown = text.readout("msp", 0.25, 0.031, "error", frame_data.ThresholdCounts(1, 3, 1, 5))
+    shown = text.readout("msp", 0.25, 0.031, "error", ThresholdCounts(1, 3, 1, 5))
     for part in ("0.25", "3.10%", "25.0%", "50.0%", "37.5%"):
         assert part in shown
     assert "no anomaly labels" in text.readout("msp", 0.25, 0.031, "anomaly", None)
-    assert "no errors" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 0, 5))
-    assert "–" in text.readout("msp", 0.25, 0.0, "error", frame_data.ThresholdCounts(0, 0, 2, 5))
+    assert "no errors" in text.readout("msp", 0.25, 0.0, "error", ThresholdCounts(0, 0, 0, 5))
+    assert "–" in text.readout("msp", 0.25, 0.0, "error", ThresholdCounts(0, 0, 2, 5))
     assert text.left_out({}) == ""
     assert "<i>a" not in text.left_out({"<i>a": "<b>gone"})
     assert "enet.py:load" in text.page_header("t", ["c"], "/far/away/enet.py:load", 1)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import holoviews as hv
 import panel as pn
 
+from ..metrics.distributions import score_limits
 from ..schema.errors import GraduncError
 from ..style.scores import units_text
 from ..views import curves, text
 from ..views.charts import chart_opts
-from ..views.distributions import score_limits
 from ..views.pooled import set_histograms
 from .parts import choice, class_choice, html, is_dark, labelled, titled, wrapped
 from .tab import Tab

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pandas as pd
 import panel as pn
 
+from ..metrics.regions import FAILURES, Failure, Progress, crop, search_failures
 from ..style.scores import units_text
 from ..views import text
-from ..views.failures import FAILURES, Failure, Progress, crop, search_failures
 from .parts import Gallery, choice, csv_download, html, labelled, score_choice, wrapped
 from .tab import Tab
 

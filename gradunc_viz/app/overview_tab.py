@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import panel as pn
 from bokeh.models.widgets.tables import NumberFormatter
 
+from ..metrics.worst import WORST, worst_frames
 from ..schema.errors import CacheError
 from ..views import overview, text
 from ..views.charts import chart_opts
@@ -56,7 +57,7 @@ class OverviewTab(Tab):
         self.worst = pn.widgets.Select.from_param(
             state.param.worst,
             label="",
-            options={which.title: name for name, which in overview.WORST.items()},
+            options={which.title: name for name, which in WORST.items()},
             width=240,
             stylesheets=[compact_css(is_dark())],
         )
@@ -143,10 +144,10 @@ class OverviewTab(Tab):
     def _fill_worst(self) -> None:
         state = self.state
         cache, which, score, task, threshold = state.cache, state.worst, state.score, state.task, state.threshold
-        self.meaning.object = text.note(escape(overview.WORST[which].meaning))
+        self.meaning.object = text.note(escape(WORST[which].meaning))
 
         def work() -> list[tuple[str, bytes, str]]:
-            found = overview.worst_frames(cache, which, score, task, _SHOWN, threshold=threshold)
+            found = worst_frames(cache, which, score, task, _SHOWN, threshold=threshold)
             pictures: list[tuple[str, bytes, str]] = []
             for frame, words in zip(found["frame"], found["text"], strict=True):
                 with suppress(CacheError):  # told by the alert

@@ -16,8 +16,8 @@ import matplotlib.figure
 import numpy as np
 
 from ..metrics import evaluate
-from ..metrics.arrays.segments import segment_statistics
 from ..metrics.meta import meta_regression
+from ..metrics.segment_table import segment_statistics
 from ..metrics.table import Table
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ..metrics import evaluate, sparsification
-from ..metrics.arrays.components import with_components
-from ..metrics.arrays.segments import segment_statistics
 from ..metrics.meta import meta_classification, meta_regression
+from ..metrics.objects import with_components
 from ..metrics.score_calibration import score_calibration
+from ..metrics.segment_table import segment_statistics
 from ..metrics.table import Column, Table
 from ..metrics.tables import caption, evaluation_table
 from ..schema.errors import GraduncError

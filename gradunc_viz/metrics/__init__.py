@@ -6,8 +6,12 @@ the counts of frames; `evaluation` and `meta` give labelled datasets.
 
 from ..counts.pool import Pooled, pool
 from ..schema.tasks import TASKS
-from .evaluation import METRICS, calibration, evaluate, segmentation, sparsification, threshold_curves
+from .calibration import calibration
+from .evaluation import evaluate
+from .metric import METRICS
+from .segmentation import segmentation
 from .tables import evaluation_table
+from .threshold_curves import sparsification, threshold_curves
 
 __all__ = [
     "METRICS",

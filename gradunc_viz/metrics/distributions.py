@@ -14,8 +14,9 @@ from ..schema.errors import GraduncError
 from ..schema.tasks import TASKS
 from ..store.cache import Cache
 from ..store.choice import class_index, default_task, named_caches
+from .operating_point import groups
 
-__all__ = ["score_distributions"]
+__all__ = ["density", "quantile", "score_distributions", "score_limits", "spread"]
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -132,3 +133,68 @@ def _edges(histogram: Histogram, counts: np.ndarray, bins: int) -> np.ndarray:
     span = (high - low) or 1.0
     # a closed end: the smallest value of a score with many ties belongs to the first interval
     return np.linspace(low - 1e-9 * span, high + (0.0 if high > low else 1.0), bins + 1)
+
+
+def density(dataset: xr.Dataset, name: str, outcome: str, edges: np.ndarray) -> np.ndarray:
+    """Share of the pixels of an outcome per interval of `edges`; what lies outside is in the first or last one.
+
+    A cached bin counts where its middle lies: its width is far below that of an interval of a chart.
+
+    Raises
+    ------
+    KeyError
+        If the frame was not counted for `outcome`.
+    """
+    scores = [str(found) for found in dataset["score"].values]
+    at = scores.index(name)
+    counts = dataset["counts"].sel(outcome=outcome).isel(score=at).sum("class").values
+    middle = (dataset["bin_min"].isel(score=at).values + dataset["bin_max"].isel(score=at).values) / 2
+    used = counts > 0
+    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
+    found = np.bincount(place, counts[used], len(edges) - 1)
+    return found / max(found.sum(), 1)
+
+
+def spread(histogram: Histogram, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Pixels per interval of `edges`; what lies outside is in the first or last one.
+
+    Parameters
+    ----------
+    counts : array (..., bins)
+        Bins of `histogram`; each counts where its middle lies.
+    edges : array (k + 1,)
+
+    Returns
+    -------
+    array (..., k)
+    """
+    middle = (histogram.low + histogram.high) / 2
+    used = np.flatnonzero(np.isfinite(middle))
+    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
+    result = np.zeros((*counts.shape[:-1], len(edges) - 1), "i8")
+    for row in np.ndindex(*counts.shape[:-1]):
+        result[row] = np.bincount(place, counts[row][used], len(edges) - 1)
+    return result
+
+
+def score_limits(histogram: Histogram) -> tuple[float, float]:
+    """Range of a score that holds all but 0.1 % of either group on each side; never empty."""
+    sums = [group.reshape(-1, group.shape[-1]).sum(0) for group in groups(histogram)]
+    ends = np.array([quantile(histogram, group, (0.001, 0.999)) for group in sums if group.any()])
+    if not len(ends):
+        return 0.0, 1.0
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def quantile(histogram: Histogram, counts: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Quantiles of the pixels counted in `counts` (bins,), interpolated inside bins; NaN without a pixel."""
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return np.full(len(shares), np.nan)
+    number = np.cumsum(counts[used], dtype="f8")
+    rank = np.asarray(shares, "f8") * number[-1]
+    at = np.searchsorted(number, rank).clip(0, len(used) - 1)
+    inside = 1 - (number[at] - rank) / counts[used][at]
+    low, high = histogram.low[used][at], histogram.high[used][at]
+    return np.asarray(low + (high - low) * inside.clip(0, 1), "f8")

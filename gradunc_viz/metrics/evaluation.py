@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,13 @@ import numpy as np
 import xarray as xr
 
 from ..counts.histogram import Histogram
-from ..counts.pool import Pooled, _need_tables, pool
+from ..counts.pool import Pooled, pool
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..store.cache import Cache
 from ..store.choice import (
     Caches,
     _labelled,
-    _opened,
     choose_frames,
     choose_scores,
     class_index,
@@ -26,19 +24,9 @@ from ..store.choice import (
     named_caches,
     shared_scores,
 )
-from .arrays import reliability as kernels
-from .arrays.risk import aurc, ause, oracle_aurc, sparsification_curve
-from .arrays.thresholds import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr, pr_curve, roc_curve
+from .metric import _COLUMNS, METRICS, _bin_metrics, _metrics
 
-__all__ = ["METRICS", "calibration", "evaluate", "segmentation", "sparsification", "threshold_curves"]
-
-METRICS: Mapping[str, tuple[str, int]] = {
-    "auroc": ("AuROC", +1),
-    "auprc": ("AuPRC (average precision)", +1),
-    "fpr95": ("false-positive rate at 95 % true positives", -1),
-    "f1": ("best F1", +1),
-}
-"""Title of each pixel metric, and +1 where larger is better."""
+__all__ = ["evaluate"]
 
 _ABOUT: Mapping[str, tuple[str, str]] = {
     "threshold": ("oriented score from which on pixels are called positive, at the best F1", ""),
@@ -48,31 +36,6 @@ _ABOUT: Mapping[str, tuple[str, str]] = {
 }
 
 _INTERVAL = (0.025, 0.975)
-
-
-_COLUMNS = (*METRICS, "threshold")
-
-
-def _bin_metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """All pixel metrics of counts (..., positive or negative, bins), those of the histogram by default."""
-    counts = histogram.weights["counts"] if counts is None else counts
-    positive, negative, tied = counts[..., 0, :], counts[..., 1, :], histogram.tied
-    f1, threshold = best_f1(positive, negative, histogram.low)
-    return {
-        "auroc": auroc(positive, negative),
-        "auprc": average_precision(positive, negative, tied),
-        "fpr95": fpr_at_tpr(positive, negative, tied),
-        "f1": f1,
-        "threshold": threshold,
-    }
-
-
-def _metrics(histogram: Histogram) -> dict[str, float]:
-    """All pixel metrics of counts (positive or negative, bins)."""
-    positive, negative = histogram.weights["counts"]
-    found = all_metrics(positive, negative, histogram.tied)
-    at = found.pop("bin")
-    return found | {"threshold": np.nan if np.isnan(at) else float(histogram.low[int(at)])}
 
 
 def evaluate(
@@ -312,201 +275,4 @@ def _by_class(request: _Request) -> xr.Dataset:
         {name: (("class", "score"), array) for name, array in values.items()}
         | {"n_pixels": ("class", pixels), "positive_rate": ("class", rate), "n_frames": ((), len(pooled.frames))},
         coords=_coords(**{"class": [names[i] for i in keep], "score": scores}),
-    )
-
-
-def threshold_curves(
-    cache: Cache | str | os.PathLike[str],
-    task: str | None = None,
-    kind: str = "roc",
-    *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-) -> xr.Dataset:
-    """ROC or precision-recall curves with every threshold, pooled over pixels.
-
-    Parameters
-    ----------
-    kind : "roc" or "pr"
-
-    Returns
-    -------
-    xarray.Dataset (score, point)
-        ``fpr`` and ``tpr``, or ``recall`` and ``precision``, and ``threshold`` on the oriented score; from the
-        strictest threshold on, shorter curves padded with NaN.
-    """
-    if kind not in ("roc", "pr"):
-        raise GraduncError(f"kind is {kind!r}; expected 'roc' or 'pr'")
-    opened = _opened(cache)
-    task = task or default_task({"": opened})
-    index = None if classes is None else class_index(opened, classes)
-    pooled = pool(opened, task, scores=scores, frames=frames, classes=index)
-    draw: Callable[..., tuple[np.ndarray, ...]] = roc_curve if kind == "roc" else pr_curve
-    found = {name: draw(*h.weights["counts"], h.low) for name, h in pooled.histograms.items()}
-    names = ("fpr", "tpr", "threshold") if kind == "roc" else ("recall", "precision", "threshold")
-    longest = max((len(curve[0]) for curve in found.values()), default=0)
-    arrays = {name: np.full((len(found), longest), np.nan) for name in names}
-    for s, curve in enumerate(found.values()):
-        for name, values in zip(names, curve, strict=True):
-            arrays[name][s, : len(values)] = values
-    return xr.Dataset(
-        {name: (("score", "point"), array) for name, array in arrays.items()},
-        coords=_coords(score=tuple(found)),
-        attrs={"task": task, "kind": kind, **_set_sizes(pooled)},
-    )
-
-
-def sparsification(
-    caches: Caches,
-    *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    by: str | None = None,
-    points: int = 100,
-) -> xr.Dataset:
-    """Sparsification curves, AuSE and AURC of every score, for the error rate and the Brier score.
-
-    Parameters
-    ----------
-    by : None, "class"
-        Whether classes of the prediction are kept apart.
-    points : int
-        Points of the curves: shares 0, 1/points, ... of pixels dropped.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``ause`` and ``aurc`` (cache, error, score[, class]), smaller is better; ``curve`` (..., dropped), the error of
-        the pixels kept over that at 0 %, and ``oracle`` (cache, error[, class], dropped).
-    """
-    if by not in (None, "class"):
-        raise GraduncError(f"by is {by!r}; expected None or 'class'")
-    dropped = np.arange(points) / points
-    tables = []
-    opened = named_caches(caches)
-    for cache in opened.values():
-        names = shared_scores(cache, scores, opened)
-        pooled = pool(cache, "error", scores=names, frames=frames, by=by, brier=True, tables=True)
-        _need_tables(cache, pooled, "brier_count", "sparsification")
-        tables.append(_sparsified(cache, names, pooled, by, dropped))
-    dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
-    return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
-
-
-def _sparsified(
-    cache: Cache, names: tuple[str, ...], pooled: Pooled, by: str | None, dropped: np.ndarray
-) -> xr.Dataset:
-    rows = list(range(len(cache.classes))) if by else [None]
-    shape = (2, len(names), len(rows))
-    area, gain = np.full(shape, np.nan), np.full(shape, np.nan)
-    curve, best = np.full((*shape, len(dropped)), np.nan), np.full((2, len(rows), len(dropped)), np.nan)
-    for r, row in enumerate(rows):
-        own = pooled.tables["brier_count"], pooled.tables["brier_bin_sum"]
-        count, total = (t[row] if row is not None else t.sum(0) for t in own)
-        for s, name in enumerate(names):
-            weights = pooled.histograms[name].weights
-            counts, brier = weights["counts"], weights["brier_sum"]
-            wrong, right = (counts[0, row], counts[1, row]) if row is not None else (counts[0], counts[1])
-            pixels = wrong + right
-            if pixels.sum() == 0:
-                continue
-            rate = float(wrong.sum() / pixels.sum())
-            errors = (wrong, brier[row] if row is not None else brier)
-            oracles = (oracle_aurc(rate), aurc(total, count))
-            for e in range(2):
-                area[e, s, r] = aurc(errors[e], pixels)
-                gain[e, s, r] = ause(errors[e], pixels, oracles[e])
-                curve[e, s, r] = sparsification_curve(errors[e], pixels, dropped)
-            best[0, r] = np.maximum(0, (rate - dropped) / (1 - dropped)) / rate if rate > 0 else np.nan
-            best[1, r] = sparsification_curve(total, count, dropped)
-    dims: tuple[str, ...] = ("error", "score", "class")
-    coords: dict[str, Any] = _coords(error=("error_rate", "brier"), score=names)
-    coords["dropped"] = dropped
-    if by:
-        coords["class"] = np.array(cache.classes, dtype=object)
-    data = {
-        "aurc": (dims, area, {"long_name": "area under the risk-coverage curve", "orientation": "smaller is better"}),
-        "ause": (dims, gain, {"long_name": "area under the sparsification error", "orientation": "smaller is better"}),
-        "curve": ((*dims, "dropped"), curve, {"long_name": "error of the pixels kept / error of all"}),
-        "oracle": (("error", "class", "dropped"), best),
-    }
-    table = xr.Dataset(data, coords=coords)
-    return table if by else table.isel({"class": 0})
-
-
-def calibration(
-    caches: Caches, *, frames: Sequence[str] | None = None, by: str | None = None, bins: int = 15
-) -> xr.Dataset:
-    """Are the class probabilities right? ECE, MCE, Brier score, negative log-likelihood and the reliability diagram.
-
-    Parameters
-    ----------
-    by : None or "class"
-        Whether classes are kept apart: those of the prediction, for `nll` those of the label.
-    bins : int
-        Bins of confidence, a divisor of 300.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``ece``, ``mce``, ``brier`` (sum over classes, in [0, 2]), ``nll`` (nats), all smaller is better; ``pixels``,
-        ``confidence``, ``accuracy`` per bin of confidence.
-    """
-    if by not in (None, "class"):
-        raise GraduncError(f"by is {by!r}; expected None or 'class'")
-    tables = []
-    opened = named_caches(caches)
-    for cache in opened.values():
-        pooled = pool(cache, "error", scores=(), frames=frames, tables=True)
-        _need_tables(cache, pooled, "confidence_count", "calibration")
-        t = pooled.tables
-        right, wrong, confidence = t["confidence_count"][0], t["confidence_count"][1], t["confidence_sum"]
-        brier, nll = t["brier_bin_sum"].sum(-1), t["nll_sum"]
-        predicted, labelled = t["confusion"].sum(0), t["confusion"].sum(1)
-        if by is None:
-            right, wrong, confidence = right.sum(0), wrong.sum(0), confidence.sum(0)
-            brier, nll, predicted, labelled = brier.sum(), nll.sum(), predicted.sum(), labelled.sum()
-        pixels, mean, share = kernels.reliability(right, wrong, confidence, bins)
-        dims = ("class",) if by else ()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            data = {
-                "ece": (dims, kernels.ece(pixels, mean, share)),
-                "mce": (dims, kernels.mce(pixels, mean, share)),
-                "brier": (dims, brier / predicted),
-                "nll": (dims, nll / labelled, {"units": "nats"}),
-                "pixels": ((*dims, "bin"), pixels),
-                "confidence": ((*dims, "bin"), mean),
-                "accuracy": ((*dims, "bin"), share),
-            }
-        coords: dict[str, Any] = {"bin": (np.arange(bins) + 0.5) / bins}
-        if by:
-            coords["class"] = np.array(cache.classes, dtype=object)
-        tables.append(xr.Dataset(data, coords=coords))
-    dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
-    return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
-
-
-def segmentation(cache: Cache | str | os.PathLike[str], *, frames: Sequence[str] | None = None) -> xr.Dataset:
-    """How good is the segmentation itself? IoU per class, mIoU, accuracy and the confusion matrix.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``iou`` (class), NaN for classes that do not occur; ``miou`` over those that occur in labels or
-        predictions; ``accuracy``; ``confusion`` (label_class, class) in pixels.
-    """
-    opened = _opened(cache)
-    chosen = list(choose_frames(opened, frames))
-    confusion = opened.summary["confusion"].sel(frame=chosen).sum("frame").values
-    per_class = kernels.iou(confusion)
-    names = np.array(opened.classes, dtype=object)
-    return xr.Dataset(
-        {
-            "iou": ("class", per_class),
-            "miou": ((), np.nanmean(per_class) if np.isfinite(per_class).any() else np.nan),
-            "accuracy": ((), float(kernels.accuracy(confusion))),
-            "confusion": (("label_class", "class"), confusion, {"units": "px"}),
-        },
-        coords={"class": names, "label_class": names},
     )

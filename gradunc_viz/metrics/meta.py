@@ -1,6 +1,6 @@
 """Can the quality of a segment be told without its annotation: meta classification and meta regression, as in MetaSeg.
 
-Both learn from the table that `gradunc_viz.metrics.arrays.segments.segment_statistics` makes. Frames, not segments, are
+Both learn from the table that `gradunc_viz.metrics.segment_table.segment_statistics` makes. Frames, not segments, are
 drawn into train and test: segments of one frame resemble each other, so that a split between them would flatter the
 result.
 

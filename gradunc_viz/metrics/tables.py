@@ -12,23 +12,13 @@ import numpy as np
 import xarray as xr
 
 from ..schema.scores import score_entry
-from .evaluation import METRICS
+from .metric import _SHORT, METRICS
 from .table import Column, Table, best
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 __all__ = ["best", "caption", "comparison", "evaluation_table", "latex", "records", "terminal_tables", "to_csv"]
-
-_SHORT = {
-    "auroc": "AuROC",
-    "auprc": "AuPRC",
-    "fpr95": "FPR95",
-    "f1": "F1",
-    "component_siou": "sIoU",
-    "component_ppv": "PPV",
-    "component_f1": "mean F1",
-}
 
 
 def _columns(result: xr.Dataset) -> dict[str, int]:

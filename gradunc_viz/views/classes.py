@@ -16,15 +16,16 @@ import pandas as pd
 from ..counts.histogram import Histogram
 from ..metrics import calibration, segmentation
 from ..metrics.arrays.thresholds import auroc, average_precision
+from ..metrics.distributions import quantile, score_limits, spread
+from ..metrics.operating_point import groups
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache
 from ..store.choice import class_ids, frame_key
 from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
-from .distributions import score_limits, spread
 from .memo import remember
-from .pooled import class_histogram, groups, quantile
+from .pooled import class_histogram
 from .text import score_axis
 
 __all__ = ["class_distributions", "class_table", "confusion"]

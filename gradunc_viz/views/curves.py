@@ -19,15 +19,17 @@ from ..counts.histogram import Histogram
 from ..metrics import calibration
 from ..metrics.arrays.risk import ause, oracle_aurc, risk_coverage
 from ..metrics.arrays.thresholds import auroc, average_precision, pr_curve, roc_curve
+from ..metrics.distributions import density
+from ..metrics.operating_point import OperatingPoint, groups, read_at
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache
 from ..store.choice import frame_key
 from ..style.scores import score_style
 from .charts import GUIDE, chart_opts, noted, thin
-from .distributions import density, score_distribution
+from .distributions import score_distribution
 from .memo import remember
-from .pooled import OperatingPoint, groups, read_at, set_histograms
+from .pooled import set_histograms
 
 __all__ = [
     "KINDS",

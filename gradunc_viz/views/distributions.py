@@ -9,37 +9,18 @@ import holoviews.plotting.bokeh
 import numpy as np
 import xarray as xr
 
-from ..counts.histogram import Histogram
+from ..metrics.distributions import density, score_limits, spread
+from ..metrics.operating_point import groups
 from ..schema.tasks import TASK_OUTCOMES
 from ..store.cache import Cache
 from ..style.palette import GROUPS, THRESHOLD
 from .charts import chart_opts, noted
-from .pooled import groups, quantile, set_histograms
+from .pooled import set_histograms
 from .text import score_axis
 
-__all__ = ["density", "score_distribution", "score_limits", "set_distribution", "spread"]
+__all__ = ["score_distribution", "set_distribution"]
 
 _BINS = 80
-
-
-def density(dataset: xr.Dataset, name: str, outcome: str, edges: np.ndarray) -> np.ndarray:
-    """Share of the pixels of an outcome per interval of `edges`; what lies outside is in the first or last one.
-
-    A cached bin counts where its middle lies: its width is far below that of an interval of a chart.
-
-    Raises
-    ------
-    KeyError
-        If the frame was not counted for `outcome`.
-    """
-    scores = [str(found) for found in dataset["score"].values]
-    at = scores.index(name)
-    counts = dataset["counts"].sel(outcome=outcome).isel(score=at).sum("class").values
-    middle = (dataset["bin_min"].isel(score=at).values + dataset["bin_max"].isel(score=at).values) / 2
-    used = counts > 0
-    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
-    found = np.bincount(place, counts[used], len(edges) - 1)
-    return found / max(found.sum(), 1)
 
 
 def score_distribution(
@@ -84,38 +65,6 @@ def score_distribution(
         show_frame=False,
         backend="bokeh",
     )
-
-
-def spread(histogram: Histogram, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Pixels per interval of `edges`; what lies outside is in the first or last one.
-
-    Parameters
-    ----------
-    counts : array (..., bins)
-        Bins of `histogram`; each counts where its middle lies.
-    edges : array (k + 1,)
-
-    Returns
-    -------
-    array (..., k)
-    """
-    middle = (histogram.low + histogram.high) / 2
-    used = np.flatnonzero(np.isfinite(middle))
-    place = np.clip(np.searchsorted(edges, middle[used], side="right") - 1, 0, len(edges) - 2)
-    result = np.zeros((*counts.shape[:-1], len(edges) - 1), "i8")
-    for row in np.ndindex(*counts.shape[:-1]):
-        result[row] = np.bincount(place, counts[row][used], len(edges) - 1)
-    return result
-
-
-def score_limits(histogram: Histogram) -> tuple[float, float]:
-    """Range of a score that holds all but 0.1 % of either group on each side; never empty."""
-    sums = [group.reshape(-1, group.shape[-1]).sum(0) for group in groups(histogram)]
-    ends = np.array([quantile(histogram, group, (0.001, 0.999)) for group in sums if group.any()])
-    if not len(ends):
-        return 0.0, 1.0
-    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 @noted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,17 +16,7 @@ from ..schema.scores import LOG2_FLOOR, score_entry
 from ..store.cache import Cache
 from ..store.frame import decode_image, score
 
-__all__ = [
-    "FrameData",
-    "FrameStore",
-    "ThresholdCounts",
-    "frame_range",
-    "pair_range",
-    "ranks",
-    "set_range",
-    "shown_values",
-    "threshold_counts",
-]
+__all__ = ["FrameData", "FrameStore", "frame_range", "pair_range", "ranks", "set_range", "shown_values"]
 
 _SAMPLE = 100_000
 """Pixels that are enough for a colour range."""
@@ -317,40 +306,3 @@ def _widen(low: float, high: float) -> tuple[float, float]:
 
 # --------------------------------------------------------------------------------------------------------------------
 # the threshold
-
-
-@dataclass(frozen=True)
-class ThresholdCounts:
-    """Evaluated pixels of one frame by truth and by whether their score reaches the threshold."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-    @property
-    def precision(self) -> float:
-        """Share of true ones among the pixels found; NaN if none is found."""
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else float("nan")
-
-    @property
-    def recall(self) -> float:
-        """Share of found ones among the true pixels; NaN if there is none."""
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else float("nan")
-
-    @property
-    def fpr(self) -> float:
-        """Share of found ones among the pixels that should not be found; NaN if there is none."""
-        return self.fp / (self.fp + self.tn) if self.fp + self.tn else float("nan")
-
-
-def threshold_counts(values: np.ndarray, target: tuple[np.ndarray, np.ndarray], threshold: float) -> ThresholdCounts:
-    """Count pixels with ``values >= threshold`` against `target`, see `FrameData.target`."""
-    positive, evaluated = target
-    # float32 as the values are: a threshold that is one of them finds it
-    found = (values >= np.float32(threshold)) & evaluated
-    positive = positive & evaluated
-    tp = int(np.count_nonzero(found & positive))
-    fp = int(np.count_nonzero(found)) - tp
-    fn = int(np.count_nonzero(positive)) - tp
-    return ThresholdCounts(tp, fp, fn, int(np.count_nonzero(evaluated)) - tp - fp - fn)

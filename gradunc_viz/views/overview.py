@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,28 +15,17 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from ..counts.histogram import Histogram
-from ..metrics import METRICS, evaluate, pool, segmentation
+from ..metrics import METRICS, evaluate, segmentation
 from ..metrics.arrays.thresholds import auroc, average_precision, best_f1, fpr_at_tpr
+from ..metrics.operating_point import groups
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import score_entry
-from ..schema.tasks import NEEDS
 from ..store.cache import Cache
 from ..store.choice import frame_key
 from .distributions import set_distribution
 from .memo import remember
-from .pooled import groups, read_at, set_histograms
+from .pooled import set_histograms
 
-__all__ = [
-    "WORST",
-    "SetCard",
-    "WorstDefinition",
-    "metric_table",
-    "set_card",
-    "set_distribution",
-    "thumbnails",
-    "worst_frames",
-]
+__all__ = ["SetCard", "metric_table", "set_card", "set_distribution", "thumbnails"]
 
 
 @dataclass(frozen=True)
@@ -198,173 +187,6 @@ _SHORT = {"auroc": "AuROC", "auprc": "AuPRC", "fpr95": "FPR95", "f1": "F1"}
 
 # --------------------------------------------------------------------------------------------------------------------
 # the worst frames
-
-
-@dataclass(frozen=True)
-class WorstDefinition:
-    """What makes a frame bad.
-
-    Attributes
-    ----------
-    title : str
-    meaning : str
-        One sentence of help.
-    units : str
-        ``"%"``, ``"px"``, or ``"score"`` for the units of the score.
-    task : str, optional
-        Task whose labels it needs; None for none, ``"chosen"`` for those of the chosen task.
-    values : callable (cache, score, task, threshold) -> array (frame,)
-        Larger is worse; NaN for frames that cannot be told.
-    turned : bool
-        Whether small ones are the worst: they are ranked by, and shown without, their negative sign.
-    """
-
-    title: str
-    meaning: str
-    units: str
-    task: str | None
-    values: Callable[[Cache, str, str, float | None], np.ndarray]
-    turned: bool = False
-
-
-def _column(name: str, factor: float = 1.0) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    return lambda cache, score, task, threshold: cache.summary[name].values * factor
-
-
-def _mean(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-    return np.asarray(cache.summary["score_mean"].sel(score=score).values, "f8")
-
-
-def _high(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-    return np.asarray(cache.summary["score_quantile"].sel(score=score).isel(quantile=-1).values, "f8")
-
-
-def _metric(name: str, factor: float) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    def values(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-        table = remember(cache, ("by frame", task, score), lambda: _by_frame(cache, score, task))
-        return np.asarray(table[name] * factor)
-
-    return values
-
-
-def _by_frame(cache: Cache, score: str, task: str) -> dict[str, np.ndarray]:
-    found = evaluate(cache, task, scores=score, by="frame", bootstrap=0).isel(cache=0, score=0)
-    return {name: found[name].values for name in METRICS}
-
-
-def _below(task: str) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    def values(cache: Cache, score: str, _task: str, threshold: float | None) -> np.ndarray:
-        if threshold is None:
-            threshold = usual_threshold(cache, score)
-        return np.asarray(
-            remember(cache, ("below", task, score, threshold), lambda: _count_below(cache, score, task, threshold))
-        )
-
-    return values
-
-
-def usual_threshold(cache: Cache, score: str) -> float:
-    """What 5 % of the pixels of a usual frame exceed: a threshold to start from."""
-    return float(cache.summary["score_quantile"].sel(score=score, quantile=0.95).median())
-
-
-def _count_below(cache: Cache, score: str, task: str, threshold: float) -> np.ndarray:
-    missed = dict.fromkeys(cache.ids, float("nan"))
-
-    def add(frame: str, histograms: Mapping[str, Histogram]) -> None:
-        missed[frame] = read_at(score, histograms[score], threshold).fn
-
-    pool(cache, task, scores=[score], each=add)  # type: ignore[arg-type]
-    return np.array([missed[frame] for frame in cache.ids])
-
-
-WORST: Mapping[str, WorstDefinition] = {
-    "error_rate": WorstDefinition(
-        "Highest error rate", "Share of labelled pixels whose predicted class is wrong.", "%", "error",
-        _column("error_rate", 100),
-    ),
-    "confident_mistakes": WorstDefinition(
-        "Most confident mistakes", "Wrong pixels whose score stays below the threshold.", "px", "error", _below("error")
-    ),
-    "missed_anomaly": WorstDefinition(
-        "Largest missed anomaly area", "Pixels of unknown objects whose score stays below the threshold.", "px",
-        "anomaly", _below("anomaly"),
-    ),
-    "anomaly_area": WorstDefinition(
-        "Largest anomaly area", "Share of unknown objects among evaluated pixels.", "%", "anomaly",
-        _column("anomaly_rate", 100),
-    ),
-    "lowest_auprc": WorstDefinition(
-        "Lowest AuPRC", "The score's AuPRC for the task, within the frame.", "%", "chosen", _metric("auprc", -100), True
-    ),
-    "lowest_auroc": WorstDefinition(
-        "Lowest AuROC", "The score's AuROC for the task, within the frame.", "%", "chosen", _metric("auroc", -100), True
-    ),
-    "highest_fpr95": WorstDefinition(
-        "Highest FPR95", "False-positive rate at which 95 % of the positives are found, within the frame.", "%",
-        "chosen", _metric("fpr95", 100),
-    ),
-    "highest_mean": WorstDefinition(
-        "Highest mean score", "Mean of the oriented score over all pixels.", "score", None, _mean
-    ),
-    "highest_99": WorstDefinition(
-        "Highest 99 % quantile", "What the most uncertain 1 % of the pixels reach.", "score", None, _high
-    ),
-}  # fmt: skip
-"""Definitions of worst by name."""
-
-
-def worst_frames(
-    cache: Cache, definition: str, score: str, task: str, n: int = 12, *, threshold: float | None = None
-) -> pd.DataFrame:
-    """The n worst frames.
-
-    Parameters
-    ----------
-    definition : str
-        In `WORST`.
-    threshold : float, optional
-        For definitions that ask what stays below it; by default what 5 % of the pixels of a usual frame exceed.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``frame``, ``value`` and ``text`` (value with units), worst first; frames that cannot be told are left out.
-
-    Raises
-    ------
-    GraduncError
-        For an unknown definition, or if no frame has the labels it needs.
-    """
-    if definition not in WORST:
-        raise GraduncError(f"unknown definition of worst {definition!r}; expected one of {', '.join(WORST)}")
-    which = WORST[definition]
-    frame_key(cache, None)
-    if score not in cache.scores:
-        raise GraduncError(f"{cache.path}: score {score!r} is not cached; it has {', '.join(cache.scores)}")
-    needed = task if which.task == "chosen" else which.task
-    if needed and not bool(cache.summary["has_label" if needed == "error" else "has_anomaly"].any()):
-        raise GraduncError(f"{cache.name}: no frame has {NEEDS[needed]}, which '{which.title}' needs")
-    values = np.asarray(which.values(cache, score, task, threshold), "f8")
-    order = np.argsort(-values, kind="stable")
-    order = order[np.isfinite(values[order])][:n]
-    shown = values[order] * (-1 if which.turned else 1)
-    return pd.DataFrame(
-        {
-            "frame": [cache.ids[place] for place in order],
-            "value": shown,
-            "text": [_worded(value, which.units, score) for value in shown],
-        }
-    )
-
-
-def _worded(value: float, units: str, score: str) -> str:
-    if units == "px":
-        return f"{int(value):,} px"
-    if units == "%":
-        return f"{value:.1f} %"
-    own = score_entry(score).units
-    return f"{value:.3f}" + ("" if own == "1" else f" {own}")
 
 
 def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:

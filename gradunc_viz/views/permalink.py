@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from ..metrics.regions import FAILURES
+from ..metrics.worst import WORST
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
-from .failures import FAILURES
-from .overview import WORST
 from .panes import LETTERS, MAX_PANES, MIN_PANES, parse_pane
 from .state import TABS, ExplorerState
 

@@ -6,9 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-
-import numpy as np
 
 from ..counts.histogram import Histogram
 from ..metrics import TASKS, evaluate, pool
@@ -18,68 +15,10 @@ from ..store.cache import Cache
 from ..store.choice import choose_scores, class_ids, frame_key
 from .memo import cache_version, remember, shared
 
-__all__ = [
-    "OperatingPoint",
-    "auprc_by_frame",
-    "class_histogram",
-    "groups",
-    "quantile",
-    "read_at",
-    "set_histograms",
-    "unreadable",
-]
+__all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
 
 _AT_ONCE = 8
 """Frames evaluated before others get a chance."""
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Pixels by truth and by whether their score reaches a threshold.
-
-    Attributes
-    ----------
-    score : str
-    threshold : float
-        In the units of the oriented score.
-    tp, fp, fn, tn : int
-    """
-
-    score: str
-    threshold: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-    @property
-    def precision(self) -> float:
-        """TP / (TP + FP); NaN if nothing reaches the threshold."""
-        return _share(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """TP / (TP + FN), the true-positive rate; NaN without a positive."""
-        return _share(self.tp, self.tp + self.fn)
-
-    @property
-    def fpr(self) -> float:
-        """FP / (FP + TN), the false-positive rate; NaN without a negative."""
-        return _share(self.fp, self.fp + self.tn)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN without a positive."""
-        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn) if self.tp + self.fn else float("nan")
-
-    @property
-    def above(self) -> float:
-        """Share of all pixels at or above the threshold."""
-        return _share(self.tp + self.fp, self.tp + self.fp + self.fn + self.tn)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
 
 
 _under_way: dict[Hashable, threading.Lock] = {}
@@ -177,42 +116,6 @@ def class_histogram(cache: Cache, task: str, score: str, frames: Sequence[str] |
     """
     names = choose_scores(cache, (score,))
     return _pooled(cache, task, names, frame_key(cache, frames), "class")[score]
-
-
-def groups(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
-    """Positives and negatives per bin, (..., bins) each."""
-    counts = histogram.weights["counts"]
-    return counts[0], counts[1]
-
-
-def read_at(score: str, histogram: Histogram, threshold: float) -> OperatingPoint:
-    """Count the pixels with ``score >= threshold``.
-
-    Exact where the threshold is the smallest or largest score of a bin, as those are that `nearest_threshold` returns;
-    inside a bin its pixels are taken to be spread evenly between the two.
-    """
-    low, high = histogram.low, histogram.high
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(high > low, (high - threshold) / (high - low), 1.0)
-        # float32 rounds the threshold of a slider, so that a tied bin is compared as the panes compare pixels
-        share = np.where(low >= np.float32(threshold), 1.0, np.where(high < np.float32(threshold), 0.0, share))
-    share = np.nan_to_num(share)
-    positive, negative = groups(histogram)
-    tp, fp = (round(float((part * share).sum())) for part in (positive, negative))
-    return OperatingPoint(score, threshold, tp, fp, int(positive.sum()) - tp, int(negative.sum()) - fp)
-
-
-def quantile(histogram: Histogram, counts: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Quantiles of the pixels counted in `counts` (bins,), interpolated inside bins; NaN without a pixel."""
-    used = np.flatnonzero(counts)
-    if not len(used):
-        return np.full(len(shares), np.nan)
-    number = np.cumsum(counts[used], dtype="f8")
-    rank = np.asarray(shares, "f8") * number[-1]
-    at = np.searchsorted(number, rank).clip(0, len(used) - 1)
-    inside = 1 - (number[at] - rank) / counts[used][at]
-    low, high = histogram.low[used][at], histogram.high[used][at]
-    return np.asarray(low + (high - low) * inside.clip(0, 1), "f8")
 
 
 def auprc_by_frame(cache: Cache, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import param
 
+from ..metrics.operating_point import ThresholdCounts, threshold_counts
+from ..metrics.regions import FAILURES
+from ..metrics.worst import WORST, usual_threshold
 from ..schema.errors import GraduncError
 from ..schema.scores import DEFAULT_SCORES, score_entry
 from ..store.cache import Cache
 from . import frame_table
-from .failures import FAILURES
-from .frame_data import FrameData, FrameStore, ThresholdCounts, frame_range, set_range, shown_values, threshold_counts
-from .overview import WORST, usual_threshold
+from .frame_data import FrameData, FrameStore, frame_range, set_range, shown_values
 from .panes import LETTERS, Pane, default_panes, parse_pane
 
 __all__ = ["STORE", "TABS", "ExplorerState"]

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import PurePath
 
+from ..metrics.operating_point import ThresholdCounts
 from ..schema.scores import score_entry
 from ..schema.tasks import _TRUTH
 from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
 from ..style.scores import _UNITS, units_text
-from .frame_data import FrameData, ThresholdCounts
+from .frame_data import FrameData
 from .panes import Pane
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["accuracy", "ece", "iou", "mce", "rebin", "reliability"]
+__all__ = ["ece", "mce", "rebin", "reliability"]
 
 
 def rebin(values: np.ndarray, bins: int) -> np.ndarray:
@@ -62,20 +62,3 @@ def mce(pixels: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> np.
     gap = np.where(pixels > 0, np.abs(accuracy - confidence), -np.inf)
     largest = gap.max(-1)
     return np.where(np.isfinite(largest), largest, np.nan)
-
-
-def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union per class of a confusion matrix (..., label, prediction); NaN for absent classes."""
-    matrix = np.asarray(confusion, "f8")
-    hit = np.diagonal(matrix, axis1=-2, axis2=-1)
-    union = matrix.sum(-1) + matrix.sum(-2) - hit
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(union > 0, hit / union, np.nan)
-
-
-def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of labelled pixels predicted right; NaN without any."""
-    matrix = np.asarray(confusion, "f8")
-    total = matrix.sum((-2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, np.trace(matrix, axis1=-2, axis2=-1) / total, np.nan)

@@ -10,20 +10,13 @@ Dispersion Measures of Softmax Probabilities" (IJCNN 2020, arXiv:1811.00648), se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 from scipy import ndimage
 
-from ...kernels.resize import bilinear
 from ...schema.errors import SchemaError
 from ...schema.frame import IGNORE
-from ...schema.scores import resolve_scores, score_entry
-from ...store.cache import Cache
-from ...store.frame import score
-from ...store.progress import followed
 from .components import EIGHT, overlaps
 
 __all__ = [
@@ -32,13 +25,11 @@ __all__ = [
     "Segments",
     "boundary_mask",
     "find_segments",
-    "frame_segments",
     "label_classes",
     "segment_iou",
     "segment_means",
     "segment_moments",
     "segment_shapes",
-    "segment_statistics",
 ]
 
 STATISTICS: dict[str, str] = {
@@ -316,129 +307,5 @@ def segment_iou(segments: Segments, label: np.ndarray) -> tuple[np.ndarray, np.n
     return (hit[1:] / union[1:]), (hit[1:] / adjusted[1:])
 
 
-def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """Softmax of the resized logits, (class, y, x) float32; one class at a time, as temporaries of all are large."""
-    maps = np.empty((len(logits), *size), "f4")
-    for resized, one in zip(maps, logits, strict=True):
-        resized[:] = bilinear(one, size, align_corners)
-    maps -= maps.max(0)
-    np.exp(maps, out=maps)
-    maps /= maps.sum(0)
-    return maps
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # caches
-
-
-def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
-    """Statistics of the segments of one frame.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        A frame of a cache.
-    scores : sequence of str
-
-    Returns
-    -------
-    xarray.Dataset (segment)
-        As `segment_statistics`.
-    """
-    label = dataset["label"].values if "label" in dataset else None
-    segments = find_segments(dataset["prediction"].values, label)
-    names = [str(name) for name in dataset["class"].values]
-    n = segments.count
-    iou, adjusted = segment_iou(segments, label) if label is not None else (np.full(n, np.nan), np.full(n, np.nan))
-    columns: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
-        "iou": ("segment", iou, {"long_name": "IoU with the annotation", "family": "target"}),
-        "iou_adj": ("segment", adjusted, {"long_name": "adjusted IoU with the annotation", "family": "target"}),
-        "class_id": ("segment", segments.class_id, {"long_name": "predicted class id", "family": "class"}),
-    }
-    shapes = segment_shapes(segments)
-    for name, text in SHAPES.items():
-        units = "1" if name.startswith("relative") else "px"
-        columns[name] = ("segment", shapes[name], {"long_name": text, "units": units, "family": "shape"})
-    for name in ("y", "x"):
-        attrs = {"long_name": f"centroid, {name}", "units": "px", "family": "position"}
-        columns[f"centroid_{name}"] = ("segment", shapes[name], attrs)
-    size = dataset.sizes["y"], dataset.sizes["x"]
-    means = segment_means(
-        segments, _probabilities(dataset["logits"].values, size, bool(dataset.attrs["align_corners"]))
-    )
-    for class_id, mean in enumerate(means):
-        attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
-        columns[f"probability_{class_id}"] = ("segment", mean, attrs)
-    for name in scores:
-        entry = score_entry(name)
-        for statistic, values in segment_moments(segments, score(dataset, name).values).items():
-            attrs = {
-                "long_name": f"{name}: {STATISTICS[statistic]}",
-                "units": f"({entry.units})^2" if statistic.endswith("variance") else entry.units,
-                "family": entry.family,
-                "score": name,
-                "statistic": statistic,
-            }
-            columns[f"{name}_{statistic}"] = ("segment", values, attrs)
-    frame = np.full(n, dataset.attrs["frame_id"], dtype=object)
-    by_name = np.array(names, dtype=object)[segments.class_id]
-    return xr.Dataset(columns, coords={"frame": ("segment", frame), "class": ("segment", by_name)})
-
-
-def segment_statistics(
-    cache: Cache, scores: str | Iterable[str] | None = None, frames: Iterable[str | int] | None = None
-) -> xr.Dataset:
-    """Statistics of every predicted segment of a cache: what meta classification and regression learn from.
-
-    Parameters
-    ----------
-    cache : Cache
-    scores : str or iterable of str, optional
-        All scores of the cache if left out. Oriented: larger is more uncertain; gradient norms as log2.
-    frames : iterable of frame ids or positions, optional
-        All frames of the cache if left out.
-
-    Returns
-    -------
-    xarray.Dataset (segment)
-        One variable per statistic, whose attrs name its ``family`` (``target``, ``class``, ``shape``, ``position``,
-        ``probability``, or the score's: ``gradient``, ``softmax``, ``logit``): ``iou`` and ``iou_adj`` (NaN for a frame
-        without labels), ``class_id``, `SHAPES`, ``centroid_y``, ``centroid_x``, ``probability_<class id>`` and
-        ``<score>_<statistic>`` for every entry of `STATISTICS`. Coordinates: ``frame`` (id) and ``class`` (name of the
-        predicted class). attrs: ``frames``, and those of them ``without_label`` or ``without_segment`` (all ignored).
-        ``.to_dataframe()`` makes it a table.
-
-    Raises
-    ------
-    UnknownScoreError, CacheError, KeyError
-        If there is no such score or frame.
-    """
-    names = cache.scores if scores is None else resolve_scores(scores)
-    parts: list[xr.Dataset] = []
-    used: dict[str, list[str]] = {"frames": [], "without_label": [], "without_segment": []}
-    for frame in followed(cache.ids if frames is None else list(frames)):
-        dataset = cache[frame]
-        part = frame_segments(dataset, names)
-        frame_id = str(dataset.attrs["frame_id"])
-        used["frames"].append(frame_id)
-        if "label" not in dataset:
-            used["without_label"].append(frame_id)
-        if part.sizes["segment"] == 0:
-            used["without_segment"].append(frame_id)
-        parts.append(part)
-    if not parts:
-        return xr.Dataset(coords={"frame": ("segment", np.empty(0, object)), "class": ("segment", np.empty(0, object))})
-    return _join(parts).assign_attrs({"scores": list(names), **used})
-
-
-def _join(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """One below the other; all have the same variables over the same one dim."""
-    first = parts[0]
-
-    def column(name: str) -> tuple[str, np.ndarray, dict]:
-        return "segment", np.concatenate([part[name].values for part in parts]), first[name].attrs
-
-    return xr.Dataset(
-        {str(name): column(str(name)) for name in first.data_vars},
-        coords={name: column(name) for name in ("frame", "class")},
-    )

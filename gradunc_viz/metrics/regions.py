@@ -17,14 +17,14 @@ import xarray as xr
 from PIL import Image
 from scipy import ndimage
 
-from ..metrics.arrays.components import EIGHT
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.tasks import NEEDS
 from ..store.cache import Cache
 from ..store.choice import choose_scores, frame_key
 from ..store.frame import decode_image, score
-from .memo import remember
+from ..views.memo import remember
+from .arrays.components import EIGHT
 
 __all__ = ["FAILURES", "FOUND", "Failure", "FailureKind", "Progress", "crop", "find_failures", "search_failures"]
 
