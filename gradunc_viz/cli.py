@@ -488,7 +488,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             by=arguments.by,
             bootstrap=arguments.bootstrap,
         )
-    from .metrics import tables
+    from .tables import evaluation as tables
 
     if arguments.components:
         if arguments.by or result.attrs["task"] != "anomaly":

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from gradunc_viz.metrics.arrays import reliability as kernels
 from gradunc_viz.metrics import segmentation
+from gradunc_viz.metrics.arrays import reliability as kernels
 from gradunc_viz.schema.frame import CONFIDENCE_BINS
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from tiny import SCORES
 
 import gradunc_viz as gv
-from gradunc_viz.metrics import tables
+from gradunc_viz.tables import evaluation as tables
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ SVG, PNG or PGF::
 No global setting of matplotlib is changed, and no window or backend is needed.
 """
 
+from ..tables.paper import ood_table, pixel_table, segment_table
 from .bars import metric_bars, p_ablation
 from .confusion import confusion
 from .curves import pr, roc, sparsification
@@ -21,7 +22,6 @@ from .reliability import reliability
 from .save import FORMATS, save
 from .sheet import figure_set
 from .style import WIDTHS, Figure, score_style, style
-from .tables import ood_table, pixel_table, segment_table
 
 __all__ = [
     "FORMATS",

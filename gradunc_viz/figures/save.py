@@ -11,8 +11,8 @@ from pathlib import Path
 import matplotlib.figure
 from matplotlib.text import Text
 
-from ..metrics.table import latex_text
 from ..schema.errors import GraduncError
+from ..tables.table import latex_text
 from .style import applied, style_of
 
 __all__ = ["FORMATS", "save"]

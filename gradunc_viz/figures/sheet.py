@@ -18,12 +18,13 @@ import numpy as np
 from ..metrics import evaluate
 from ..metrics.meta import meta_regression
 from ..metrics.segment_table import segment_statistics
-from ..metrics.table import Table
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import _WHAT
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches, representative
+from ..tables.paper import ood_table, pixel_table, segment_table
+from ..tables.table import Table
 from .bars import metric_bars, p_ablation
 from .confusion import confusion
 from .curves import pr, roc, sparsification
@@ -33,7 +34,6 @@ from .meta import meta_scatter
 from .panel import panel
 from .reliability import reliability
 from .save import FORMATS, save
-from .tables import ood_table, pixel_table, segment_table
 
 __all__ = ["FigureSet", "figure_set"]
 

@@ -6,11 +6,11 @@ the counts of frames; `evaluation` and `meta` give labelled datasets.
 
 from ..counts.pool import Pooled, pool
 from ..schema.tasks import TASKS
+from ..tables.evaluation import evaluation_table
 from .calibration import calibration
 from .evaluation import evaluate
 from .metric import METRICS
 from .segmentation import segmentation
-from .tables import evaluation_table
 from .threshold_curves import sparsification, threshold_curves
 
 __all__ = [

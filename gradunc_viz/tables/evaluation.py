@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from ..metrics.metric import _SHORT, METRICS
 from ..schema.scores import score_entry
-from .metric import _SHORT, METRICS
 from .table import Column, Table, best
 
 if TYPE_CHECKING:

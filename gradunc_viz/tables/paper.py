@@ -11,11 +11,11 @@ from ..metrics.meta import meta_classification, meta_regression
 from ..metrics.objects import with_components
 from ..metrics.score_calibration import score_calibration
 from ..metrics.segment_table import segment_statistics
-from ..metrics.table import Column, Table
-from ..metrics.tables import caption, evaluation_table
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..store.choice import Caches, chosen, representative
+from .evaluation import caption, evaluation_table
+from .table import Column, Table
 
 __all__ = ["ood_table", "pixel_table", "segment_table"]
 
@@ -41,7 +41,7 @@ def pixel_table(
 
     Returns
     -------
-    gradunc_viz.metrics.table.Table
+    gradunc_viz.tables.table.Table
 
     Raises
     ------
@@ -99,7 +99,7 @@ def ood_table(
 
     Returns
     -------
-    gradunc_viz.metrics.table.Table
+    gradunc_viz.tables.table.Table
 
     Raises
     ------
@@ -141,7 +141,7 @@ def segment_table(
 
     Returns
     -------
-    gradunc_viz.metrics.table.Table
+    gradunc_viz.tables.table.Table
 
     Raises
     ------

@@ -1,0 +1,1 @@
+"""Tables: in the terminal, in a notebook, in a paper."""
