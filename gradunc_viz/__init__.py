@@ -14,7 +14,8 @@ _HOMES = {
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
     "deploy.scored_model": ["ScoredModel"],
-    "interchange": ["compute_maps", "read_submission", "write_submission"],
+    "exchange.imports": ["compute_maps"],
+    "exchange.submission": ["read_submission", "write_submission"],
     "metrics.calibration": ["calibration"],
     "metrics.evaluation": ["evaluate"],
     "metrics.meta": ["meta_classification", "meta_regression"],
@@ -46,9 +47,9 @@ if TYPE_CHECKING:
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
     from .deploy.scored_model import ScoredModel as ScoredModel
-    from .interchange import compute_maps as compute_maps
-    from .interchange import read_submission as read_submission
-    from .interchange import write_submission as write_submission
+    from .exchange.imports import compute_maps as compute_maps
+    from .exchange.submission import read_submission as read_submission
+    from .exchange.submission import write_submission as write_submission
     from .metrics.calibration import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate
     from .metrics.meta import meta_classification as meta_classification

@@ -416,7 +416,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from .datasets.frames import open_frames
-    from .interchange import compute_maps_report
+    from .exchange.imports import compute_maps_report
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
     report = compute_maps_report(
@@ -438,7 +438,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from .interchange import write_submission
+    from .exchange.submission import write_submission
 
     files = write_submission(arguments.cache, arguments.score, arguments.out, progress=not arguments.quiet)
     print(f"{arguments.out}: wrote {arguments.score} of {len(files)} frames; {_bytes(arguments.out)}")

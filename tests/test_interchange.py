@@ -16,7 +16,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import gradunc_viz as gv
 from gradunc_viz.cli import main
-from gradunc_viz.interchange import _BINS, _LEVELS, ScoreMaps, _bin_edges, _half_map, compute_maps_report
+from gradunc_viz.exchange.imports import compute_maps_report
+from gradunc_viz.exchange.map_files import ScoreMaps
+from gradunc_viz.exchange.spread import _BINS, _LEVELS, _bin_edges, _half_map
 from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
@@ -572,7 +574,7 @@ def test_submission_replaces_its_own_files_and_nothing_else(tmp_path, tiny_cache
 
 
 def test_a_failed_write_leaves_nothing_half_written(tmp_path, tiny_cache, monkeypatch):
-    from gradunc_viz import interchange
+    from gradunc_viz.exchange import imports as interchange
 
     def fail(*_args):
         raise OSError(28, "No space left on device")

@@ -1,0 +1,1 @@
+"""Score maps that others computed, and the benchmark's form of submissions."""
