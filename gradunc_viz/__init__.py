@@ -10,12 +10,12 @@ import lazy_loader
 __version__ = "0.1.0"
 
 _HOMES = {
-    "app.page": ["explore"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
     "deploy.scored_model": ["ScoredModel"],
     "exchange.imports": ["compute_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
+    "explorer.server": ["explore"],
     "metrics.calibration": ["calibration"],
     "metrics.evaluation": ["evaluate"],
     "metrics.meta": ["meta_classification", "meta_regression"],
@@ -41,7 +41,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=("figure
 if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
-    from .app.page import explore as explore
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from .exchange.imports import compute_maps as compute_maps
     from .exchange.submission import read_submission as read_submission
     from .exchange.submission import write_submission as write_submission
+    from .explorer.server import explore as explore
     from .metrics.calibration import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate
     from .metrics.meta import meta_classification as meta_classification

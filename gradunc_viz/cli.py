@@ -446,7 +446,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _explore(arguments: argparse.Namespace) -> int:
-    from .app import serve
+    from .explorer import serve
 
     serve(arguments.cache, port=arguments.port, open_browser=not arguments.no_browser)
     return DONE

@@ -17,11 +17,11 @@ import pytest
 from synthetic import CLASSES, write_cache
 
 import gradunc_viz as gv
-from gradunc_viz import app
-from gradunc_viz.app import server as serving
-from gradunc_viz.app.jobs import Jobs
+from gradunc_viz import explorer as app
+from gradunc_viz.explorer import server as serving
+from gradunc_viz.explorer.jobs import Jobs
+from gradunc_viz.explorer.state.state import STORE, TABS, ExplorerState
 from gradunc_viz.store.cache import Cache, open_cache
-from gradunc_viz.views.state import STORE, TABS, ExplorerState
 
 # Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
@@ -365,7 +365,7 @@ def test_tap_on_a_curve_sets_score_threshold_mask_and_marks(cache: Cache) -> Non
     explorer = app.Explorer([cache], view="tab=frames&curve_scores=msp,entropy&score=entropy")
     explorer.state.tab = "curves"
     tab = explorer.desk.built["curves"]
-    from gradunc_viz.views import curves
+    from gradunc_viz.explorer.charts import curves
 
     tab._on_tap(0.1, 0.5)
     wanted = curves.nearest_threshold(cache, "roc", ["msp", "entropy"], "error", 0.1, 0.5)

@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 from synthetic import CLASSES, write_cache
 from test_view_curves import exact_cache, pixels, words
 
+from gradunc_viz.explorer.charts import classes
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.schema.tasks import TASK_OUTCOMES
 from gradunc_viz.store.cache import Cache
-from gradunc_viz.views import classes
 
 
 @pytest.fixture(scope="module")

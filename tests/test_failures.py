@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from synthetic import write_cache
 
+from gradunc_viz.explorer.charts.crops import _outline, crop
+from gradunc_viz.explorer.state.memo import shared
 from gradunc_viz.metrics import regions as failures
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import score
-from gradunc_viz.views.memo import shared
 
 THRESHOLD = 1.1
 
@@ -180,7 +181,7 @@ def test_what_cannot_be_searched_says_why(cache: Cache, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["missed_objects", "false_alarms"])
 def test_crop_shows_the_surroundings_and_the_outline(cache: Cache, kind: str) -> None:
     failure = failures.find_failures(cache, kind, "entropy", "anomaly", 1.2, n=1)[0]
-    data = failures.crop(cache, failure, width=200)
+    data = crop(cache, failure, width=200)
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.format == "JPEG"
         assert picture.size == (200, 150)
@@ -188,8 +189,8 @@ def test_crop_shows_the_surroundings_and_the_outline(cache: Cache, kind: str) ->
     distance = np.abs(pixels - failures.FAILURES[kind].color).sum(-1)
     drawn = distance < 90
     assert drawn.sum() > 20
-    assert failures.crop(cache, failure, width=200) is data  # from the store of the process
-    assert len(failures.crop(cache, failure, width=80)) < len(data)
+    assert crop(cache, failure, width=200) is data  # from the store of the process
+    assert len(crop(cache, failure, width=80)) < len(data)
 
 
 def test_outline_lies_around_the_region() -> None:
@@ -199,7 +200,7 @@ def test_outline_lies_around_the_region() -> None:
         "false_alarms", "a", "msp", 0.5, 10, 20, 14, 26, 10, 20, 24, 0.1, 2.4, 0.6, "road", "", mask
     )
     picture = np.zeros((60, 80, 3), "u1")
-    failures._outline(picture, failure, left=0.0, top=0.0, scale=0.5)
+    _outline(picture, failure, left=0.0, top=0.0, scale=0.5)
     line = (picture == failures.FAILURES["false_alarms"].color).all(-1)
     ys, xs = line.nonzero()
     assert (ys.min(), ys.max()) == (2 * 10 - 3, 2 * 14 - 1 + 3)

@@ -14,10 +14,10 @@ from synthetic import CLASSES, SCORES, write_cache
 from test_view_curves import exact_cache, pixels, words
 
 import gradunc_viz as gv
+from gradunc_viz.explorer.charts import overview
 from gradunc_viz.metrics.worst import WORST, worst_frames
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
-from gradunc_viz.views import overview
 
 
 @pytest.fixture(scope="module")

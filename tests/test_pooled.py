@@ -11,8 +11,8 @@ import pytest
 from synthetic import write_cache
 
 import gradunc_viz as gv
+from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.schema.errors import GraduncError
-from gradunc_viz.views import pooled
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ from bokeh.util.token import get_session_id
 from synthetic import write_cache
 from tornado.httpclient import AsyncHTTPClient
 
-from gradunc_viz.app import server as serving
-from gradunc_viz.app.jobs import Jobs
+from gradunc_viz.explorer import server as serving
+from gradunc_viz.explorer.jobs import Jobs
+from gradunc_viz.explorer.state.permalink import read_query, to_query
+from gradunc_viz.explorer.state.state import ExplorerState
 from gradunc_viz.store.cache import Cache
-from gradunc_viz.views.permalink import read_query, to_query
-from gradunc_viz.views.state import ExplorerState
 
 # Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")

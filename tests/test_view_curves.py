@@ -13,13 +13,16 @@ from bokeh.models import HoverTool
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from synthetic import CLASSES, SCORES, write_cache
 
+from gradunc_viz.explorer.charts import classes, curves, overview
+from gradunc_viz.explorer.charts import look as charts
+from gradunc_viz.explorer.state import memo
+from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.metrics.operating_point import OperatingPoint
 from gradunc_viz.run import assemble as frame_dataset
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import score
 from gradunc_viz.style.scores import score_style
-from gradunc_viz.views import charts, classes, curves, memo, overview, pooled
 
 TASKS = ("error", "anomaly")
 

@@ -13,6 +13,17 @@ from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
+from gradunc_viz.explorer import css as style
+from gradunc_viz.explorer import text
+from gradunc_viz.explorer.panes import drawing, tiles
+from gradunc_viz.explorer.panes import image_pane as maps
+from gradunc_viz.explorer.panes import pixel as pixels
+from gradunc_viz.explorer.panes.drawing import Look
+from gradunc_viz.explorer.state import frame_store as frame_data
+from gradunc_viz.explorer.state import frame_table, permalink, reproduce
+from gradunc_viz.explorer.state import pane as panes
+from gradunc_viz.explorer.state.ranges import frame_range, pair_range, ranks, set_range, shown_values
+from gradunc_viz.explorer.state.state import ExplorerState
 from gradunc_viz.metrics.operating_point import ThresholdCounts, threshold_counts
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
@@ -20,21 +31,6 @@ from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import class_probabilities, score
 from gradunc_viz.style.palette import MISSED, TRANSPARENT, class_palette, text_color
 from gradunc_viz.style.scores import units_text
-from gradunc_viz.views import (
-    drawing,
-    frame_data,
-    frame_table,
-    maps,
-    panes,
-    permalink,
-    pixels,
-    reproduce,
-    style,
-    text,
-    tiles,
-)
-from gradunc_viz.views.drawing import Look
-from gradunc_viz.views.state import ExplorerState
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -56,7 +52,7 @@ def whole(frame: frame_data.FrameData, across: int = 1000) -> tiles.Tile:
 
 def look(frame: frame_data.FrameData, **options) -> Look:
     def limits(name: str) -> tuple[float, float]:
-        return frame_data.frame_range(frame.score(name))
+        return frame_range(frame.score(name))
 
     return Look(**({"score": "msp", "task": "error", "limits": limits} | options))
 
@@ -113,26 +109,26 @@ def test_threshold_counts_equal_numpys(frame: frame_data.FrameData, task: str) -
 
 def test_linear_norms_keep_the_order_and_the_sign() -> None:
     values = np.array([-3.0, 0.0, 2.0], "f4")
-    assert frame_data.shown_values(values, "pgn_oh_p1", "linear").tolist() == [0.125, 1, 4]
-    assert frame_data.shown_values(values, "pgn_uni_p2", "linear").tolist() == [-8, -1, -0.25]
-    assert frame_data.shown_values(values, "msp", "linear") is values
-    assert np.isfinite(frame_data.shown_values(np.array([500.0], "f4"), "pgn_oh_p0.1", "linear")).all()
+    assert shown_values(values, "pgn_oh_p1", "linear").tolist() == [0.125, 1, 4]
+    assert shown_values(values, "pgn_uni_p2", "linear").tolist() == [-8, -1, -0.25]
+    assert shown_values(values, "msp", "linear") is values
+    assert np.isfinite(shown_values(np.array([500.0], "f4"), "pgn_oh_p0.1", "linear")).all()
 
 
 def test_ranks_are_percentiles() -> None:
     values = np.random.default_rng(0).normal(size=(20, 30)).astype("f4")
-    found = frame_data.ranks(values)
+    found = ranks(values)
     assert (np.argsort(found.ravel()) == np.argsort(values.ravel())).all()
     assert 0 < found.min() < found.max() < 100
-    assert (frame_data.ranks(np.ones((3, 4), "f4")) == 50).all()
+    assert (ranks(np.ones((3, 4), "f4")) == 50).all()
 
 
 def test_ranges_are_never_empty(cache: Cache) -> None:
-    assert frame_data.frame_range(np.full((2, 3), 7.0, "f4")) == (6.5, 7.5)
-    low, high = frame_data.set_range(cache.summary, "msp")
+    assert frame_range(np.full((2, 3), 7.0, "f4")) == (6.5, 7.5)
+    low, high = set_range(cache.summary, "msp")
     ours = cache.summary["score_quantile"].sel(score="msp")
     assert (low, high) == (ours.sel(quantile=0.05).min(), ours.sel(quantile=0.99).max())
-    assert frame_data.pair_range(np.zeros((4, 4), "f4")) == (-1, 1)
+    assert pair_range(np.zeros((4, 4), "f4")) == (-1, 1)
 
 
 # ---- tiles

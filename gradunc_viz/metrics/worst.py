@@ -10,12 +10,12 @@ import pandas as pd
 
 from ..counts.histogram import Histogram
 from ..counts.pool import pool
+from ..explorer.state.memo import remember
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import NEEDS
 from ..store.cache import Cache
 from ..store.choice import frame_key
-from ..views.memo import remember
 from .evaluation import evaluate
 from .metric import METRICS
 from .operating_point import read_at

@@ -77,7 +77,7 @@ def build(folder: Path, frames: int, many: int) -> tuple[Path, Path]:
 
 
 def serve(cache: Path) -> tuple[subprocess.Popen[str], str]:
-    code = f"from gradunc_viz.app import serve; serve({str(cache)!r}, open_browser=False)"
+    code = f"from gradunc_viz.explorer import serve; serve({str(cache)!r}, open_browser=False)"
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())

@@ -63,7 +63,7 @@ PANES = """
 def served(*caches: Path) -> Iterator[str]:
     """Serve caches in a process of their own; yields the address."""
     paths = [str(path) for path in caches]
-    code = f"from gradunc_viz.app import serve; serve({paths!r}, open_browser=False)"
+    code = f"from gradunc_viz.explorer import serve; serve({paths!r}, open_browser=False)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None

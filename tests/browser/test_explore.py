@@ -236,7 +236,7 @@ def test_tap_on_a_curve_sets_mask_numbers_and_link(page: Any, cache: gv.Cache) -
     until(page, lambda: "threshold" in parse_qs(urlparse(page.url).query))
     page.wait_for_timeout(500)
     query = parse_qs(urlparse(page.url).query)
-    from gradunc_viz.views import curves
+    from gradunc_viz.explorer.charts import curves
 
     counts = curves.counts_at(cache, query["score"][0], query["task"][0], float(query["threshold"][0]))
     expect(page.locator(".readout").last).to_contain_text(f"{counts.tp:,}")

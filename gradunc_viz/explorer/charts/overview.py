@@ -1,0 +1,216 @@
+"""The overview of a cache: what it holds, how every score fares, and the frames where it fails worst.
+
+`set_card` never raises for a readable cache; the other functions raise `GraduncError` with a text to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from ...metrics import METRICS, evaluate, segmentation
+from ...metrics.arrays.thresholds import auroc, average_precision, best_f1, fpr_at_tpr
+from ...metrics.operating_point import groups
+from ...schema.errors import CacheError, GraduncError
+from ...store.cache import Cache
+from ...store.choice import frame_key
+from ..state.memo import remember
+from ..state.shared_counts import set_histograms
+from .distributions import set_distribution
+
+__all__ = ["SetCard", "metric_table", "set_card", "set_distribution", "thumbnails"]
+
+
+@dataclass(frozen=True)
+class SetCard:
+    """A cache at a glance; NaN is what its labels cannot tell.
+
+    Attributes
+    ----------
+    name, network : str
+    frames : int
+    labelled, with_anomaly_labels : int
+        Frames with class labels, and with anomaly labels.
+    sizes : str
+        ``"2048 × 1024"``, or the smallest and largest.
+    classes, scores : tuple of str
+    miou, accuracy : float
+        In [0, 1].
+    error_rate, anomaly_rate : float
+        Share of wrong among labelled, and of unknown objects among evaluated pixels.
+    tasks : tuple of str
+        Tasks that some frame has labels for.
+    """
+
+    name: str
+    network: str
+    frames: int
+    labelled: int
+    with_anomaly_labels: int
+    sizes: str
+    classes: tuple[str, ...]
+    scores: tuple[str, ...]
+    miou: float
+    accuracy: float
+    error_rate: float
+    anomaly_rate: float
+    tasks: tuple[str, ...]
+
+
+def set_card(cache: Cache) -> SetCard:
+    """Describe a cache, from its summary alone.
+
+    Raises
+    ------
+    CacheError
+        If the cache is damaged.
+    """
+    return remember(cache, "card", lambda: _card(cache))
+
+
+def _card(cache: Cache) -> SetCard:
+    network = str(cache.key["network"]["name"])
+    common: dict[str, Any] = {"name": cache.name, "network": network, "classes": cache.classes, "scores": cache.scores}
+    nan = float("nan")
+    if not len(cache):
+        return SetCard(
+            **common, frames=0, labelled=0, with_anomaly_labels=0, sizes="–", miou=nan, accuracy=nan,
+            error_rate=nan, anomaly_rate=nan, tasks=(),
+        )  # fmt: skip
+    table, quality = cache.summary, segmentation(cache)
+    labelled, unknown = int(table["has_label"].sum()), int(table["has_anomaly"].sum())
+    anomalies, known = int(table["anomaly_count"].sum()), int(table["known_count"].sum())
+    accuracy = float(quality["accuracy"])
+    return SetCard(
+        **common,
+        frames=len(cache),
+        labelled=labelled,
+        with_anomaly_labels=unknown,
+        sizes=_sizes(table),
+        miou=float(quality["miou"]) if labelled else nan,
+        accuracy=accuracy,
+        error_rate=1 - accuracy,
+        anomaly_rate=anomalies / (anomalies + known) if anomalies + known else nan,
+        tasks=tuple(task for task, count in (("error", labelled), ("anomaly", unknown)) if count),
+    )
+
+
+def _sizes(table: xr.Dataset) -> str:
+    pairs = sorted(set(zip(table["width"].values.tolist(), table["height"].values.tolist(), strict=True)))
+    text = [f"{width} × {height}" for width, height in pairs]
+    return (
+        text[0] if len(text) == 1 else f"{text[0]} to {text[-1]}" + (f" ({len(text)} sizes)" if len(text) > 2 else "")
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# metrics
+
+
+def metric_table(
+    cache: Cache, task: str, *, frames: Sequence[str] | None = None, pooling: str = "pixels"
+) -> pd.DataFrame:
+    """Pixel metrics of every score, best first.
+
+    Parameters
+    ----------
+    task : "error" or "anomaly"
+    frames : optional
+        Ids; all by default.
+    pooling : "pixels" or "frames"
+        All pixels at once, or the mean over frames.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per score: ``score``, ``auroc``, ``auprc``, ``fpr95``, ``f1`` in percent, ``threshold`` of the best F1
+        in the score's units, and ``best``: names of the metrics in which no score is better.
+
+    Raises
+    ------
+    GraduncError
+        Without labels of the task.
+    """
+    chosen = frame_key(cache, frames)
+    if pooling not in ("pixels", "frames"):
+        raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
+    # a copy, as callers may add columns
+    return remember(
+        cache, ("metrics", task, chosen, pooling), lambda: _metric_table(cache, task, chosen, pooling)
+    ).copy()
+
+
+def _metric_table(cache: Cache, task: str, frames: tuple[str, ...] | None, pooling: str) -> pd.DataFrame:
+    found = _of_frames(cache, task, frames) if pooling == "frames" else _of_pixels(cache, task, frames)
+    table = pd.DataFrame({"score": list(cache.scores)})
+    best: list[list[str]] = [[] for _ in range(len(table))]
+    for name, (_, orientation) in METRICS.items():
+        values = np.asarray(found[name]) * 100
+        table[name] = values
+        if np.isfinite(values).any():
+            top = np.nanmax(values * orientation)
+            for row in np.flatnonzero(values * orientation == top):
+                best[row].append(_SHORT[name])
+    table["threshold"] = np.asarray(found["threshold"])
+    table["best"] = [", ".join(names) for names in best]
+    return table.sort_values("auprc", ascending=False, kind="stable", ignore_index=True)
+
+
+def _of_frames(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
+    found = evaluate(cache, task, frames=frames, bootstrap=0).isel(cache=0).sel(pooling="frames")
+    return {name: found[name].values for name in (*METRICS, "threshold")}
+
+
+def _of_pixels(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """As `gradunc_viz.evaluate`, from the counts that the charts draw, so that both need one pass over the frames."""
+    rows: dict[str, list[float]] = {name: [] for name in (*METRICS, "threshold")}
+    for histogram in set_histograms(cache, task, cache.scores, frames=frames).values():
+        positive, negative = groups(histogram)
+        f1, threshold = best_f1(positive, negative, histogram.low)
+        rows["auroc"].append(float(auroc(positive, negative)))
+        rows["auprc"].append(float(average_precision(positive, negative, histogram.tied)))
+        rows["fpr95"].append(float(fpr_at_tpr(positive, negative, histogram.tied)))
+        rows["f1"].append(float(f1))
+        rows["threshold"].append(float(threshold))
+    return rows
+
+
+_SHORT = {"auroc": "AuROC", "auprc": "AuPRC", "fpr95": "FPR95", "f1": "F1"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the worst frames
+
+
+def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:
+    """Small JPEG of each frame, at most 240 pixels wide and high, as it was cached.
+
+    Raises
+    ------
+    CacheError
+        If a frame cannot be read.
+    GraduncError
+        If there is no such frame.
+    """
+    found = {}
+    for name in ids:
+        if name not in cache:
+            raise GraduncError(f"{cache.path}: no frame {name!r} among its {len(cache)} frames")
+        found[name] = remember(cache, ("thumbnail", name), partial(_thumbnail, cache, name))
+    return found
+
+
+def _thumbnail(cache: Cache, frame: str) -> bytes:
+    # one array of some twenty: opening the whole frame would take ten times as long
+    file = cache.path / "frames" / frame / "thumbnail"
+    try:
+        return np.asarray(zarr.open_array(file, mode="r", zarr_format=3)[...]).tobytes()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CacheError(f"{file}: cannot be read ({error})") from error

@@ -1,0 +1,1 @@
+"""Image panes: frames and scores as Bokeh figures."""

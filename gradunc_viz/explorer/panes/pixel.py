@@ -1,0 +1,172 @@
+"""One pixel: what it was predicted and labelled as, every score, its class probabilities, and how a norm is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from ...schema.errors import GraduncError
+from ...schema.frame import IGNORE
+from ...schema.scores import score_entry
+from ...style.scores import units_text
+from ..state.frame_store import FrameData
+
+__all__ = ["NormParts", "Pixel", "norm_parts", "pixel_card", "probability_bars", "read_pixel"]
+
+_BARS = 8
+"""Classes shown, the most probable ones."""
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """One pixel of a frame.
+
+    Attributes
+    ----------
+    y, x : int
+    prediction, label, anomaly : str
+        In words; "no label" without.
+    scores : mapping of name -> float
+        Oriented.
+    """
+
+    y: int
+    x: int
+    prediction: str
+    label: str
+    anomaly: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class NormParts:
+    """How the log2 gradient norm of one pixel is made up: ``norm = label + feature``.
+
+    Attributes
+    ----------
+    norm, label, feature : float
+        log2; the norm at the cell of the head that the pixel lies in, the norm of pi - y there, and what is left: the
+        norm of the features under the kernel.
+    """
+
+    norm: float
+    label: float
+    feature: float
+
+
+def read_pixel(frame: FrameData, y: int, x: int, classes: Sequence[str], scores: tuple[str, ...]) -> Pixel:
+    """Read all there is to say about a pixel.
+
+    Raises
+    ------
+    GraduncError
+        If it lies outside the frame, or the frame is damaged.
+    """
+    height, width = frame.size
+    if not frame.holds(y, x):
+        raise GraduncError(f"pixel ({x}, {y}) lies outside the frame of {width} × {height}")
+
+    def name_of(ids: np.ndarray | None) -> str:
+        if ids is None:
+            return "no label"
+        number = int(ids[y, x])
+        return classes[number] if number < len(classes) else "ignored"
+
+    anomaly = "no label"
+    if frame.anomaly is not None:
+        anomaly = {0: "known", 1: "unknown object", IGNORE: "ignored"}[int(frame.anomaly[y, x])]
+    return Pixel(y, x, name_of(frame.prediction), name_of(frame.label), anomaly, frame.scores_at(y, x, scores))
+
+
+def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
+    r"""Split a gradient norm at the head's cell of a pixel into its label and its feature part, as log2.
+
+    With :math:`\|\nabla_K L\|_p = \|\pi - y\|_p \, \|\psi\|_p` the label part follows from the cached logits, and the
+    feature part is what is left of the cached norm. None for scores that are no gradient norm, and caches without
+    logits or this norm.
+    """
+    entry = score_entry(name)
+    dataset = frame.dataset
+    if not entry.at_head or "logits" not in dataset or name not in frame.head_names:
+        return None
+    norms = frame.head_score[frame.head_names.index(name)]
+    v, u = y * norms.shape[0] // frame.size[0], x * norms.shape[1] // frame.size[1]
+    logits = np.asarray(dataset["logits"][:, v, u].values, "f8")
+    label = _label_norm(logits, entry.label or "oh", float(entry.p or 1), entry.variant or "exact")
+    norm = float(norms[v, u])
+    return NormParts(norm, label, norm - label)
+
+
+def _label_norm(logits: np.ndarray, label: str, p: float, variant: str) -> float:
+    """log2 of the p-norm of pi - y, or of pi (1 - y) in the paper's variant."""
+    pi = np.exp(logits - logits.max())
+    pi /= pi.sum()
+    n, top = len(pi), int(pi.argmax())
+    y = np.full(n, 1 / n)
+    if label == "oh":
+        y = np.zeros(n)
+        y[top] = 1
+    if variant == "paper":
+        delta = pi * (1 - y)
+    else:
+        delta = np.abs(pi - y)
+        if label == "oh":
+            delta[top] = pi.sum() - pi[top] if pi[top] < 0.5 else np.delete(pi, top).sum()  # keeps its digits near 0
+    largest = delta.max()
+    if largest == 0:
+        return -np.inf
+    return float(np.log2(((delta / largest) ** p).sum()) / p + np.log2(largest))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# shown
+
+
+def pixel_card(pixel: Pixel | None, title: str, hint: str = "") -> str:
+    """Show a pixel as HTML."""
+    if pixel is None:
+        return f"<div class='card'><div class='card-title'>{escape(title)}</div><div class='muted'>{hint}</div></div>"
+    facts = {"prediction": pixel.prediction, "label": pixel.label, "anomaly": pixel.anomaly}
+    words = "".join(f"<span>{key} <b>{escape(value)}</b></span>" for key, value in facts.items())
+    numbers = "".join(
+        f"<span title='{units_text(name)}'>{escape(name)}</span><b>{value:.4g}</b>"
+        for name, value in pixel.scores.items()
+    )
+    return (
+        f"<div class='card pixel'><div class='card-title'>{escape(title)} <span class='muted'>x {pixel.x}, y {pixel.y}"
+        f"</span></div><div class='facts'>{words}</div><div class='numbers'>{numbers}</div></div>"
+    )
+
+
+def probability_bars(
+    frame: FrameData,
+    pixel: tuple[int, int],
+    classes: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+    name: str,
+) -> str:
+    """Show class probabilities of a pixel (y, x) and how its gradient norm `name` is made up, as HTML."""
+    try:
+        found, parts = frame.probabilities(*pixel), norm_parts(frame, name, *pixel)
+    except GraduncError as error:
+        return f"<div class='card'><div class='muted'>{escape(str(error))}</div></div>"
+    rows = "".join(
+        f"<span>{escape(classes[i])}</span><span class='track'><i style='width:{100 * float(found[i]):.2f}%;"
+        f"background:rgb{tuple(colors[i])}'></i></span><b>{float(found[i]):.3f}</b>"
+        for i in np.argsort(-found)[:_BARS]
+    )
+    html = f"<div class='card'><div class='card-title'>Class probabilities</div><div class='bars'>{rows}</div>"
+    if parts is not None:
+        html += (
+            f"<div class='card-title'>How {escape(name)} is made up "
+            "<span class='muted'>log2, in the head's cell</span></div>"
+            f"<div class='sum'><span><b>{parts.label:.2f}</b> label part</span><span>+ <b>{parts.feature:.2f}</b> "
+            f"feature part</span><span>= <b>{parts.norm:.2f}</b> log2 norm</span></div>"
+            "<div class='muted'>Of the cell of the last layer that holds the pixel; the score above is interpolated "
+            "between cells. Label part: how far the probabilities are from the label of the loss. Feature part: "
+            "how strongly the last layer's input responds there.</div>"
+        )
+    return html + "</div>"

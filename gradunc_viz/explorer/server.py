@@ -1,0 +1,178 @@
+"""The dashboard as a page of its own, on this machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import panel as pn
+from bokeh.document import Document
+from bokeh.settings import settings as bokeh_settings
+from panel.io.state import set_curdoc
+from tornado.websocket import WebSocketClosedError
+
+from ..schema.errors import GraduncError
+from ..store.cache import Cache, open_cache
+from .css import page_css
+from .jobs import LOADING
+from .page import CacheLike, Explorer, opened
+from .ready import Arguments, ReadyPage
+from .state.memo import cache_version
+from .tabs.parts import is_dark
+
+__all__ = ["explore", "serve"]
+
+_pages: WeakKeyDictionary[Document, Explorer] = WeakKeyDictionary()
+"""The page in the document of each session."""
+
+
+def serve(
+    caches: CacheLike | Iterable[CacheLike],
+    port: int = 0,
+    open_browser: bool = True,
+    *,
+    title: str = "gradunc-viz",
+) -> None:
+    """Serve the dashboard on this machine alone until interrupted; print its address once it answers.
+
+    Parameters
+    ----------
+    caches : Cache, path, or a sequence of them
+    port : int
+        0 takes any free one.
+    open_browser : bool
+    title : str
+
+    Raises
+    ------
+    CacheError
+        If a path is no cache.
+    GraduncError
+        If the port is taken.
+    """
+    found = opened(caches)
+    server, url = _server(found, port, title)
+    # each session is made by the same code, whose tests build it with all checks
+    bokeh_settings.perform_document_validation = False
+    server.io_loop.asyncio_loop.set_exception_handler(_on_lost)  # type: ignore[attr-defined]
+    server.start()
+    gc.freeze()  # libraries do not become garbage: without looking at them again each session opens a tenth faster
+    print(f"{title}: {url} (Ctrl-C to stop)", flush=True)
+    if open_browser:
+        # in a thread: a browser in the terminal would wait for the loop that it keeps from serving it
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+    try:
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()
+
+
+def _on_lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody caught, but not that a page was left while something was sent to it."""
+    if not isinstance(context.get("exception"), WebSocketClosedError):
+        loop.default_exception_handler(context)
+
+
+def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.server.Server, str]:
+    """Make a server that listens on the loopback address, not started, and its URL."""
+    port = _usable_port(port)
+    pn.extension("tabulator")
+    apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
+    for app in apps.values():
+        app.add(ReadyPage(lambda: [cache_version(cache) for cache in caches], _fit))
+    server = pn.io.server.get_server(
+        apps,
+        port=port,
+        address="127.0.0.1",
+        websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}"],
+    )
+    return server, f"http://127.0.0.1:{port}/"
+
+
+def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
+    """Make the page of one session."""
+    pn.config.raw_css.append(page_css(is_dark()))
+    # opened anew for every session, so that a reload shows the frames that came meanwhile
+    page = Explorer([open_cache(cache.path) for cache in caches], title, _query(pn.state.session_args))
+    _pages[pn.state.curdoc] = page
+    pn.state.on_session_destroyed(lambda _context: page.close())
+    return page
+
+
+def _query(arguments: Arguments) -> dict[str, str]:
+    return {name: values[0].decode("utf-8", "replace") for name, values in arguments.items() if values}
+
+
+def _fit(document: Document, arguments: Arguments) -> Callable[[], None] | None:
+    """Return what makes a page that was made for nobody in particular show what a request asks for."""
+    query, page = _query(arguments), _pages.get(document)
+    if page is None or query.get("theme", "default") != "default" or not page.can_show(query):
+        return None
+    page.jobs.hear(LOADING)
+
+    def change() -> None:
+        with set_curdoc(document):
+            page.restore(query)
+
+    return change
+
+
+def _usable_port(port: int) -> int:
+    """Return `port`, or a free one for 0: the origins of websockets name it before the server binds it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise GraduncError(f"port {port} cannot be used ({reason}); choose another with --port") from error
+        return int(probe.getsockname()[1])
+
+
+def explore(
+    caches: CacheLike | Iterable[CacheLike],
+    *,
+    port: int | None = None,
+    open_browser: bool = True,
+    title: str = "gradunc-viz",
+    view: str = "",
+) -> Explorer | None:
+    """Look at one or more caches: frames, scores, curves, classes and failures, side by side.
+
+    As the last line of a notebook cell it shows the page there; in a file for ``panel serve``, call ``.servable()`` on
+    what it returns.
+
+    Parameters
+    ----------
+    caches : Cache, path, or a sequence of them
+        Several are compared frame by frame, matched by id.
+    port : int, optional
+        Serve the page on this port instead, until interrupted, and return None.
+    open_browser : bool
+        With `port`: whether a browser is opened.
+    title : str
+    view : str
+        What to look at first: `Explorer.link`, or the query string of a permanent link.
+
+    Raises
+    ------
+    CacheError
+        If a path is no cache.
+    """
+    found = opened(caches)
+    if port is not None:
+        from .server import serve
+
+        serve(found, port, open_browser, title=title)
+        return None
+    if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again
+        pn.extension("tabulator", inline=True)
+    return Explorer(found, title, view)

@@ -1,0 +1,210 @@
+"""The tab of curves: a tap on one sets the threshold, and the threshold is marked on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from html import escape
+from typing import Any, ClassVar
+
+import holoviews as hv
+import panel as pn
+
+from ...metrics.distributions import score_limits
+from ...schema.errors import GraduncError
+from ...style.scores import units_text
+from .. import text
+from ..charts import curves
+from ..charts.look import chart_opts
+from ..state.shared_counts import set_histograms
+from .parts import choice, class_choice, html, is_dark, labelled, titled, wrapped
+from .tab import Tab
+
+__all__ = ["CurvesTab"]
+
+_DRAW: dict[str, Any] = {
+    "roc": curves.roc,
+    "pr": curves.pr,
+    "sparsification": curves.sparsification,
+    "reliability": curves.reliability,
+}
+
+
+class CurvesTab(Tab):
+    """ROC, precision and recall, sparsification and reliability of several scores."""
+
+    name = "curves"
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "chart": ("curve", "curve_scores", "curve_frames", "selection", "classes", "task", "log_fpr"),
+        "marks": ("threshold", "score", "curve_scores"),
+        "numbers": ("threshold", "score", "task", "curve_frames", "selection", "classes"),
+        "slider": ("threshold", "score"),
+        "confidence": ("curve", "curve_frames", "selection"),
+    }
+
+    def _make(self) -> None:
+        state = self.state
+        kinds = {kind.title: name for name, kind in curves.KINDS.items()}
+        self.kind = choice(state.param.curve, kinds, 430)
+        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 160)
+        self.scores = pn.widgets.MultiChoice.from_param(
+            state.param.curve_scores, label="", options=list(state.cache.scores), sizing_mode="stretch_width"
+        )
+        self.classes = class_choice(state)
+        self.frames = choice(state.param.curve_frames, {"all": "all", "selected": "selected"}, 150)
+        self.log = labelled(
+            "False-positive rate", choice(state.param.log_fpr, {"linear": False, "logarithmic": True}, 160), 172
+        )
+        self.slider = pn.widgets.FloatSlider(
+            label="Threshold",
+            start=0,
+            end=1,
+            value=0,
+            step=0.001,
+            format="0.000",
+            sizing_mode="stretch_width",
+            margin=(2, 14),
+        )
+        self.slider.param.watch(lambda event: setattr(state, "threshold", event.new), "value_throttled")
+        self.readout = html("")
+        self.scope = html("", margin=(0, 6))
+        self.chart = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
+        self.confidence = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
+        self._marks = hv.streams.Counter()
+        self._drawn: dict[str, Any] = {}
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        return pn.Column(
+            self.alert,
+            self.working,
+            wrapped(
+                labelled("Curves", self.kind, 442),
+                labelled("Pixels to find", self.task, 172),
+                labelled("Frames", self.frames, 162),
+                self.log,
+            ),
+            titled("Scores", self.scores),
+            titled("Predicted classes (none chosen: all)", self.classes),
+            self.slider,
+            self.readout,
+            self.scope,
+            pn.Row(self.chart, self.confidence, sizing_mode="stretch_width"),
+            sizing_mode="stretch_width",
+        )
+
+    def _choice(self) -> dict[str, Any]:
+        return {"frames": self.state.chosen_frames, "classes": self.state.chosen_classes}
+
+    def _compute(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Compute a part in the background, once what all parts need was pooled in one pass."""
+        cache, task, choice = self.state.cache, self.state.task, self._choice()
+        names = sorted({self.state.score, *self.state.curve_scores})
+
+        def pooled() -> Any:
+            with suppress(GraduncError):  # told by the part itself, where it matters to it
+                set_histograms(cache, task, names, **choice)
+            return work()
+
+        self._later(part, pooled, then)
+
+    def _fill_chart(self) -> None:
+        state = self.state
+        kind, scores, task, choice = state.curve, list(state.curve_scores), state.task, self._choice()
+        log = state.log_fpr and kind == "roc"
+        base = curves.tap_base(kind)
+        self.log.visible = kind == "roc"
+        options: dict[str, Any] = {**choice, "base": base}
+        if kind == "roc":
+            options["log_x"] = log
+        arguments: tuple[Any, ...] = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
+        drawn = {"kind": kind, "task": task, "log": log, "scores": scores, "choice": choice}
+        self._compute("chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base, drawn))
+
+    def _show(self, chart: Any, base: Any, drawn: dict[str, Any]) -> None:
+        self._drawn = drawn
+        drawable = any(element is base for element in chart)
+        if drawable:
+            tap = hv.streams.Tap(source=base)
+            tap.add_subscriber(self._on_tap)
+            options = chart.opts.get("plot", backend="bokeh").kwargs
+            chart = (chart * hv.DynamicMap(self._points, streams=[self._marks])).opts(**options, backend="bokeh")
+        self.chart.object = chart.opts(**chart_opts(is_dark()), clone=True)
+        self._stale.discard("marks")
+
+    def _points(self, counter: int) -> Any:
+        # of the curves that are on screen: others are still being counted
+        drawn, state = self._drawn, self.state
+        thresholds = {name: state.threshold_of(name) for name in drawn["scores"]}
+        return curves.marks(
+            state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
+        )
+
+    def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
+        if x is None or y is None:
+            return
+        # HoloViews calls without the lock that changing a pane's figure needs
+        self.jobs.soon(lambda: self._guard(self._set_from, float(x), float(y)))
+
+    def _set_from(self, x: float, y: float) -> None:
+        state, drawn = self.state, self._drawn
+        score, threshold = curves.nearest_threshold(
+            state.cache, drawn["kind"], drawn["scores"], drawn["task"], x, y, **drawn["choice"], log_x=drawn["log"]
+        )
+        state.set_threshold(score, threshold)
+
+    def _fill_marks(self) -> None:
+        if self._drawn and self.chart.object is not None:
+            self._marks.event()
+
+    def _fill_slider(self) -> None:
+        cache, score, task, threshold = self.state.cache, self.state.score, self.state.task, self.state.threshold
+
+        def ends() -> tuple[float, float]:
+            try:
+                return score_limits(set_histograms(cache, task, [score])[score])
+            except GraduncError:
+                return threshold, threshold  # no labels: the chart says so
+
+        def show(limits: tuple[float, float]) -> None:
+            start, end = min(threshold, limits[0]), max(threshold, limits[1])
+            if not end > start:
+                start, end = start - 0.5, end + 0.5
+            self.slider.param.update(
+                start=start,
+                end=end,
+                step=(end - start) / 1000,
+                value=threshold,
+                label=f"Threshold on {score} [{units_text(score)}]",
+            )
+
+        self._compute("slider", ends, show)
+
+    def _fill_numbers(self) -> None:
+        state = self.state
+        cache, score, task, threshold, choice = state.cache, state.score, state.task, state.threshold, self._choice()
+        frames, classes = choice["frames"], choice["classes"]
+        where = f"{len(frames):,} selected frames" if frames else f"all {len(cache):,} frames"
+        if state.curve_frames == "selected" and not frames:
+            where += " (none is selected)"
+        of = f", pixels predicted as {', '.join(classes)}" if classes else ""
+        self.scope.object = text.note(f"Counted over {where}{escape(of)}. Click on a curve to set the threshold there.")
+        self._compute(
+            "numbers",
+            lambda: curves.counts_at(cache, score, task, threshold, **choice),
+            lambda counts: setattr(
+                self.readout, "object", text.readout(score, threshold, counts.above, task, counts, "set")
+            ),
+        )
+
+    def _fill_confidence(self) -> None:
+        state = self.state
+        self.confidence.visible = state.curve == "reliability"
+        if not self.confidence.visible:
+            return
+        cache, frames = state.cache, state.chosen_frames
+        self._later(
+            "confidence",
+            lambda: curves.confidence_diagram(cache, frames=frames),
+            lambda chart: setattr(self.confidence, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
+        )

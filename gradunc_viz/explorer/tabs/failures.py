@@ -1,0 +1,99 @@
+"""The tab of failures at the current threshold, each a crop that leads to its place in the panes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any, ClassVar
+
+import pandas as pd
+import panel as pn
+
+from ...metrics.regions import FAILURES, Failure, Progress, search_failures
+from ...style.scores import units_text
+from .. import text
+from ..charts.crops import crop
+from .parts import Gallery, choice, csv_download, html, labelled, score_choice, wrapped
+from .tab import Tab
+
+__all__ = ["FailuresTab"]
+
+_SHOWN = 24
+
+_COLUMNS = (
+    "kind", "frame", "score", "threshold", "top", "left", "bottom", "right", "pixels", "mean", "predicted", "labelled",
+)  # fmt: skip
+
+
+class FailuresTab(Tab):
+    """Confident mistakes, missed objects, false alarms and needless doubt."""
+
+    name = "failures"
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "list": ("failure", "score", "task", "threshold", "curve_frames", "selection")
+    }
+
+    def _make(self) -> None:
+        state = self.state
+        self.kind = choice(state.param.failure, {kind.title: name for name, kind in FAILURES.items()}, 520)
+        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 160)
+        self.score = score_choice(state)
+        self.frames = choice(state.param.curve_frames, {"all": "all", "selected": "selected"}, 150)
+        self.status = html("", margin=(4, 2))
+        self.gallery = Gallery(self._on_failure, width=220, height=165)
+        self.csv = csv_download(f"{state.cache.name}_failures", self._rows)
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        return pn.Column(
+            self.alert,
+            wrapped(
+                labelled("Kind of failure", self.kind, 532),
+                labelled("Pixels to find", self.task, 172),
+                labelled("Score", self.score, 312),
+                labelled("Frames", self.frames, 162),
+            ),
+            pn.Row(self.status, self.csv, sizing_mode="stretch_width"),
+            self.gallery.view,
+            sizing_mode="stretch_width",
+        )
+
+    def _rows(self) -> pd.DataFrame:
+        return pd.DataFrame([{name: getattr(found, name) for name in _COLUMNS} for found in self.gallery.items])
+
+    def _on_failure(self, failure: Failure) -> None:
+        self.state.look_at(failure.frame, (failure.top, failure.bottom, failure.left, failure.right))
+
+    def _fill_list(self) -> None:
+        state = self.state
+        cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
+        frames = state.chosen_frames
+        about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {units_text(score)}."
+        self.status.object = text.note(f"{escape(about)} Searching …")
+        self.gallery.show([])
+
+        def steps() -> Iterator[tuple[Progress, list[Any]]]:
+            for progress in search_failures(cache, kind, score, task, threshold, _SHOWN, frames):
+                last = progress.done == progress.total
+                pictures = [(f, crop(cache, f), f"{f.text}\n{f.frame}") for f in progress.found] if last else []
+                yield progress, pictures
+
+        def show(step: tuple[Progress, list[Any]]) -> None:
+            progress, pictures = step
+            if progress.done < progress.total:
+                self.status.object = text.note(
+                    f"{escape(about)} Searching, {progress.done} of {progress.total} frames …"
+                )
+                return
+            number = len(progress.problems)
+            damaged = f" {number} frame{'s' * (number > 1)} cannot be read." if number else ""
+            worst = f"The <b>{len(pictures)}</b> worst in {progress.total} frames."
+            found = worst if pictures else "<b>None found.</b>"
+            self.status.object = text.note(f"{escape(about)} {found}{damaged} Click one to look at it.")
+            self.gallery.show(pictures)
+
+        def failed(problem: str) -> None:
+            self.status.object = text.note(escape(about))
+            self._tell(problem)
+
+        self.jobs.stream("failures.list", steps, show, failed)

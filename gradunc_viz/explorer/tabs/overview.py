@@ -1,0 +1,162 @@
+"""The tab that shows a whole set at a glance."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from html import escape
+from typing import Any, ClassVar
+
+import panel as pn
+from bokeh.models.widgets.tables import NumberFormatter
+
+from ...metrics.worst import WORST, worst_frames
+from ...schema.errors import CacheError
+from .. import text
+from ..charts import overview
+from ..charts.look import chart_opts
+from ..css import compact_css
+from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
+from .tab import Tab, heading
+
+__all__ = ["OverviewTab"]
+
+_TITLES = {
+    "score": "Score",
+    "auroc": "AuROC ↑",
+    "auprc": "AuPRC ↑",
+    "fpr95": "FPR95 ↓",
+    "f1": "F1 ↑",
+    "threshold": "Best-F1 threshold",
+    "best": "Best in",
+}
+
+_SHOWN = 12
+
+
+class OverviewTab(Tab):
+    """Size, classes, mIoU, the metrics of every score, distributions, and the worst frames."""
+
+    name = "overview"
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {
+        "card": (),
+        "metrics": ("task",),
+        "spread": ("task", "score", "threshold"),
+        "worst": ("task", "score", "worst", "threshold"),
+    }
+
+    def _make(self) -> None:
+        state = self.state
+        self.card = html("", margin=(2, 6))
+        self.metrics = table(None, sizing_mode="stretch_width", height=320, titles=_TITLES)
+        self.metrics.on_click(self._on_score)
+        self.csv = csv_download(f"{state.cache.name}_metrics", lambda: self.metrics.value)
+        self.spread = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=330)
+        self.gallery = Gallery(state.look_at)
+        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 150)
+        self.score = score_choice(state)
+        self.worst = pn.widgets.Select.from_param(
+            state.param.worst,
+            label="",
+            options={which.title: name for name, which in WORST.items()},
+            width=240,
+            stylesheets=[compact_css(is_dark())],
+        )
+        self.meaning = html("", margin=(8, 4))
+
+    def view(self) -> pn.viewable.Viewable:
+        """Arrange everything."""
+        controls = wrapped(labelled("Pixels to find", self.task, 182), labelled("Score", self.score, 312))
+        left = pn.Column(
+            pn.Row(heading("How well each score finds them"), self.csv, sizing_mode="stretch_width"),
+            html(
+                text.note(
+                    "In %, pooled over all pixels; arrows: better up or down; the threshold is in the score's units. "
+                    "Click a row to choose its score."
+                )
+            ),
+            self.metrics,
+            sizing_mode="stretch_width",
+            min_width=480,
+        )
+        right = pn.Column(
+            heading("The score in the two groups"), self.spread, sizing_mode="stretch_width", min_width=420
+        )
+        return pn.Column(
+            self.alert,
+            self.working,
+            self.card,
+            controls,
+            pn.Row(left, right, sizing_mode="stretch_width"),
+            pn.Row(heading("Worst frames"), sizing_mode="stretch_width"),
+            pn.Row(self.worst, self.meaning, sizing_mode="stretch_width"),
+            self.gallery.view,
+            sizing_mode="stretch_width",
+        )
+
+    def _on_score(self, event: Any) -> None:
+        self.state.score = str(self.metrics.value["score"].iloc[event.row])
+
+    def _fill_card(self) -> None:
+        card = overview.set_card(self.state.cache)
+
+        def percent(value: float) -> str:
+            return "–" if math.isnan(value) else f"{100 * value:.1f} %"
+
+        cells = {
+            "frames": f"{card.frames:,}",
+            "size [px]": card.sizes,
+            "classes": str(len(card.classes)),
+            "scores": str(len(card.scores)),
+            "with class labels": f"{card.labelled:,}",
+            "with anomaly labels": f"{card.with_anomaly_labels:,}",
+            "mIoU": percent(card.miou),
+            "pixels right": percent(card.accuracy),
+            "pixels of unknown objects": percent(card.anomaly_rate),
+        }
+        parts = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in cells.items())
+        self.card.object = f"<div class='cells'>{parts}</div>"
+
+    def _fill_metrics(self) -> None:
+        cache, task = self.state.cache, self.state.task
+        self._later("metrics", lambda: overview.metric_table(cache, task), self._show_metrics)
+
+    def _show_metrics(self, rows: Any) -> None:
+        number = NumberFormatter(format="0.00", nan_format="–")
+        formatters = dict.fromkeys(("auroc", "auprc", "fpr95", "f1"), number)
+        formatters |= {"threshold": NumberFormatter(format="0.000", nan_format="–")}
+        plain = {name: {"type": "plaintext"} for name in ("score", "best")}
+        self.metrics.param.update(
+            value=rows,
+            formatters=formatters | plain,
+            text_align=dict.fromkeys(formatters, "right"),
+            titles=_TITLES,
+        )
+
+    def _fill_spread(self) -> None:
+        state = self.state
+        cache, score, task, threshold = state.cache, state.score, state.task, state.threshold
+        self._later(
+            "spread",
+            lambda: overview.set_distribution(cache, score, task, threshold=threshold),
+            lambda chart: setattr(self.spread, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
+        )
+
+    def _fill_worst(self) -> None:
+        state = self.state
+        cache, which, score, task, threshold = state.cache, state.worst, state.score, state.task, state.threshold
+        self.meaning.object = text.note(escape(WORST[which].meaning))
+
+        def work() -> list[tuple[str, bytes, str]]:
+            found = worst_frames(cache, which, score, task, _SHOWN, threshold=threshold)
+            pictures: list[tuple[str, bytes, str]] = []
+            for frame, words in zip(found["frame"], found["text"], strict=True):
+                with suppress(CacheError):  # told by the alert
+                    pictures.append((frame, overview.thumbnails(cache, [frame])[frame], f"{frame}\n{words}"))
+            return pictures
+
+        def failed(problem: str) -> None:
+            self.gallery.show([])
+            self.meaning.object = text.note(f"<b>{escape(problem)}</b>")
+
+        self.jobs.run("overview.worst", work, self.gallery.show, failed)
