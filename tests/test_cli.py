@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tiny import SCORES, TinyNet
 
 import gradunc_viz as gv
-from gradunc_viz import cli
+from gradunc_viz.cli import main as cli
 
 MODEL = """
 import sys
@@ -242,7 +242,7 @@ def test_evaluate_writes_records(tiny_cache: gv.Cache, tmp_path: Path, capsys: p
 
 def test_help_is_light() -> None:
     code = (
-        "import sys, gradunc_viz.cli as c\n"
+        "import sys, gradunc_viz.cli.main as c\n"
         "try: c.main(['compute', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'panel', 'bokeh', 'holoviews', 'xarray', 'zarr', 'sklearn'} & set(sys.modules)\n"

@@ -1,0 +1,7 @@
+"""``python -m gradunc_viz.cli`` is ``gradunc``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""Commands that compute: compute, stream, demo, import, submit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .look import _explore
+from .values import DONE, SKIPPED, _bytes, _class_table, _console
+
+
+def _network(arguments: argparse.Namespace) -> Any:
+    from ..networks.load import load_model
+
+    return load_model(
+        arguments.model,
+        arguments.weights,
+        drop_channels=arguments.drop_channels,
+        normalize=arguments.normalize,
+        head=arguments.head,
+    )
+
+
+def _compute(arguments: argparse.Namespace) -> int:
+    from ..datasets.frames import open_frames
+    from ..run.compute import compute_report
+
+    frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
+    report = compute_report(
+        _network(arguments),
+        frames,
+        arguments.out,
+        scores=arguments.scores,
+        input_size=arguments.input_size,
+        device=arguments.device,
+        batch=arguments.batch,
+        on_error=arguments.on_error,
+        limit=arguments.limit,
+        images=not arguments.no_images,
+        bias=arguments.bias,
+        compile=arguments.compile,
+        channels_last=arguments.channels_last,
+        autocast=arguments.autocast,
+        profile=arguments.profile,
+        progress=not arguments.quiet,
+        **_class_table(arguments.classes),
+    )
+    if arguments.profile and report.computed:
+        _print_stages(report)
+    return _print_report(report, arguments.out)
+
+
+def _print_stages(report: Any) -> None:
+    from rich.table import Table
+
+    from ..run.stages import STAGES
+
+    title = f"{report.seconds:.1f} s for {len(report.computed)} frames; stages run side by side"
+    table = Table(box=None, title=title, title_justify="left")
+    for name in ("stage", "ms per frame", "share of the run", "what"):
+        table.add_column(name, justify="left" if name in ("stage", "what") else "right", no_wrap=name != "what")
+    for name, stage in report.stages.items():
+        per_frame = 1e3 * stage.seconds / len(report.computed)
+        table.add_row(name, f"{per_frame:.1f}", f"{stage.seconds / report.seconds:.0%}", STAGES[name])
+    _console().print(table)
+
+
+def _stream(arguments: argparse.Namespace) -> int:
+    from itertools import islice
+
+    from ..deploy.stream import read_stream, stream
+    from ..run.settings import resolve_device
+    from ..schema.scores import resolve_scores
+
+    scores = resolve_scores(arguments.scores)
+    report = stream(
+        _network(arguments),
+        islice(read_stream(arguments.source), arguments.limit),
+        scores=scores,
+        input_size=arguments.input_size,
+        device=resolve_device(arguments.device),
+        autocast=arguments.autocast,
+    )
+    scored, bare = report.rates()
+    count = len(report.with_scores)
+    print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")
+    return DONE
+
+
+def _print_report(report: Any, out: Path) -> int:
+    done = len(report.computed)
+    rate = f" in {report.seconds:.1f} s ({done / report.seconds:.2f} frames/s)" if done and report.seconds else ""
+    already = f", {len(report.existing)} were there already" if report.existing else ""
+    print(f"{out}: computed {done} frames on {report.device}{rate}{already}; {_bytes(out)}")
+    for frame_id, message in report.skipped:
+        print(f"skipped {frame_id}: {' '.join(message.split())}", file=sys.stderr)
+    if report.skipped:
+        print(f"{len(report.skipped)} frames were skipped", file=sys.stderr)
+        return SKIPPED
+    print(f"look at it with: gradunc explore {out}")
+    return DONE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from ..datasets.catalog import data_path
+    from ..datasets.frames import open_frames
+    from ..networks.load import load_model
+    from ..run.compute import compute_report
+    from ..schema.frame import SCHEMA_VERSION
+
+    started = time.perf_counter()
+    network = load_model("demo")
+    # a cache of an earlier version's network or layout is left alone rather than refused
+    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
+    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
+    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
+    print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    arguments.cache = [out]
+    return _explore(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ..datasets.frames import open_frames
+    from ..exchange.imports import compute_maps_report
+
+    frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
+    report = compute_maps_report(
+        arguments.maps,
+        frames,
+        arguments.out,
+        name=arguments.name,
+        orientation=-1 if arguments.smaller_is_uncertain else +1,
+        predictions=arguments.predictions,
+        on_error=arguments.on_error,
+        limit=arguments.limit,
+        images=not arguments.no_images,
+        progress=not arguments.quiet,
+        **_class_table(arguments.classes),
+    )
+    if report.resized:
+        print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
+    return _print_report(report, arguments.out)
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from ..exchange.submission import write_submission
+
+    files = write_submission(arguments.cache, arguments.score, arguments.out, progress=not arguments.quiet)
+    print(f"{arguments.out}: wrote {arguments.score} of {len(files)} frames; {_bytes(arguments.out)}")
+    return DONE
