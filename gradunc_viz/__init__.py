@@ -36,11 +36,14 @@ _HOMES = {
 }
 """Where public names are defined."""
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=("figures", "metrics"), submod_attrs=_HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=("figures", "metrics", "tables"), submod_attrs=_HOMES
+)
 
 if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
+    from . import tables as tables
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames

@@ -14,7 +14,7 @@ from sklearn.metrics import auc, roc_curve
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.cli import main
+from gradunc_viz.cli.main import main
 from gradunc_viz.schema.scores import score_entry
 
 pytestmark = pytest.mark.real

@@ -6,7 +6,6 @@ the counts of frames; `evaluation` and `meta` give labelled datasets.
 
 from ..counts.pool import Pooled, pool
 from ..schema.tasks import TASKS
-from ..tables.evaluation import evaluation_table
 from .calibration import calibration
 from .evaluation import evaluate
 from .metric import METRICS
@@ -19,7 +18,6 @@ __all__ = [
     "Pooled",
     "calibration",
     "evaluate",
-    "evaluation_table",
     "pool",
     "segmentation",
     "sparsification",

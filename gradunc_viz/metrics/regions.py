@@ -15,7 +15,6 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from ..explorer.state.memo import remember
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.tasks import NEEDS
@@ -212,16 +211,11 @@ def find_failures(
     GraduncError
         As `search_failures`, and for a frame that cannot be read.
     """
-    chosen = None if frames is None else tuple(frames)
-
-    def search() -> tuple[Failure, ...]:
-        last = None
-        for last in search_failures(cache, kind, score_name, task, threshold, n, chosen):
-            for name, problem in last.problems.items():
-                raise CacheError(f"frame {name!r} cannot be read: {problem}")
-        return last.found if last is not None else ()
-
-    return remember(cache, ("failures", kind, score_name, task, threshold, n, chosen), search)
+    last = None
+    for last in search_failures(cache, kind, score_name, task, threshold, n, frames):
+        for name, problem in last.problems.items():
+            raise CacheError(f"frame {name!r} cannot be read: {problem}")
+    return last.found if last is not None else ()
 
 
 def _checked(
@@ -370,7 +364,3 @@ def _usual(dataset: xr.Dataset, ids: np.ndarray) -> str:
     """Name of the most frequent class; empty if all pixels are ignored."""
     known = ids[ids != IGNORE]
     return str(dataset["class"].values[np.bincount(known).argmax()]) if len(known) else ""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# crops

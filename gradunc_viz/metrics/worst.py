@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..counts.histogram import Histogram
 from ..counts.pool import pool
-from ..explorer.state.memo import remember
 from ..schema.errors import GraduncError
 from ..schema.scores import score_entry
 from ..schema.tasks import NEEDS
@@ -21,6 +21,21 @@ from .metric import METRICS
 from .operating_point import read_at
 
 __all__ = ["WORST", "WorstDefinition", "worst_frames"]
+
+
+Keep = Callable[[Hashable, Callable[[], Any]], Any]
+"""``keep(key, compute)`` returns what ``compute()`` returns, perhaps from a store of such values."""
+
+
+@dataclass(frozen=True)
+class WorstQuery:
+    """What a definition of worst is asked about; `threshold` is None where the usual one is meant."""
+
+    cache: Cache
+    score: str
+    task: str
+    threshold: float | None
+    keep: Keep = lambda _, compute: compute()
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class WorstDefinition:
         ``"%"``, ``"px"``, or ``"score"`` for the units of the score.
     task : str, optional
         Task whose labels it needs; None for none, ``"chosen"`` for those of the chosen task.
-    values : callable (cache, score, task, threshold) -> array (frame,)
+    values : callable (WorstQuery) -> array (frame,)
         Larger is worse; NaN for frames that cannot be told.
     turned : bool
         Whether small ones are the worst: they are ranked by, and shown without, their negative sign.
@@ -46,25 +61,26 @@ class WorstDefinition:
     meaning: str
     units: str
     task: str | None
-    values: Callable[[Cache, str, str, float | None], np.ndarray]
+    values: Callable[[WorstQuery], np.ndarray]
     turned: bool = False
 
 
-def _column(name: str, factor: float = 1.0) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    return lambda cache, score, task, threshold: cache.summary[name].values * factor
+def _column(name: str, factor: float = 1.0) -> Callable[[WorstQuery], np.ndarray]:
+    return lambda query: query.cache.summary[name].values * factor
 
 
-def _mean(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-    return np.asarray(cache.summary["score_mean"].sel(score=score).values, "f8")
+def _mean(query: WorstQuery) -> np.ndarray:
+    return np.asarray(query.cache.summary["score_mean"].sel(score=query.score).values, "f8")
 
 
-def _high(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-    return np.asarray(cache.summary["score_quantile"].sel(score=score).isel(quantile=-1).values, "f8")
+def _high(query: WorstQuery) -> np.ndarray:
+    return np.asarray(query.cache.summary["score_quantile"].sel(score=query.score).isel(quantile=-1).values, "f8")
 
 
-def _metric(name: str, factor: float) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    def values(cache: Cache, score: str, task: str, threshold: float | None) -> np.ndarray:
-        table = remember(cache, ("by frame", task, score), lambda: _by_frame(cache, score, task))
+def _metric(name: str, factor: float) -> Callable[[WorstQuery], np.ndarray]:
+    def values(query: WorstQuery) -> np.ndarray:
+        cache, score, task = query.cache, query.score, query.task
+        table = query.keep(("by frame", task, score), lambda: _by_frame(cache, score, task))
         return np.asarray(table[name] * factor)
 
     return values
@@ -75,12 +91,12 @@ def _by_frame(cache: Cache, score: str, task: str) -> dict[str, np.ndarray]:
     return {name: found[name].values for name in METRICS}
 
 
-def _below(task: str) -> Callable[[Cache, str, str, float | None], np.ndarray]:
-    def values(cache: Cache, score: str, _task: str, threshold: float | None) -> np.ndarray:
-        if threshold is None:
-            threshold = usual_threshold(cache, score)
+def _below(task: str) -> Callable[[WorstQuery], np.ndarray]:
+    def values(query: WorstQuery) -> np.ndarray:
+        cache, score = query.cache, query.score
+        threshold = usual_threshold(cache, score) if query.threshold is None else query.threshold
         return np.asarray(
-            remember(cache, ("below", task, score, threshold), lambda: _count_below(cache, score, task, threshold))
+            query.keep(("below", task, score, threshold), lambda: _count_below(cache, score, task, threshold))
         )
 
     return values
@@ -138,7 +154,14 @@ WORST: Mapping[str, WorstDefinition] = {
 
 
 def worst_frames(
-    cache: Cache, definition: str, score: str, task: str, n: int = 12, *, threshold: float | None = None
+    cache: Cache,
+    definition: str,
+    score: str,
+    task: str,
+    n: int = 12,
+    *,
+    threshold: float | None = None,
+    keep: Keep | None = None,
 ) -> pd.DataFrame:
     """The n worst frames.
 
@@ -148,6 +171,8 @@ def worst_frames(
         In `WORST`.
     threshold : float, optional
         For definitions that ask what stays below it; by default what 5 % of the pixels of a usual frame exceed.
+    keep : callable (key, compute) -> value, optional
+        Where a caller keeps what several definitions need.
 
     Returns
     -------
@@ -168,7 +193,10 @@ def worst_frames(
     needed = task if which.task == "chosen" else which.task
     if needed and not bool(cache.summary["has_label" if needed == "error" else "has_anomaly"].any()):
         raise GraduncError(f"{cache.name}: no frame has {NEEDS[needed]}, which '{which.title}' needs")
-    values = np.asarray(which.values(cache, score, task, threshold), "f8")
+    query = (
+        WorstQuery(cache, score, task, threshold) if keep is None else WorstQuery(cache, score, task, threshold, keep)
+    )
+    values = np.asarray(which.values(query), "f8")
     order = np.argsort(-values, kind="stable")
     order = order[np.isfinite(values[order])][:n]
     shown = values[order] * (-1 if which.turned else 1)

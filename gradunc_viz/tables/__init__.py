@@ -1,1 +1,6 @@
 """Tables: in the terminal, in a notebook, in a paper."""
+
+from .evaluation import evaluation_table
+from .table import Table
+
+__all__ = ["Table", "evaluation_table"]

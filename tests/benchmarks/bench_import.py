@@ -44,7 +44,7 @@ def rows(repeats: int) -> Iterable[Row]:
         0.3,
         detail=f"{bare:.3f} s of it Python",
     )
-    told = _wall(["-m", "gradunc_viz.cli.main", "--help"], repeats)
+    told = _wall(["-m", "gradunc_viz.cli", "--help"], repeats)
     yield Row("gradunc --help", "a fresh interpreter", told, "s", 0.5)
     cold = []
     for _ in range(max(1, repeats // 2)):

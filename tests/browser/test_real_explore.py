@@ -8,7 +8,7 @@ import pytest
 from driving import chromium, go_to, marks, opened, panes, served, show, until
 
 import gradunc_viz as gv
-from gradunc_viz.cli import main
+from gradunc_viz.cli.main import main
 
 pytestmark = [*marks, pytest.mark.real, pytest.mark.slow]
 

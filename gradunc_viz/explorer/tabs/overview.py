@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from functools import partial
 from html import escape
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from .. import text
 from ..charts import overview
 from ..charts.look import chart_opts
 from ..css import compact_css
+from ..state.memo import remember
 from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
 from .tab import Tab, heading
 
@@ -148,7 +150,8 @@ class OverviewTab(Tab):
         self.meaning.object = text.note(escape(WORST[which].meaning))
 
         def work() -> list[tuple[str, bytes, str]]:
-            found = worst_frames(cache, which, score, task, _SHOWN, threshold=threshold)
+            kept = partial(remember, cache)  # for every session
+            found = worst_frames(cache, which, score, task, _SHOWN, threshold=threshold, keep=kept)
             pictures: list[tuple[str, bytes, str]] = []
             for frame, words in zip(found["frame"], found["text"], strict=True):
                 with suppress(CacheError):  # told by the alert

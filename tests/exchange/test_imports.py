@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import gradunc_viz as gv
-from gradunc_viz.cli import main
+from gradunc_viz.cli.main import main
 from gradunc_viz.exchange.imports import compute_maps_report
 from gradunc_viz.exchange.map_files import ScoreMaps
 from gradunc_viz.exchange.spread import _BINS, _LEVELS, _bin_edges, _half_map

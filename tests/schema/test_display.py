@@ -87,7 +87,7 @@ def test_evaluation_reads_well(tiny_cache: gv.Cache) -> None:
         array.attrs.get("long_name") for array in result.data_vars.values() if array.name in ("auroc", "auroc_low")
     )
     assert result["n_pixels"].attrs["units"] == "px"
-    shown = gv.metrics.evaluation_table(result)
+    shown = gv.tables.evaluation_table(result)
     assert "AuROC" in repr(shown)
     assert "<table" in shown._repr_html_()
 

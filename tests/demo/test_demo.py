@@ -14,7 +14,7 @@ from PIL import Image
 
 from gradunc_viz.demo import CLASSES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data" / "demo"
 AUTHORING = DATA / "authoring"
 STEMS = sorted(path.stem for path in (DATA / "images").glob("*.jpg"))

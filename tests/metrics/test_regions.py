@@ -11,7 +11,6 @@ from PIL import Image
 from synthetic import write_cache
 
 from gradunc_viz.explorer.charts.crops import _outline, crop
-from gradunc_viz.explorer.state.memo import shared
 from gradunc_viz.metrics import regions as failures
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
@@ -206,11 +205,3 @@ def test_outline_lies_around_the_region() -> None:
     assert (ys.min(), ys.max()) == (2 * 10 - 3, 2 * 14 - 1 + 3)
     assert (xs.min(), xs.max()) == (2 * 20 - 3, 2 * 26 - 1 + 3)
     assert not line[2 * 10 - 1 : 2 * 14 + 1, 2 * 20 - 1 : 2 * 26 + 1].any()
-
-
-def test_searches_are_shared_and_forgotten_with_the_cache(tmp_path: Path) -> None:
-    cache = write_cache(tmp_path / "cache", ["a"])
-    first = failures.find_failures(cache, "needless_doubt", "entropy", "error", THRESHOLD)
-    assert failures.find_failures(Cache(cache.path), "needless_doubt", "entropy", "error", THRESHOLD) is first
-    shared.clear()
-    assert failures.find_failures(cache, "needless_doubt", "entropy", "error", THRESHOLD) is not first

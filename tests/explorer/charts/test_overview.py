@@ -8,10 +8,10 @@ from pathlib import Path
 import holoviews as hv
 import numpy as np
 import pytest
+from charting import exact_cache, pixels, words
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import CLASSES, SCORES, write_cache
-from test_view_curves import exact_cache, pixels, words
 
 import gradunc_viz as gv
 from gradunc_viz.explorer.charts import overview

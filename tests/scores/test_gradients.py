@@ -17,7 +17,7 @@ from gradunc_viz.schema.errors import HeadError
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, gradient_norms_for
 
-GOLDEN = Path(__file__).parent / "data" / "pgn_paper_code.npz"
+GOLDEN = Path(__file__).parents[1] / "data" / "pgn_paper_code.npz"
 PS = (0.1, 0.3, 0.5, 0.7, 1, 2, 3, 8, 20)
 LABELS = ("oh", "uni")
 

@@ -18,7 +18,7 @@ from gradunc_viz.metrics.arrays import thresholds as curves
 from gradunc_viz.schema.frame import MAX_BINS
 from gradunc_viz.schema.scores import score_entry
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 N = 120_000
 
 

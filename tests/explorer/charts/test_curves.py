@@ -10,6 +10,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 from bokeh.models import HoverTool
+from charting import exact_cache, pixels, words
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from synthetic import CLASSES, SCORES, write_cache
 
@@ -18,10 +19,8 @@ from gradunc_viz.explorer.charts import look as charts
 from gradunc_viz.explorer.state import memo
 from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.metrics.operating_point import OperatingPoint
-from gradunc_viz.run import assemble as frame_dataset
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
-from gradunc_viz.store.frame import score
 from gradunc_viz.style.scores import score_style
 
 TASKS = ("error", "anomaly")
@@ -31,45 +30,15 @@ SLACK = {"msp": 0, "entropy": 0, "pgn_oh_p0.5": 3, "pgn_uni_p2": 3}
 """Pixels that may lie on the other side of a threshold: norms are resized once more when they are read."""
 
 
-def exact_cache(folder: Path) -> Cache:
-    """Three frames of two sizes whose maps are stored with every digit that was counted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame_dataset, "half_if_it_fits", lambda values: values)
-        patch.setattr(frame_dataset, "quantise_log2", lambda values: values)
-        return write_cache(folder, ["a", "b", "c"], [(64, 128), (64, 128), (50, 46)])
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return exact_cache(tmp_path_factory.mktemp("curves") / "cache")
-
-
-def pixels(
-    cache: Cache, name: str, task: str, frames: list[str] | None = None, classes: list[str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and oriented scores of all evaluated pixels."""
-    truths, values = [], []
-    for frame in frames or cache.ids:
-        dataset = cache[frame]
-        prediction = dataset["prediction"].values
-        truth = dataset["label" if task == "error" else "anomaly"].values
-        keep = truth != 255
-        if classes is not None:
-            keep &= np.isin(prediction, [cache.classes.index(c) for c in classes])
-        truths.append(((prediction != truth) if task == "error" else truth == 1)[keep])
-        values.append(score(dataset, name).values[keep])
-    return np.concatenate(truths), np.concatenate(values)
 
 
 def drawn(chart: hv.Overlay, name: str) -> hv.Curve:
     found = [part for part in chart if isinstance(part, hv.Curve) and part.label.split("  ")[0] == name]
     assert len(found) == 1, [part.label for part in chart]
     return found[0]
-
-
-def words(chart: hv.Overlay) -> str:
-    text = [part for part in chart if isinstance(part, hv.Text)]
-    return text[0].data[2].replace("\n", " ") if text else ""
 
 
 CHOICES = [(None, None), (["b"], None), (["a", "c"], [CLASSES[0], CLASSES[3]])]

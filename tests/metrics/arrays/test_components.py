@@ -22,7 +22,7 @@ from gradunc_viz.metrics.arrays.components import (
 from gradunc_viz.metrics.objects import evaluate_components, frame_components
 from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 FIELDS = ("truth_size", "truth_siou", "predicted_size", "predicted_siou", "predicted_ppv")
 
 

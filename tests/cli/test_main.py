@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tiny import SCORES, TinyNet
 
 import gradunc_viz as gv
-from gradunc_viz.cli import main as cli
+from gradunc_viz.cli.main import main as cli
 
 MODEL = """
 import sys
@@ -33,7 +33,7 @@ def headless():
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     file = tmp_path / "net.py"
-    file.write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    file.write_text(MODEL.format(tests=str(Path(__file__).parents[1])))
     return f"{file}:make"
 
 

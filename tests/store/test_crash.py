@@ -59,7 +59,7 @@ for line in sys.stdin:
 
 class Runner:
     def __init__(self, folder: Path) -> None:
-        here = Path(__file__).resolve().parent
+        here = Path(__file__).resolve().parents[1]
         path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, str(folder)],

@@ -7,9 +7,9 @@ from pathlib import Path
 import holoviews as hv
 import numpy as np
 import pytest
+from charting import exact_cache, pixels, words
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 from synthetic import CLASSES, write_cache
-from test_view_curves import exact_cache, pixels, words
 
 from gradunc_viz.explorer.charts import classes
 from gradunc_viz.schema.errors import GraduncError
