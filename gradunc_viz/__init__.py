@@ -29,7 +29,7 @@ _HOMES = {
     "run.compute": ["compute", "score_image"],
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
-    "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "ScoreEntry", "score_entry"],
+    "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "Score", "lookup"],
     "scores.gradients": ["gradient_factors", "gradient_norms"],
     "store.cache": ["Cache", "open_cache"],
     "store.frame": ["score"],
@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from .schema.scores import DEFAULT_SCORES as DEFAULT_SCORES
     from .schema.scores import PAPER_SCORES as PAPER_SCORES
     from .schema.scores import SCORES as SCORES
-    from .schema.scores import ScoreEntry as ScoreEntry
-    from .schema.scores import score_entry as score_entry
+    from .schema.scores import Score as Score
+    from .schema.scores import lookup as lookup
     from .scores.gradients import gradient_factors as gradient_factors
     from .scores.gradients import gradient_norms as gradient_norms
     from .store.cache import Cache as Cache

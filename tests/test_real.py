@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 
 pytestmark = pytest.mark.real
 
@@ -82,7 +82,7 @@ def test_pooled_figures_are_those_measured_elsewhere(real_data, tmp_path, name, 
     deviations = {}
     for score in cache.scores:
         # the table's values are not oriented
-        sign = score_entry(score).orientation
+        sign = lookup(score).orientation
         maps = (gv.score(frame, score).values[known] for frame, (known, _) in zip(cache.values(), masks, strict=True))
         measured = figures(np.concatenate(list(maps)) * sign, positive)
         deviations[score] = np.abs(np.subtract(measured, expected["scores"][score])).max()

@@ -33,7 +33,7 @@ from torch import Tensor
 from ..kernels.dispatch import tallies_for
 from ..kernels.threads import in_threads
 from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
-from ..schema.scores import ScoreEntry
+from ..schema.scores import Score
 from .cells import cell_scores
 from .lattice import _assign
 
@@ -50,7 +50,7 @@ class FrameCounts:
 
 def count_frame(
     scores: Tensor,
-    entries: Sequence[ScoreEntry],
+    entries: Sequence[Score],
     prediction: Tensor,
     n_classes: int,
     *,

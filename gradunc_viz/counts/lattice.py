@@ -12,7 +12,7 @@ from torch import Tensor
 from ..kernels.dispatch import tallies_for
 from ..kernels.threads import in_threads
 from ..schema.frame import BINS_PER_UNIT, MAX_BINS
-from ..schema.scores import LOG2_FLOOR, ScoreEntry
+from ..schema.scores import LOG2_FLOOR, Score
 
 __all__ = ["lattice_axis"]
 
@@ -20,14 +20,14 @@ __all__ = ["lattice_axis"]
 _FEWEST_BINS = MAX_BINS // 8
 
 
-def lattice_axis(oriented: Tensor, entry: ScoreEntry, n_classes: int) -> Tensor:
+def lattice_axis(oriented: Tensor, entry: Score, n_classes: int) -> Tensor:
     """Place oriented scores on the axis of their lattice; the ends of a score's range become -inf and +inf.
 
     Parameters
     ----------
     oriented : Tensor
         Scores times their orientation.
-    entry : ScoreEntry
+    entry : Score
     n_classes : int
         The upper end of the entropy is ln of this.
     """
@@ -52,7 +52,7 @@ class _Bins:
 
 
 def _assign(
-    scores: Tensor, entries: Sequence[ScoreEntry], n_classes: int, edges: Mapping[str, Tensor] | None = None
+    scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor] | None = None
 ) -> _Bins:
     """Bin of every pixel per score, with the windows they need."""
     tally = tallies_for(scores)

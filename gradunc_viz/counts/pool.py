@@ -86,7 +86,7 @@ def frame_counts(
 def _pair(dataset: xr.Dataset, task: str, by: str | None = None) -> tuple[str, str] | None:
     """Outcomes of positives and negatives; None without labels of the task."""
     outcomes = [str(name) for name in dataset["outcome"].values] if "outcome" in dataset.coords else []
-    pair = (_BY_LABEL if by == "label" else TASKS)[task]
+    pair = _BY_LABEL[task] if by == "label" else TASKS[task].outcomes
     return pair if pair[0] in outcomes else None
 
 

@@ -80,9 +80,9 @@ class Conversion:
         unknown = [int(value) for value in present if value < 0 or int(value) not in self.table]
         if unknown:
             raise FrameError(f"{path}: mask holds {some('id', unknown)}, expected {self.expected}")
-        lookup = np.zeros(int(present[-1]) + 1, np.uint8)
-        lookup[present] = [self.table[int(value)] for value in present]
-        converted: np.ndarray = lookup[stored]
+        converted_id = np.zeros(int(present[-1]) + 1, np.uint8)
+        converted_id[present] = [self.table[int(value)] for value in present]
+        converted: np.ndarray = converted_id[stored]
         return converted
 
     @property

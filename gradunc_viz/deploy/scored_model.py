@@ -15,7 +15,7 @@ from ..networks.network import Network
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
 from ..schema.errors import HeadError, ModelError
-from ..schema.scores import resolve_scores, score_entry
+from ..schema.scores import GradientNorm, lookup, resolve_scores
 from ..scores.gradients import gradient_norms_for
 from ..scores.resized_logits import resized_pixel_scores
 from ..scores.resizing import resize_log2_norms, resize_logits
@@ -96,8 +96,8 @@ class ScoredModel(nn.Module):
         network = net if isinstance(net, Network) else load_model(net)
         self.scores = resolve_scores(scores)
         # looked up here: a compiler would follow the parsing of names
-        entries = [score_entry(name) for name in self.scores]
-        self._wanted: Any = [(e.label, e.p, e.variant) for e in entries if e.at_head]
+        entries = [lookup(name) for name in self.scores]
+        self._wanted: Any = [e.request for e in entries if isinstance(e, GradientNorm)]
         self._at_head = [e.name for e in entries if e.at_head]
         self._at_pixel = [e.name for e in entries if not e.at_head]
         self._orientation = [e.orientation for e in entries]

@@ -33,7 +33,7 @@ from ..run.decode import decode
 from ..run.report import Report
 from ..schema.errors import CacheMismatchError, FrameError, GraduncError
 from ..schema.frame import SCHEMA_VERSION
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
@@ -165,7 +165,7 @@ def compute_maps_report(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; expected 1 or more")
     maps = ScoreMaps(maps_dir)
-    entry = score_entry(f"ext:{_plain(maps.path.resolve().name) if name is None else name}")
+    entry = lookup(f"ext:{_plain(maps.path.resolve().name) if name is None else name}")
     chosen = list(frames)[:limit]
     known, palette = _map_classes(predictions is not None, frames, classes, colors)
     given = [frame.id for frame in chosen if frame.id in maps]

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..store.cache import Cache, open_cache
 from ..store.frame import score
 from .map_files import ScoreMaps, _h5py
@@ -65,7 +65,7 @@ def write_submission(
     """
     h5py = _h5py()
     opened = cache if isinstance(cache, Cache) else open_cache(cache)
-    score_entry(score_name)
+    lookup(score_name)
     chosen = opened.ids if frames is None else tuple(frames)
     unknown = [frame for frame in chosen if frame not in opened]
     if unknown:

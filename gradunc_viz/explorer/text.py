@@ -7,7 +7,7 @@ from html import escape
 from pathlib import PurePath
 
 from ..metrics.operating_point import ThresholdCounts
-from ..schema.scores import score_entry
+from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import _TRUTH
 from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
 from ..style.scores import _UNITS, units_text
@@ -70,17 +70,18 @@ def score_options(names: Sequence[str]) -> dict[str, str]:
     """Options of the score selector: name by a title that tells units and kind."""
     options = {}
     for name in names:
-        entry = score_entry(name)
-        kind = {"gradient": f"{_LABELS.get(entry.label or '', '')} gradient norm, p = {entry.p}"}.get(entry.family)
-        if entry.variant == "paper":
-            kind = f"{kind}, paper's formula"
+        entry = lookup(name)
+        kind = ""
+        if isinstance(entry, GradientNorm):
+            kind = f"{_LABELS[entry.label]} gradient norm, p = {entry.p}"
+            kind += ", paper's formula" if entry.variant == "paper" else ""
         options[f"{name} [{units_text(name)}]" + (f" {kind}" if kind else "")] = name
     return options
 
 
 def score_help(name: str) -> str:
     """Describe formula, units and orientation of a score."""
-    entry = score_entry(name)
+    entry = lookup(name)
     turned = "" if entry.orientation > 0 else " Shown with its sign turned."
     return (
         f"<div class='note'><code>{escape(entry.formula)}</code><br>Units: {units_text(name)}. "
@@ -179,9 +180,9 @@ _ABOUT = {
 
 def score_note(name: str) -> str:
     """Say in a few words what a score is."""
-    entry = score_entry(name)
+    entry = lookup(name)
     about = _ABOUT.get(name, "imported map")
-    if entry.family == "gradient":
+    if isinstance(entry, GradientNorm):
         turned = ", negated" if entry.orientation < 0 else ""
         about = f"gradient norm against the {'prediction' if entry.label == 'oh' else 'uniform label'}{turned}"
     return _note(f"{escape(about)}; bright = uncertain", f"{entry.formula}; larger = more uncertain")
@@ -201,7 +202,7 @@ def no_labels(task: str) -> str:
 
 def bar_title(name: str, norms: str) -> str:
     """Title of the colour bar of a score."""
-    entry = score_entry(name)
+    entry = lookup(name)
     if entry.units == "log2" and norms == "linear":
         return f"{'−' if entry.orientation < 0 else ''}norm, linear"
     return f"{name} [{units_text(name)}]"

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..metrics import METRICS, evaluate
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import TASK_TEXT
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
@@ -160,24 +160,22 @@ def p_ablation(
     _check(metric)
     opened, every = chosen(caches, None, all_scores=True)
     task = task_of(opened, task)
-    norms = [score_entry(name) for name in every if score_entry(name).family == "gradient"]
+    norms = [entry for entry in map(lookup, every) if isinstance(entry, GradientNorm)]
     if not norms:
         raise GraduncError(f"{', '.join(str(c.path) for c in opened.values())}: no gradient norm is cached")
     levels = [name for name in ("entropy", "msp") if name in every]
     names = [entry.name for entry in norms] + levels
     result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
     result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
-    ticks = sorted({float(entry.p or 1) for entry in norms})
-    groups = list(dict.fromkeys((str(entry.label), str(entry.variant)) for entry in norms))
+    ticks = sorted({entry.p for entry in norms})
+    groups = list(dict.fromkeys((entry.label, entry.variant) for entry in norms))
     with canvas(ax, (1, len(opened)), width=width, aspect=0.95, sharey=True) as (figure, axes):
         for axis, name in zip(axes.flat, opened, strict=True):
             one = result.sel(cache=name)
             for g, (label, variant) in enumerate(groups):
-                own = sorted(
-                    (e for e in norms if (e.label, e.variant) == (label, variant)), key=lambda e: float(e.p or 1)
-                )
+                own = sorted((e for e in norms if (e.label, e.variant) == (label, variant)), key=lambda e: e.p)
                 # side by side, so that bars of one p do not cover each other
-                p = np.array([float(e.p or 1) for e in own]) * 1.035 ** (g - (len(groups) - 1) / 2)
+                p = np.array([e.p for e in own]) * 1.035 ** (g - (len(groups) - 1) / 2)
                 value, low, high = (
                     one[v].sel(score=[e.name for e in own]).values for v in (metric, f"{metric}_low", f"{metric}_high")
                 )

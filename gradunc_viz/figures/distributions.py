@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from ..metrics.distributions import score_distributions
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..schema.tasks import TASKS
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
@@ -85,7 +85,7 @@ def distributions(
                 axis.set_title(plain(name))
         handles = [
             Patch(facecolor=GROUPS[group], alpha=0.85, hatch=hatch, edgecolor="white", label=group)
-            for group, hatch in zip(reversed(TASKS[task]), ("", "/////"), strict=True)
+            for group, hatch in zip(reversed(TASKS[task].outcomes), ("", "/////"), strict=True)
         ]
         if ax is None:
             figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -131,6 +131,6 @@ def _rows(axis: Axes, one: xr.Dataset, min_pixels: int, score: str) -> None:
     axis.set_yticklabels([plain(name) for name in drawn])
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    units = {"1": "", "log2": r" [$\log_2$]"}.get(score_entry(score).units, f" [{score_entry(score).units}]")
-    sign = r"$-$" if score_entry(score).orientation < 0 else ""
+    units = {"1": "", "log2": r" [$\log_2$]"}.get(lookup(score).units, f" [{lookup(score).units}]")
+    sign = r"$-$" if lookup(score).orientation < 0 else ""
     axis.set_xlabel(sign + score_title(score) + units)

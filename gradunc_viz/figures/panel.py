@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches
 from ..store.frame import decode_image, score
@@ -179,7 +179,7 @@ def _has(cache: Cache, dataset: xr.Dataset, name: str) -> bool:
         return "label" in dataset
     if name in ("image", "prediction"):
         return True
-    entry = score_entry(name)
+    entry = lookup(name)
     return name in cache.scores or (entry.family in ("softmax", "logit") and "logits" in dataset)
 
 
@@ -188,7 +188,7 @@ def _columns(rows: list[Row], columns: Sequence[str]) -> list[str]:
     shown = []
     for name in names:
         if name not in _PICTURES:
-            score_entry(name)
+            lookup(name)
         if any(_has(cache, dataset, name) for cache, _, dataset in rows):
             shown.append(name)
         elif tuple(columns) != DEFAULT_COLUMNS:
@@ -370,7 +370,7 @@ def _inset(
 
 
 def _units(name: str) -> str:
-    units = score_entry(name).units
+    units = lookup(name).units
     return {"1": "", "log2": r"$\log_2$ of the norm"}.get(units, units)
 
 

@@ -19,7 +19,7 @@ from ..metrics import evaluate
 from ..metrics.meta import meta_regression
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..schema.tasks import _WHAT
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches, representative
@@ -214,7 +214,7 @@ def _scatter(cache: Cache, scores: Sequence[str] | None) -> matplotlib.figure.Fi
 
 def _typical(cache: Cache, count: int = 3) -> list[str]:
     """Frames where scores do well, middling and badly, by the AuPRC of the first gradient score or of any."""
-    names = sorted(representative(cache), key=lambda name: score_entry(name).family != "gradient")
+    names = sorted(representative(cache), key=lambda name: lookup(name).family != "gradient")
     try:
         found = evaluate(cache, scores=names[0], by="frame")["auprc"].isel(cache=0, score=0)
     except GraduncError:  # no labels at all

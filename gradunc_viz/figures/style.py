@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import GradientNorm, lookup
 
 __all__ = [
     "BAR",
@@ -328,10 +328,10 @@ def score_style(name: str) -> dict[str, Any]:
     dict
         ``color``, ``linestyle``, ``marker``, ``markerfacecolor`` for `matplotlib.axes.Axes.plot`.
     """
-    entry = score_entry(name)
-    if entry.family == "gradient":
-        ramp = _RAMPS[str(entry.label)]
-        p = float(entry.p or 1)
+    entry = lookup(name)
+    if isinstance(entry, GradientNorm):
+        ramp = _RAMPS[entry.label]
+        p = entry.p
         # 0.1 and below is lightest, 2 and above darkest
         place = np.clip(np.interp(np.log(p), np.log([0.1, 0.3, 0.5, 1.0, 2.0]), range(5)), 0, 4)
         color = ramp[round(float(place))]
@@ -339,7 +339,7 @@ def score_style(name: str) -> dict[str, Any]:
         line = {("oh", False): "-", ("oh", True): (0, (6, 1, 1, 1)), ("uni", False): (0, (4, 1.5))}
         return {
             "color": color,
-            "linestyle": line.get((str(entry.label), paper), (0, (4, 1, 1, 1))),
+            "linestyle": line.get((entry.label, paper), (0, (4, 1, 1, 1))),
             "marker": _MARKERS.get(p, "P"),
             "markerfacecolor": "white" if paper else color,
         }

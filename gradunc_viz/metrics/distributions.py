@@ -89,7 +89,7 @@ def score_distributions(
         coords={
             "score": np.array(names, dtype=object),
             "class": np.array(["all", *(opened.classes[i] for i in index)], dtype=object),
-            "outcome": list(TASKS[task]),
+            "outcome": list(TASKS[task].outcomes),
             "quantile": list(_QUANTILES),
         },
         attrs={"task": task, "n_frames": len(pooled.frames)},

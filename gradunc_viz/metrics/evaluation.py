@@ -12,7 +12,7 @@ import xarray as xr
 from ..counts.histogram import Histogram
 from ..counts.pool import Pooled, pool
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..store.cache import Cache
 from ..store.choice import (
     Caches,
@@ -107,7 +107,7 @@ def evaluate(
         tables.append(rows(_Request(cache, task, names, subset, index, by, bootstrap, seed)))
     if scores is not None:
         for name in [scores] if isinstance(scores, str) else scores:
-            score_entry(name)
+            lookup(name)
             if not any(name in cache.scores for cache in opened.values()):
                 choose_scores(next(iter(opened.values())), [name])
     if not any((table["n_pixels"] > 0).any() for table in tables):

@@ -10,7 +10,7 @@ import xarray as xr
 from ..counts.histogram import Histogram
 from ..counts.pool import pool
 from ..schema.errors import GraduncError
-from ..schema.scores import ScoreEntry, score_entry
+from ..schema.scores import Score, lookup
 from ..store.choice import Caches, named_caches, shared_scores
 from .arrays.reliability import ece
 
@@ -57,7 +57,7 @@ def score_calibration(
         pooled = pool(cache, "error", scores=names, frames=frames)
         if not pooled.frames:
             raise GraduncError(f"{cache.path}: no frame has class labels, which calibration needs")
-        rows = [_reliability(score_entry(n), pooled.histograms[n], len(cache.classes), bins) for n in names]
+        rows = [_reliability(lookup(n), pooled.histograms[n], len(cache.classes), bins) for n in names]
         pixels, mean, share = (np.array([row[i] for row in rows]).reshape(len(names), bins) for i in range(3))
         tables.append(
             xr.Dataset(
@@ -74,11 +74,11 @@ def score_calibration(
     return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
 
 
-def _confidence(entry: ScoreEntry, values: np.ndarray, classes: int) -> np.ndarray:
+def _confidence(entry: Score, values: np.ndarray, classes: int) -> np.ndarray:
     """Confidence in [0, 1] for oriented scores, the largest and smallest of which are those of the set."""
     if entry.upper:
         return 1 - values / {"1": 1.0, "log C": np.log(classes)}[entry.upper]
-    if entry.family == "gradient":
+    if entry.is_log2:
         norms = values * entry.orientation
         ratio = np.exp2(norms - np.nanmax(norms))
         return 1 - ratio if entry.orientation > 0 else ratio
@@ -87,7 +87,7 @@ def _confidence(entry: ScoreEntry, values: np.ndarray, classes: int) -> np.ndarr
 
 
 def _reliability(
-    entry: ScoreEntry, histogram: Histogram, classes: int, bins: int
+    entry: Score, histogram: Histogram, classes: int, bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wrong, right = histogram.weights["counts"].astype("f8")
     ends = np.stack([histogram.low, histogram.high]).astype("f8")

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..kernels.resize import bilinear
-from ..schema.scores import resolve_scores, score_entry
+from ..schema.scores import lookup, resolve_scores
 from ..store.cache import Cache
 from ..store.frame import score
 from ..store.progress import followed
@@ -75,7 +75,7 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
         attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
         columns[f"probability_{class_id}"] = ("segment", mean, attrs)
     for name in scores:
-        entry = score_entry(name)
+        entry = lookup(name)
         for statistic, values in segment_moments(segments, score(dataset, name).values).items():
             attrs = {
                 "long_name": f"{name}: {STATISTICS[statistic]}",

@@ -12,7 +12,7 @@ import pandas as pd
 from ..counts.histogram import Histogram
 from ..counts.pool import pool
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..schema.tasks import NEEDS
 from ..store.cache import Cache
 from ..store.choice import frame_key
@@ -214,5 +214,5 @@ def _worded(value: float, units: str, score: str) -> str:
         return f"{int(value):,} px"
     if units == "%":
         return f"{value:.1f} %"
-    own = score_entry(score).units
+    own = lookup(score).units
     return f"{value:.3f}" + ("" if own == "1" else f" {own}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..counts.frame import count_frame
 from ..schema.errors import SchemaError
 from ..schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..scores.pixelwise import split_scores
 from .decode import DecodedFrame
@@ -74,7 +74,7 @@ def frame_dataset(
         For maps that others computed, see `count_frame`.
     """
     at_head, at_pixel = split_scores(options.scores)
-    entries = [score_entry(name) for name in options.scores]
+    entries = [lookup(name) for name in options.scores]
     as_long = {
         name: None if array is None else torch.from_numpy(array).to(maps.prediction.device, torch.long)
         for name, array in (("label", frame.label), ("anomaly", frame.anomaly))

@@ -19,7 +19,7 @@ from ..networks.load import load_model
 from ..networks.network import Network, network_input
 from ..networks.runner import Inference
 from ..schema.errors import FrameError
-from ..schema.scores import resolve_scores, score_entry
+from ..schema.scores import lookup, resolve_scores
 from ..scores.maps import ScoreOptions, score_maps
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
@@ -197,7 +197,7 @@ def score_image(
             ScoreOptions(names, head.align_corners),
             channels=network.class_channels(head.logits.shape[1]),
         )
-    entries = [score_entry(name) for name in names]
+    entries = [lookup(name) for name in names]
     variables: dict[str, Any] = {
         entry.name: (
             ("y", "x"),

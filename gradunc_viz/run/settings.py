@@ -90,8 +90,8 @@ def _classes(
     given = colors or (network.colors if certain and classes is None else None)
     if given and len(given) == n:
         return named, tuple(given)
-    lookup = dict(known_classes("cityscapes")) | dict(zip(frame_classes, frame_colors, strict=False))
-    return named, tuple(lookup.get(name, color) for name, color in zip(named, class_colors(n), strict=True))
+    known = dict(known_classes("cityscapes")) | dict(zip(frame_classes, frame_colors, strict=False))
+    return named, tuple(known.get(name, color) for name, color in zip(named, class_colors(n), strict=True))
 
 
 def _key(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import SchemaError
-from .scores import score_entry
+from .scores import lookup
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -210,7 +210,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
         names = [str(name) for name in np.asarray(dataset[dim].values)]
         _require(len(set(names)) == len(names), f"frame {frame!r}: coordinate {dim!r} repeats a name: {names}")
     for name in map(str, np.asarray(dataset["score"].values)):
-        entry = score_entry(name)
+        entry = lookup(name)
         dim = "score_head" if entry.at_head else "score_pixel"
         _require(
             dim in dataset.coords and name in dataset[dim].values,

@@ -1,30 +1,137 @@
-"""The tasks of a score: what it is to find, which pixels count, and in which words."""
+"""The tasks of a score: what it is to find, which pixels count, and in which words. Everything else asks here."""
 
 from __future__ import annotations
 
-__all__ = ["NEEDS", "TASKS", "TASK_OUTCOMES", "TASK_TEXT"]
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import GraduncError
+from .frame import IGNORE
+
+__all__ = ["TASKS", "Task", "find_task"]
 
 
-TASKS = {"error": ("wrong", "right"), "anomaly": ("anomaly", "normal")}
-"""Outcome of the positives and of the negatives of each task."""
+@dataclass(frozen=True)
+class Task:
+    """What a score is to find.
+
+    Attributes
+    ----------
+    name : str
+    mask : str
+        Variable of a frame that tells which pixels count, those that are not `IGNORE`.
+    positive, negative : str
+        Outcomes (`gradunc_viz.schema.frame.OUTCOMES`) of the pixels to be found, and of the others.
+    missed : str
+        Outcome of the positives by the class of their label; empty where labels have no classes.
+    flag, rate : str
+        Columns of a cache's summary: whether a frame has the labels, and its share of positives.
+    needs : str
+        The labels, in words.
+    choice : str
+        The positives as one of several things to choose: "errors".
+    positives : str
+        The positives in a title: "wrong predictions".
+    one : str
+        One of them: "wrong prediction".
+    pixel : str
+        One pixel of them: "wrong pixel".
+    share : str
+        Their share of all that counts: "error rate".
+    """
+
+    name: str
+    mask: str
+    positive: str
+    negative: str
+    missed: str
+    flag: str
+    rate: str
+    needs: str
+    choice: str
+    positives: str
+    one: str
+    pixel: str
+    share: str
+
+    @property
+    def outcomes(self) -> tuple[str, str]:
+        """Positive, negative: the order of every axis of counts."""
+        return self.positive, self.negative
+
+    def truth(self, frame: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pixels to be found, and pixels that count, (y, x) bool each; None where the frame has not the labels.
+
+        Parameters
+        ----------
+        frame : mapping from "prediction", "label", "anomaly" to arrays, such as a frame's dataset
+        """
+        if self.mask not in frame:
+            return None
+        mask = np.asarray(frame[self.mask])
+        counted = mask != IGNORE
+        found = mask != np.asarray(frame["prediction"]) if self.name == "error" else mask == 1
+        return found & counted, counted
 
 
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="error",
+            mask="label",
+            positive="wrong",
+            negative="right",
+            missed="missed",
+            flag="has_label",
+            rate="error_rate",
+            needs="class labels",
+            choice="errors",
+            positives="wrong predictions",
+            one="wrong prediction",
+            pixel="wrong pixel",
+            share="error rate",
+        ),
+        Task(
+            name="anomaly",
+            mask="anomaly",
+            positive="anomaly",
+            negative="normal",
+            missed="",
+            flag="has_anomaly",
+            rate="anomaly_rate",
+            needs="anomaly labels",
+            choice="anomalies",
+            positives="unknown objects",
+            one="unknown object",
+            pixel="pixel of an unknown object",
+            share="anomaly rate",
+        ),
+    )
+}
+"""Tasks by name."""
+
+
+def find_task(name: str) -> Task:
+    """Look up a task by name.
+
+    Raises
+    ------
+    GraduncError
+        If there is no such task.
+    """
+    if name not in TASKS:
+        raise GraduncError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+# --- until every user asks a Task
 _BY_LABEL = {"error": ("missed", "right")}
-
-
 TASK_OUTCOMES = {"error": ("right", "wrong"), "anomaly": ("normal", "anomaly")}
-"""Outcomes that a task sets against each other: what should score low, what should score high."""
-
-
 NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
-"""Labels that a task needs, in words."""
-
-
 TASK_TEXT = {"error": "wrong prediction", "anomaly": "unknown object"}
-"""What is positive in each task."""
-
-
 _TRUTH = {"error": ("errors", "class labels"), "anomaly": ("anomalies", "anomaly labels")}
-
-
 _WHAT = {"error": "class labels", "anomaly": "anomaly labels"}

@@ -73,7 +73,7 @@ def gradient_norms(
     -------
     Tensor (N, len(labels) * len(p), h, w)
         log2 of the norms, p fastest; float32, or float64 where the inputs are. A vanishing gradient gives
-        `gradunc_viz.schema.scores.LOG2_FLOOR`. Orientation: see `gradunc_viz.schema.scores.ScoreEntry`.
+        `gradunc_viz.schema.scores.LOG2_FLOOR`. Orientation: see `gradunc_viz.schema.scores.Score`.
 
     Raises
     ------

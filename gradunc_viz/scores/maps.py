@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..kernels.threads import empty
 from ..schema.errors import NonFiniteError
 from ..schema.frame import IGNORE
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from .pixelwise import PixelScores, head_scores, same_size_scores, split_scores
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms
@@ -147,7 +147,7 @@ def score_maps(
     maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
     _check_finite(found.scores, "scores", frame_id)
     for name, plane in zip(options.scores, oriented, strict=True):
-        orientation = score_entry(name).orientation
+        orientation = lookup(name).orientation
         if not (in_place and name in at_head):
             torch.mul(maps[name], orientation, out=plane)
         elif orientation != 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..schema.scores import ScoreEntry, score_entry
+from ..schema.scores import GradientNorm, Score, lookup
 from .gradients import gradient_norms_for, norms_and_softmax
 from .softmax import softmax_scores
 
@@ -17,15 +17,13 @@ __all__ = ["PixelScores", "head_scores", "pixel_scores", "same_size_scores", "sp
 
 def split_scores(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split score names into those computed at the head's resolution and those of the resized logits."""
-    entries = [score_entry(name) for name in names]
+    entries = [lookup(name) for name in names]
     return tuple(e.name for e in entries if e.at_head), tuple(e.name for e in entries if not e.at_head)
 
 
-def _request(entry: ScoreEntry) -> tuple[str, float, str]:
-    assert entry.label is not None
-    assert entry.p is not None
-    assert entry.variant is not None
-    return entry.label, entry.p, entry.variant
+def _request(entry: Score) -> tuple[str, float, str]:
+    assert isinstance(entry, GradientNorm)
+    return entry.request
 
 
 def head_scores(
@@ -38,7 +36,7 @@ def head_scores(
     channels: Tensor | None = None,
 ) -> Tensor:
     """Gradient norms as log2, not oriented, at the head's resolution: (N, len(names), h, w)."""
-    wanted = [_request(score_entry(name)) for name in names]
+    wanted = [_request(lookup(name)) for name in names]
     return gradient_norms_for(logits, features, layer, wanted, bias=bias, channels=channels)
 
 
@@ -106,7 +104,7 @@ def same_size_scores(
     -------
     Tensor (N, len(at_head), h, w), PixelScores
     """
-    wanted = [_request(score_entry(name)) for name in at_head]
+    wanted = [_request(lookup(name)) for name in at_head]
     names, target = _softmax_names(at_pixel, label), _class_of(label, ignore)
     norms, found = norms_and_softmax(logits, features, layer, wanted, names, target, bias=bias, channels=channels)
     return norms, _pixel_scores(found, at_pixel, logits, label, ignore)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..schema.errors import GraduncError, UnknownScoreError
-from ..schema.scores import DEFAULT_SCORES, score_entry
+from ..schema.scores import DEFAULT_SCORES, lookup
 from ..schema.tasks import TASK_TEXT
 from .cache import Cache, open_cache
 
@@ -154,7 +154,7 @@ def representative(cache: Cache) -> tuple[str, ...]:
     """All scores of a cache where they are few, else those that are computed by default and imported ones."""
     if len(cache.scores) <= MANY:
         return cache.scores
-    few = tuple(n for n in cache.scores if n in DEFAULT_SCORES or score_entry(n).family == "external")
+    few = tuple(n for n in cache.scores if n in DEFAULT_SCORES or lookup(n).family == "external")
     return few[:MANY] or cache.scores[:MANY]
 
 
@@ -174,7 +174,7 @@ def chosen(
         return opened, tuple(dict.fromkeys(found))
     names = (scores,) if isinstance(scores, str) else tuple(scores)
     for name in names:
-        score_entry(name)
+        lookup(name)
         if not any(name in cache.scores for cache in opened.values()):
             paths = ", ".join(str(cache.path) for cache in opened.values())
             raise UnknownScoreError(f"{paths}: score {name!r} is not cached")

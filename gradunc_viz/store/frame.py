@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..kernels.resize import bilinear, bilinear_log2
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import LOG2_FLOOR, score_entry
+from ..schema.scores import LOG2_FLOOR, lookup
 
 __all__ = ["class_probabilities", "decode_image", "score"]
 
@@ -40,7 +40,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     CacheError
         If a gradient norm was not computed for this cache.
     """
-    entry = score_entry(name)
+    entry = lookup(name)
     size = dataset.sizes["y"], dataset.sizes["x"]
     align = bool(dataset.attrs["align_corners"])
     if entry.at_head:

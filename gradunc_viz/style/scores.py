@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from ..schema.scores import score_entry
+from ..schema.scores import GradientNorm, lookup
 
 __all__ = ["plain", "score_style", "score_title", "units_text"]
 
@@ -14,7 +14,7 @@ _UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
 
 def units_text(name: str) -> str:
     """Units of a score as they stand in brackets behind its name."""
-    entry = score_entry(name)
+    entry = lookup(name)
     return "as given" if entry.family == "external" else _UNITS[entry.units]
 
 
@@ -36,19 +36,19 @@ def score_style(name: str) -> dict[str, str]:
 
     The colour of a gradient norm tells its p, the dash its label and variant.
     """
-    entry = score_entry(name)
+    entry = lookup(name)
     other = _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
-    if entry.family != "gradient":
+    if not isinstance(entry, GradientNorm):
         return {"color": _BY_NAME.get(name, other), "line_dash": "solid"}
     if entry.p not in _BY_P:  # the colour of any other p is that of its one-hot norm
         other = _OTHERS[zlib.crc32(str(entry.p).encode()) % len(_OTHERS)]
-    dash = _DASHES[entry.label or "oh", entry.variant or "exact"]
-    return {"color": _BY_P.get(entry.p or 0.0, other), "line_dash": dash}
+    dash = _DASHES[entry.label, entry.variant]
+    return {"color": _BY_P.get(entry.p, other), "line_dash": dash}
 
 
 def score_title(name: str) -> str:
     """Title of a score for legends and axes; math in ``$...$``."""
-    entry = score_entry(name)
+    entry = lookup(name)
     # an index below "max" would stand in the line underneath
     return plain(entry.title) if entry.family == "external" else entry.title.replace(r"\max_", r"\mathrm{max}_")
 

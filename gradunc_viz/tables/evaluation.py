@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ..metrics.metric import _SHORT, METRICS
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from .table import Column, Table, best
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
     """Say plainly how gradient scores do against entropy, for better or for worse."""
     if result.attrs["by"] != "pooling" or "entropy" not in result["score"].values:
         return []
-    names = [str(s) for s in result["score"].values if score_entry(str(s)).family == "gradient"]
+    names = [str(s) for s in result["score"].values if lookup(str(s)).family == "gradient"]
     lines = []
     for cache in result["cache"].values:
         values = result[metric].sel(cache=cache, pooling=pooling)
@@ -230,7 +230,7 @@ def evaluation_table(
         scores,
         tuple(Column(cache, _SHORT[m], orientation[m]) for cache in names for m in metrics),
         values,
-        tuple(score_entry(score).title for score in scores),
+        tuple(lookup(score).title for score in scores),
         notes=tuple(caption(result, pooling)),
     )
 

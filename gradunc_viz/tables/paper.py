@@ -12,7 +12,7 @@ from ..metrics.objects import with_components
 from ..metrics.score_calibration import score_calibration
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import GraduncError
-from ..schema.scores import score_entry
+from ..schema.scores import lookup
 from ..store.choice import Caches, chosen, representative
 from .evaluation import caption, evaluation_table
 from .table import Column, Table
@@ -176,7 +176,7 @@ def segment_table(
         tuple(rows),
         tuple(columns),
         np.array(values).T,
-        tuple(score_entry(row).title if row in names else row for row in rows),
+        tuple(lookup(row).title if row in names else row for row in rows),
         np.array(spread).T,
         tuple(notes),
         row_name="features",
@@ -184,7 +184,7 @@ def segment_table(
 
 
 def _feature_rows(names: Sequence[str]) -> dict[str, str | Iterable[str] | None]:
-    families = dict.fromkeys(score_entry(name).family for name in names)
+    families = dict.fromkeys(lookup(name).family for name in names)
     titles = {"gradient": "all gradient norms", "softmax": "all softmax scores"}
     rows: dict[str, str | Iterable[str] | None] = {name: name for name in names}
     rows |= {titles[family]: family for family in families if family in titles}
@@ -192,4 +192,4 @@ def _feature_rows(names: Sequence[str]) -> dict[str, str | Iterable[str] | None]
 
 
 def _titles(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(score_entry(name).title for name in names)
+    return tuple(lookup(name).title for name in names)

@@ -91,7 +91,7 @@ def measure(content: np.ndarray, codec: numcodecs.abc.Codec | None) -> tuple[flo
 
 def read_latency(cache: gv.Cache, name: str) -> tuple[float, float]:
     """Milliseconds to read one stored map of an opened frame, and its oriented score at the image's size."""
-    entry = gv.score_entry(name)
+    entry = gv.lookup(name)
     variable, dim = ("head_score", "score_head") if entry.at_head else ("pixel_score", "score_pixel")
 
     frame = cache[0]

@@ -21,7 +21,7 @@ from gradunc_viz.schema.frame import (
     QUANTILES,
     VARIABLES,
 )
-from gradunc_viz.schema.scores import LOG2_FLOOR, score_entry
+from gradunc_viz.schema.scores import LOG2_FLOOR, lookup
 
 N_CLASSES = 4
 SHAPE = (13, 17)
@@ -62,7 +62,7 @@ def count(scores=SCORES, label=None, anomaly=None, **errors):
     prediction = generator.integers(0, N_CLASSES, SHAPE)
     counted = count_frame(
         torch.from_numpy(np.stack(list(scores.values())).astype("f4")),
-        [score_entry(name) for name in scores],
+        [lookup(name) for name in scores],
         torch.from_numpy(prediction),
         N_CLASSES,
         label=None if label is None else torch.from_numpy(label),
@@ -81,7 +81,7 @@ def bin_edges(arrays, s):
 def expected_bins(arrays, scores, s):
     """Bin of every pixel by searching the edges."""
     name = list(scores)[s]
-    axis = lattice_axis(torch.tensor(scores[name].astype("f4")), score_entry(name), N_CLASSES).numpy().astype("f8")
+    axis = lattice_axis(torch.tensor(scores[name].astype("f4")), lookup(name), N_CLASSES).numpy().astype("f8")
     width = arrays["bin_min"].shape[1]
     found = np.searchsorted(bin_edges(arrays, s), axis, side="right")
     return np.where(np.isposinf(axis), width - 1, np.where(np.isneginf(axis), 0, found))
@@ -181,7 +181,7 @@ def test_mean_and_quantiles_are_those_of_all_pixels(name):
 def test_quantiles_of_few_separate_values_are_exact(values):
     scores = torch.tensor(values)[None, None]
     prediction = torch.zeros(1, len(values), dtype=torch.long)
-    arrays = count_frame(scores, [score_entry("energy")], prediction, 2).arrays
+    arrays = count_frame(scores, [lookup("energy")], prediction, 2).arrays
     np.testing.assert_allclose(arrays["score_quantile"][:, 0], np.quantile(values, QUANTILES), rtol=1e-6)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import gradunc_viz as gv
 from gradunc_viz.deploy.scored_model import ScoredModel
 from gradunc_viz.schema.errors import HeadError, ModelError, UnknownScoreError
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
 
 pytestmark = [
@@ -127,7 +127,7 @@ def assert_same_maps(found: torch.Tensor, expected: torch.Tensor, relu: bool = F
     assert found.shape == expected.shape
     deviation = (found - expected).abs()
     for i, name in enumerate(SCORES):
-        p = score_entry(name).p
+        p = lookup(name).p
         if relu and p is not None and p < 1:
             assert deviation[:, i].quantile(0.99) <= 1e-4, name
             assert deviation[:, i].max() <= 0.1, name

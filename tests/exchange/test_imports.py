@@ -27,7 +27,7 @@ from gradunc_viz.schema.errors import (
     NonFiniteError,
     UnknownScoreError,
 )
-from gradunc_viz.schema.scores import resolve_scores, score_entry
+from gradunc_viz.schema.scores import lookup, resolve_scores
 
 SIZE = (96, 128)
 RESULTS = ("auroc", "auprc", "fpr95")
@@ -431,7 +431,7 @@ def test_names_of_external_scores_are_plain(tmp_path, frames, maps, name):
 
 
 def test_external_scores_are_entries_that_no_network_computes():
-    entry = score_entry("ext:DenseHybrid")
+    entry = lookup("ext:DenseHybrid")
     assert (entry.family, entry.orientation, entry.upper, entry.at_head) == ("external", 1, "", False)
     with pytest.raises(UnknownScoreError, match="imported"):
         resolve_scores("msp,ext:DenseHybrid")

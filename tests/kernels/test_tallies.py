@@ -15,7 +15,7 @@ from gradunc_viz.kernels import tallies
 from gradunc_viz.kernels.llvm import norms as gradients_llvm
 from gradunc_viz.kernels.llvm import tallies as tallies_llvm
 from gradunc_viz.kernels.threads import in_threads
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 
 SIZES = (1, 15, 16, 1000)
 
@@ -105,7 +105,7 @@ def test_a_frame_is_counted_alike(monkeypatch, threads):
     generator = torch.Generator().manual_seed(0)
     shape = (61, 83)
     names = ("pgn_oh_p0.5", "pgn_uni_p1", "msp", "entropy", "energy")
-    entries = [score_entry(name) for name in names]
+    entries = [lookup(name) for name in names]
     scores = torch.stack(
         [torch.rand(shape, generator=generator) * (0.9 if e.upper else 60) * e.orientation for e in entries]
     )

@@ -14,7 +14,7 @@ from gradunc_viz.run.assemble import frame_dataset, half_if_it_fits, quantise_lo
 from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.schema.errors import GraduncError, NonFiniteError
 from gradunc_viz.schema.frame import validate
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
 from gradunc_viz.scores.resizing import resize_log2_norms
@@ -130,7 +130,7 @@ def test_attributes_describe_frame_and_scores():
     assert (attrs["frame_id"], attrs["digest"], attrs["network"], attrs["ignore"]) == ("f0", "d", "tiny", 255)
     assert list(attrs["scores"]) == list(SCORES)
     for name, described in attrs["scores"].items():
-        assert described["orientation"] == score_entry(name).orientation
+        assert described["orientation"] == lookup(name).orientation
 
 
 def test_images_may_be_left_out():

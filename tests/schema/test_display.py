@@ -74,11 +74,11 @@ def test_network() -> None:
 
 @pytest.mark.parametrize("name", gv.SCORES)
 def test_score_entries(name: str) -> None:
-    entry = gv.score_entry(name)
+    entry = gv.lookup(name)
     shown = text_of(entry._repr_html_())
     assert name in shown
     assert ("uncertain (large)" in shown) == (entry.orientation > 0)
-    assert repr(entry).startswith(f"ScoreEntry(name={name!r}")
+    assert repr(entry).startswith(f"{type(entry).__name__}(name={name!r}")
 
 
 def test_evaluation_reads_well(tiny_cache: gv.Cache) -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
 from gradunc_viz.schema.frame import SCHEMA_VERSION, VARIABLES, check_frame_id, validate
-from gradunc_viz.schema.scores import DEFAULT_SCORES, PAPER_NORMS, PAPER_SCORES, SCORES, resolve_scores, score_entry
+from gradunc_viz.schema.scores import DEFAULT_SCORES, PAPER_NORMS, PAPER_SCORES, SCORES, lookup, resolve_scores
 
 
 def test_default_scores():
@@ -48,13 +48,13 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
     ],
 )
 def test_entry_of_any_gradient_norm(name, label, p, variant, orientation):
-    entry = score_entry(name)
+    entry = lookup(name)
     assert (entry.name, entry.label, entry.p, entry.variant) == (name, label, p, variant)
     assert (entry.orientation, entry.units, entry.layer, entry.at_head) == (orientation, "log2", "last", True)
 
 
 def test_orientation_of_the_softmax_family():
-    signs = {name: score_entry(name).orientation for name in ("msp", "entropy", "margin", "energy", "max_logit")}
+    signs = {name: lookup(name).orientation for name in ("msp", "entropy", "margin", "energy", "max_logit")}
     assert signs == {"msp": 1, "entropy": 1, "margin": 1, "energy": 1, "max_logit": -1}
 
 
@@ -74,7 +74,7 @@ def test_orientation_of_the_softmax_family():
 )
 def test_unknown_name_offers_the_nearest(name, hint):
     with pytest.raises(UnknownScoreError) as raised:
-        score_entry(name)
+        lookup(name)
     assert hint in str(raised.value)
     assert isinstance(raised.value, GraduncError)
     assert isinstance(raised.value, KeyError)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gradunc_viz.kernels import dispatch as kernels
-from gradunc_viz.schema.scores import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, score_entry
+from gradunc_viz.schema.scores import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, lookup
 from gradunc_viz.scores import pixelwise as scores
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.pixelwise import head_scores, pixel_scores, split_scores
@@ -48,7 +48,7 @@ def test_head_scores_are_the_norms_of_their_entries_in_order():
     found = head_scores(logits, features, layer, names, bias=True)
     assert found.shape == (2, 5, 5, 6)
     for i, name in enumerate(names):
-        entry = score_entry(name)
+        entry = lookup(name)
         one = gradient_norms(logits, features, layer, p=entry.p, labels=entry.label, variant=entry.variant, bias=True)
         torch.testing.assert_close(found[:, i : i + 1], one)
 

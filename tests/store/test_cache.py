@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.softmax import FUNCTIONS
 from gradunc_viz.store import cache as cache_module
@@ -207,7 +207,7 @@ def recomputed(tiny_set):
 
 
 def resized_score(layer, logits, features, size, name):
-    entry = score_entry(name)
+    entry = lookup(name)
     if entry.at_head:
         norms = gradient_norms(logits, features, layer, p=entry.p, labels=entry.label, variant=entry.variant)
         values = F.interpolate(norms.double().exp2(), size, mode="bilinear", align_corners=False).log2()[0, 0]
@@ -223,7 +223,7 @@ def test_cached_scores_are_those_of_the_network(tiny_cache, recomputed, name):
         score = gv.score(tiny_cache[frame_id], name)
         assert score.dims == ("y", "x")
         assert score.dtype == np.float32
-        assert score.attrs["units"] == score_entry(name).units
+        assert score.attrs["units"] == lookup(name).units
         wanted = resized_score(layer, logits, features, size, name)
         # a step of 2^-9 for log2 norms, of float16 for the others
         np.testing.assert_allclose(score.values, wanted, rtol=6e-4, atol=2.0**-10 + 1e-4)
@@ -279,7 +279,7 @@ def check_summary(cache: gv.Cache) -> None:
             assert float(row["score_mean"].sel(score=name)) == pytest.approx(score.mean(), rel=1e-3, abs=1e-3)
             quantiles = np.quantile(score, table["quantile"])
             # between two values of one bin a quantile is interpolated
-            width = 1 / 64 if score_entry(name).at_head else 0.03
+            width = 1 / 64 if lookup(name).at_head else 0.03
             np.testing.assert_allclose(row["score_quantile"].sel(score=name), quantiles, atol=width)
         label, prediction = frame["label"].values, frame["prediction"].values
         known = label != 255

@@ -125,7 +125,7 @@ def test_ece_of_a_score_from_its_pixels(tiny_cache: gv.Cache, name: str) -> None
     if name == "entropy":
         confidence = 1 - score / np.log(4)
     else:
-        norm = np.exp2(score * gv.score_entry(name).orientation)
+        norm = np.exp2(score * gv.lookup(name).orientation)
         confidence = 1 - norm / norm.max() if name.startswith("pgn_oh") else norm / norm.max()
     place = np.minimum((confidence.clip(0, 1) * 15).astype(int), 14)
     gaps = [abs(hit[place == b].sum() - confidence[place == b].sum()) for b in range(15)]

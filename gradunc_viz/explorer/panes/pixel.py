@@ -10,7 +10,7 @@ import numpy as np
 
 from ...schema.errors import GraduncError
 from ...schema.frame import IGNORE
-from ...schema.scores import score_entry
+from ...schema.scores import GradientNorm, lookup
 from ...style.scores import units_text
 from ..state.frame_store import FrameData
 
@@ -88,14 +88,14 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
     feature part is what is left of the cached norm. None for scores that are no gradient norm, and caches without
     logits or this norm.
     """
-    entry = score_entry(name)
+    entry = lookup(name)
     dataset = frame.dataset
-    if not entry.at_head or "logits" not in dataset or name not in frame.head_names:
+    if not isinstance(entry, GradientNorm) or "logits" not in dataset or name not in frame.head_names:
         return None
     norms = frame.head_score[frame.head_names.index(name)]
     v, u = y * norms.shape[0] // frame.size[0], x * norms.shape[1] // frame.size[1]
     logits = np.asarray(dataset["logits"][:, v, u].values, "f8")
-    label = _label_norm(logits, entry.label or "oh", float(entry.p or 1), entry.variant or "exact")
+    label = _label_norm(logits, *entry.request)
     norm = float(norms[v, u])
     return NormParts(norm, label, norm - label)
 

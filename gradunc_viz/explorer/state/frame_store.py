@@ -12,7 +12,7 @@ import xarray as xr
 
 from ...schema.errors import CacheError
 from ...schema.frame import IGNORE
-from ...schema.scores import LOG2_FLOOR, score_entry
+from ...schema.scores import LOG2_FLOOR, lookup
 from ...store.cache import Cache
 from ...store.frame import decode_image, score
 
@@ -119,7 +119,7 @@ class FrameData:
     def _at(self, name: str, y: int, x: int) -> float:
         if name in self._scores:
             return float(self._scores[name][y, x])
-        entry = score_entry(name)
+        entry = lookup(name)
         if entry.at_head and name in self.head_names:
             norms = self.head_score[self.head_names.index(name)]
             return self._interpolated(norms, y, x) * entry.orientation

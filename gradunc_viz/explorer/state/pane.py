@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...schema.errors import GraduncError
-from ...schema.scores import DEFAULT_SCORES, score_entry
+from ...schema.scores import DEFAULT_SCORES, lookup
 from ...store.cache import Cache
 
 __all__ = ["LETTERS", "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "pane_options", "parse_pane"]
@@ -83,7 +83,7 @@ def _comparable(one: str, other: str) -> bool:
     """Whether values of two scores may be subtracted: the same score, or one unit and one kind."""
     if one == other:
         return True
-    first, second = score_entry(one), score_entry(other)
+    first, second = lookup(one), lookup(other)
     same_kind = (first.family, first.orientation) == (second.family, second.orientation)
     return same_kind and first.units == second.units and first.family in ("gradient", "softmax")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ...schema.scores import score_entry
+from ...schema.scores import lookup
 from .frame_store import _SAMPLE
 
 __all__ = ["frame_range", "pair_range", "ranks", "set_range", "shown_values"]
@@ -21,7 +21,7 @@ def shown_values(values: np.ndarray, name: str, norms: str) -> np.ndarray:
     norms : "log2" or "linear"
         Scale of gradient norms. A norm that is small where the network is unsure is shown negated on both scales.
     """
-    entry = score_entry(name)
+    entry = lookup(name)
     if norms != "linear" or entry.units != "log2":
         return values
     # beyond 2^127 float32 ends

@@ -13,7 +13,7 @@ from ...metrics.operating_point import ThresholdCounts, threshold_counts
 from ...metrics.regions import FAILURES
 from ...metrics.worst import WORST, usual_threshold
 from ...schema.errors import GraduncError
-from ...schema.scores import DEFAULT_SCORES, score_entry
+from ...schema.scores import DEFAULT_SCORES, lookup
 from ...store.cache import Cache
 from . import frame_table
 from .frame_store import FrameData, FrameStore
@@ -321,4 +321,4 @@ class ExplorerState(param.Parameterized):
 
     def units_of(self, name: str) -> str:
         """Units of a score in shown values."""
-        return "norm" if self.norms == "linear" and score_entry(name).at_head else score_entry(name).units
+        return "norm" if self.norms == "linear" and lookup(name).at_head else lookup(name).units

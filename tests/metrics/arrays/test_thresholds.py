@@ -16,7 +16,7 @@ from gradunc_viz.counts.frame import count_frame
 from gradunc_viz.counts.histogram import Histogram, HistogramSum
 from gradunc_viz.metrics.arrays import thresholds as curves
 from gradunc_viz.schema.frame import MAX_BINS
-from gradunc_viz.schema.scores import score_entry
+from gradunc_viz.schema.scores import lookup
 
 DATA = Path(__file__).parents[2] / "data"
 N = 120_000
@@ -26,7 +26,7 @@ def counted(values: np.ndarray, positive: np.ndarray, name: str) -> dict[str, np
     shape = (1, values.size)
     return count_frame(
         torch.from_numpy(values.astype("f4").reshape(1, *shape)),
-        [score_entry(name)],
+        [lookup(name)],
         torch.zeros(shape, dtype=torch.long),
         2,
         anomaly=torch.from_numpy(positive.astype("i8").reshape(shape)),
