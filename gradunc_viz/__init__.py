@@ -31,6 +31,7 @@ _HOMES = {
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "Score", "lookup"],
     "scores.gradients": ["gradient_factors", "gradient_norms"],
+    "scores.own": ["register_score"],
     "store.cache": ["Cache", "open_cache"],
     "store.frame": ["score"],
 }
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .schema.scores import lookup as lookup
     from .scores.gradients import gradient_factors as gradient_factors
     from .scores.gradients import gradient_norms as gradient_norms
+    from .scores.own import register_score as register_score
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
     from .store.frame import score as score

@@ -15,6 +15,7 @@ from gradunc_viz.run.assemble import frame_dataset
 from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.schema.frame import SCHEMA_VERSION
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.scores.needs import HeadOutput
 from gradunc_viz.store.cache import Cache, open_cache
 from gradunc_viz.store.writer import CacheWriter
 
@@ -66,7 +67,6 @@ def write_frame(
     logits = torch.where(odd, logits / 4, logits)
     ids[-2:] = 255
 
-    options = ScoreOptions(tuple(scores))
     frame = DecodedFrame(
         id=frame_id,
         image=shade,
@@ -77,9 +77,10 @@ def write_frame(
         image_format="png",
         source=frame_id,
     )
-    maps = score_maps(logits, features, nn.Conv2d(8, len(CLASSES), 1), size, options, label=frame.label)
+    head = HeadOutput(logits, features, nn.Conv2d(8, len(CLASSES), 1))
+    maps = score_maps(head, size, scores, frame.label)
     attrs = {"head": "classifier", "network": "synthetic"}
-    writer.commit(frame_dataset(frame, maps, options, CLASSES, attrs))
+    writer.commit(frame_dataset(frame, maps, ScoreOptions(tuple(scores)), CLASSES, attrs))
 
 
 def new_writer(path: Path, scores: Sequence[str] = SCORES) -> CacheWriter:

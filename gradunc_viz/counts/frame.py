@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import tallies_for
+from ..kernels.dispatch import kernels_on
 from ..kernels.threads import in_threads
 from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
 from ..schema.scores import Score
@@ -90,7 +90,7 @@ def count_frame(
         "bin_max": bins.high,
         "score_mean": np.array([float(values.mean(dtype=torch.float64)) for values in flat]),
     }
-    pixels = _Pixels(predicted, n_classes, tallies_for(scores))
+    pixels = _Pixels(predicted, n_classes, kernels_on(scores.device).tallies)
     weight = None
     if label is not None:
         truth = label.flatten()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import tallies_for
+from ..kernels.dispatch import kernels_on
 from ..kernels.threads import in_threads
 from ..schema.frame import BINS_PER_UNIT, MAX_BINS
 from ..schema.scores import LOG2_FLOOR, Score
@@ -55,7 +55,7 @@ def _assign(
     scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor] | None = None
 ) -> _Bins:
     """Bin of every pixel per score, with the windows they need."""
-    tally = tallies_for(scores)
+    tally = kernels_on(scores.device).tallies
 
     def window(s: int) -> tuple[Tensor, int, int, int]:
         """Values on their axis; start, level and width of their window."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..kernels.dispatch import Kernels
 from ..kernels.traceable import traceable_norms, traceable_softmax
 from ..networks.head import Head
 from ..networks.load import load_model
@@ -16,7 +17,8 @@ from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
 from ..schema.errors import HeadError, ModelError
 from ..schema.scores import GradientNorm, lookup, resolve_scores
-from ..scores.gradients import gradient_norms_for
+from ..scores.gradients import norms_and_softmax
+from ..scores.needs import ForwardPass, HeadOutput, needs_of
 from ..scores.resized_logits import resized_pixel_scores
 from ..scores.resizing import resize_log2_norms, resize_logits
 
@@ -97,10 +99,13 @@ class ScoredModel(nn.Module):
         self.scores = resolve_scores(scores)
         # looked up here: a compiler would follow the parsing of names
         entries = [lookup(name) for name in self.scores]
-        self._wanted: Any = [e.request for e in entries if isinstance(e, GradientNorm)]
-        self._at_head = [e.name for e in entries if e.at_head]
-        self._at_pixel = [e.name for e in entries if not e.at_head]
-        self._orientation = [e.orientation for e in entries]
+        self.needs = needs_of(entries)
+        norms = [entry for entry in entries if isinstance(entry, GradientNorm)]
+        self._norms, self._wanted = [norm.name for norm in norms], [norm.request for norm in norms]
+        self._softmax = [entry.name for entry in entries if not entry.at_head and Kernels.know(entry)]
+        self._own = [entry for entry in entries if not Kernels.know(entry)]
+        self._functions: Any = [entry.function for entry in self._own]
+        self._orientation = [entry.orientation for entry in entries]
         self.resolution = resolution
         network.net.eval()
         head = _head(network, example)
@@ -121,22 +126,30 @@ class ScoredModel(nn.Module):
         if self.channels is not None:
             logits = logits.index_select(1, self.channels)
         size = x.shape[2:] if self.resolution == "image" else logits.shape[2:]
-        wanted, at_pixel = self._wanted, self._at_pixel
         maps: dict[str, Tensor] = {}
         fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
-        if wanted:
-            norms_of = gradient_norms_for if fast else traceable_norms
-            norms = norms_of(logits, features, self.network.tap, wanted, channels=self.channels)  # type: ignore[operator]
+        head = HeadOutput(logits, features, self.network.tap, self.channels, self.align_corners)  # type: ignore[arg-type]
+        if self._norms:
+            if fast:
+                norms = norms_and_softmax(head, self._wanted)[0]
+            else:
+                norms = traceable_norms(logits, features, head.layer, self._wanted, self.channels)
             norms = resize_log2_norms(norms, size, self.align_corners)
-            maps |= {name: norms[:, i] for i, name in enumerate(self._at_head)}
-        if at_pixel:
+            maps |= {name: norms[:, i] for i, name in enumerate(self._norms)}
+        if self._softmax:
             if fast:
                 found = resized_pixel_scores(
-                    logits, (size[0], size[1]), at_pixel, align_corners=self.align_corners
+                    logits, (size[0], size[1]), self._softmax, align_corners=self.align_corners
                 ).scores
             else:
-                found = traceable_softmax(resize_logits(logits, size, self.align_corners), at_pixel)
-            maps |= {name: found[:, i] for i, name in enumerate(at_pixel)}
+                found = traceable_softmax(resize_logits(logits, size, self.align_corners), self._softmax)
+            maps |= {name: found[:, i] for i, name in enumerate(self._softmax)}
+        for score, function in zip(self._own, self._functions, strict=True):
+            if score.at_head:
+                resize = resize_log2_norms if score.is_log2 else resize_logits
+                maps[score.name] = resize(function(ForwardPass(head))[:, None], size, self.align_corners)[:, 0]
+            else:
+                maps[score.name] = function(resize_logits(logits, size, self.align_corners)).float()
         signs = zip(self.scores, self._orientation, strict=True)
         oriented = [maps[name] if sign > 0 else -maps[name] for name, sign in signs]
         return ScoredOutput(logits, torch.stack(oriented, 1))

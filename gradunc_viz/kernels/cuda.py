@@ -90,7 +90,8 @@ def _feature_kernel(
             shrink = tl.exp2(tl.maximum((exponent - larger) * ps[k], -126.0))
             total = tl.where((row == k)[:, None], total * shrink[None, :] + grown[None, :], total)
         exponent = larger
-    out = image * count * pixels + row[:, None] * pixels + pixel[None, :]
+    # places in 64 bits: a large batch has more numbers than 32 bits count
+    out = (image * count + row[:, None]) * pixels + pixel[None, :]
     tl.store(sums + out, total, mask=(row < count)[:, None] & inside[None, :])
     tl.store(exponents + image * pixels + pixel, exponent, mask=inside)
 
@@ -113,19 +114,20 @@ def feature_sums(
     if not ps:
         return torch.ones(n, dtype=torch.float64, device=features.device), sums
     features, *strides = _strides(features)
-    _feature_kernel[(triton.cdiv(height * width, _PIXELS), n)](
-        features,
-        sums,
-        exponents,
-        depth,
-        height * width,
-        *strides,
-        ps=tuple(float(p) for p in ps),
-        count=len(ps),
-        rows=triton.next_power_of_2(len(ps)),
-        block_channels=_CHANNELS,
-        block_pixels=_PIXELS,
-    )
+    with torch.cuda.device_of(features):  # a kernel is launched on the current device, whichever its tensors are on
+        _feature_kernel[(triton.cdiv(height * width, _PIXELS), n)](
+            features,
+            sums,
+            exponents,
+            depth,
+            height * width,
+            *strides,
+            ps=tuple(float(p) for p in ps),
+            count=len(ps),
+            rows=triton.next_power_of_2(len(ps)),
+            block_channels=_CHANNELS,
+            block_pixels=_PIXELS,
+        )
     # taps add pixels up, so that all of an image need one scale
     common = exponents.amax((1, 2), keepdim=True)
     if at_least > 0:
@@ -174,7 +176,7 @@ def _label_kernel(
     index = tl.arange(0, block_classes)
     known = (index < classes)[:, None] & inside[None, :]
     source = logits + image * stride_image + pixel.to(tl.int64)[None, :] * stride_pixel
-    phi = tl.load(source + index[:, None] * stride_channel, mask=known, other=-float("inf")).to(tl.float32)
+    phi = tl.load(source + index.to(tl.int64)[:, None] * stride_channel, mask=known, other=-float("inf")).to(tl.float32)
     phi = tl.where(inside[None, :], phi, 0.0)  # a pixel outside has finite numbers, which nobody reads
     top = tl.max(phi, 0)
     predicted = tl.argmax(phi, 0)
@@ -223,16 +225,16 @@ def _label_kernel(
         norm = tl.where(value >= 1e-37, tl.maximum(norm, floor), floor)
         tl.store(norms + (image * n_requests + k) * pixels + pixel, norm, mask=inside)
     if with_scores:
-        out = scores + image * 7 * pixels + pixel
+        first = image * 7  # places in 64 bits
         whole = 1 + total
         below = tl.where(other, gap[None, :] + second[None, :] - phi, 0.0)
         entropy = log_total + ratio * tl.sum(exps * below, 0) / whole
         beside = tl.where(rest > 0, ratio, 0.0)
-        tl.store(out, total / whole, mask=inside)
-        tl.store(out + pixels, tl.maximum(entropy, 0.0), mask=inside)
-        tl.store(out + 2 * pixels, tl.minimum((total + beside) / whole, 1.0), mask=inside)
-        tl.store(out + 3 * pixels, -(top + log_total), mask=inside)
-        tl.store(out + 4 * pixels, top, mask=inside)
+        tl.store(scores + first * pixels + pixel, total / whole, mask=inside)
+        tl.store(scores + (first + 1) * pixels + pixel, tl.maximum(entropy, 0.0), mask=inside)
+        tl.store(scores + (first + 2) * pixels + pixel, tl.minimum((total + beside) / whole, 1.0), mask=inside)
+        tl.store(scores + (first + 3) * pixels + pixel, -(top + log_total), mask=inside)
+        tl.store(scores + (first + 4) * pixels + pixel, top, mask=inside)
         tl.store(prediction + image * pixels + pixel, predicted.to(tl.int64), mask=inside)
         if with_label:
             truth = tl.load(label + image * pixels + pixel, mask=inside, other=0)
@@ -241,8 +243,8 @@ def _label_kernel(
             missed = tl.sum(tl.where(at_truth > 0, 0.0, tl.where(valid, pi, 0.0)), 0)
             squares = tl.sum(tl.where(at_truth > 0, 0.0, tl.where(valid, pi * pi, 0.0)), 0)
             distance = tl.sum(tl.where(at_truth > 0, top[None, :] - phi, 0.0), 0)
-            tl.store(out + 5 * pixels, squares + missed * missed, mask=inside)
-            tl.store(out + 6 * pixels, distance + log_total, mask=inside)
+            tl.store(scores + (first + 5) * pixels + pixel, squares + missed * missed, mask=inside)
+            tl.store(scores + (first + 6) * pixels + pixel, distance + log_total, mask=inside)
 
 
 def label_pass(
@@ -263,25 +265,27 @@ def label_pass(
     prediction = torch.empty((n, height, width) if softmax else (0, 0, 0), dtype=torch.int64, device=device)
     logits, *strides = _strides(logits)
     block_classes = triton.next_power_of_2(classes)
-    _label_kernel[(triton.cdiv(height * width, _PIXELS), n)](
-        logits,
-        norms if sums is None else sums.contiguous(),
-        norms if log2_scale is None else log2_scale.to(dtype),
-        prediction if label is None else label.contiguous(),
-        norms,
-        scores,
-        prediction,
-        classes,
-        height * width,
-        len(ps),
-        *strides,
-        requests=tuple((name == "oh", variant == "exact", float(p), list(ps).index(p)) for name, p, variant in wanted),
-        n_requests=len(wanted),
-        floor=LOG2_FLOOR,
-        with_scores=bool(softmax),
-        with_label=label is not None,
-        block_classes=block_classes,
-        block_pixels=_PIXELS,
-    )
+    requests = tuple((name == "oh", variant == "exact", float(p), list(ps).index(p)) for name, p, variant in wanted)
+    with torch.cuda.device_of(logits):
+        _label_kernel[(triton.cdiv(height * width, _PIXELS), n)](
+            logits,
+            norms if sums is None else sums.contiguous(),
+            norms if log2_scale is None else log2_scale.to(dtype),
+            prediction if label is None else label.contiguous(),
+            norms,
+            scores,
+            prediction,
+            classes,
+            height * width,
+            len(ps),
+            *strides,
+            requests=requests,
+            n_requests=len(wanted),
+            floor=LOG2_FLOOR,
+            with_scores=bool(softmax),
+            with_label=label is not None,
+            block_classes=block_classes,
+            block_pixels=_PIXELS,
+        )
     found = dict(zip(_SCORES, scores.unbind(1), strict=True)) if softmax else {}
     return norms, {name: prediction if name == "prediction" else found[name] for name in softmax}

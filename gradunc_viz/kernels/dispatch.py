@@ -1,8 +1,9 @@
-"""Which kernels a tensor's device has: one pass over features and logits instead of one formula after the other.
+"""Which kernels a device has: one pass over features and logits instead of one formula after the other.
 
-A module of kernels has two functions, `feature_sums` and `label_pass`, with the arguments that those of
-`gradunc_viz.kernels.torch_cpu` describe. On a CPU they are compiled by LLVM where that works on this
-machine, else made of torch's operations; the environment variable ``GRADUNC_KERNELS=torch`` asks for the latter.
+They are chosen once, when a run begins. A module of sums has two functions, `feature_sums` and `label_pass`, with the
+arguments that those of `gradunc_viz.kernels.torch_cpu` describe. On a CPU they are compiled by LLVM where that works on
+this machine, else made of torch's operations; the environment variable ``GRADUNC_KERNELS=torch`` asks for the latter.
+Kernels decline what they do not know: other scores, tensors and devices are left to plain torch.
 """
 
 from __future__ import annotations
@@ -11,20 +12,88 @@ import importlib
 import importlib.util
 import os
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-__all__ = ["fast_kernels", "fast_resizing", "tallies_for"]
+from ..schema.scores import GradientNorm, Score
+
+__all__ = ["SOFTMAX", "Kernels", "kernels_on"]
+
+SOFTMAX = frozenset({"msp", "entropy", "margin", "energy", "max_logit"})
+"""Scores of logits that every module of sums computes from the same exponentials."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What computes scores on one kind of device.
+
+    Attributes
+    ----------
+    sums : module or None
+        `feature_sums` and `label_pass`, or None where plain torch has to do.
+    resizing : module or None
+        `resized_scores` and `resized_log2_norms`, likewise.
+    tallies : module
+        Pixels per bin, see `gradunc_viz.kernels.tallies`.
+    """
+
+    sums: ModuleType | None
+    resizing: ModuleType | None
+    tallies: ModuleType
+
+    @staticmethod
+    def know(score: Score) -> bool:
+        """Whether a score is one that they compute; all others are left to their own functions."""
+        return isinstance(score, GradientNorm) or (score.name in SOFTMAX and isinstance(score.compute, str))
+
+    def sums_of(self, *tensors: Tensor, wide: bool = False) -> ModuleType | None:
+        """Sums for these tensors, or None where plain torch has to do.
+
+        That is so for sums in float64 (`wide`) on CUDA, for tensors without elements, where a derivative is to be
+        taken, and where torch records operations instead of running them (export, compile, transforms).
+        """
+        return self.sums if self._take(*tensors) and not (wide and tensors[0].device.type != "cpu") else None
+
+    def resizing_of(self, tensor: Tensor) -> ModuleType | None:
+        """Resizing for this tensor, or None where plain torch has to resize."""
+        return self.resizing if self.resizing is not None and self._take(tensor) else None
+
+    def _take(self, *tensors: Tensor) -> bool:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        device = tensors[0].device
+        for tensor in tensors:
+            plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and tensor.numel()
+            if not plain or tensor.device != device or not tensor.dtype.is_floating_point:
+                return False
+            if tensor.requires_grad and torch.is_grad_enabled():
+                return False
+        return torch._C._functorch.maybe_current_level() is None
+
+
+def kernels_on(device: torch.device | str) -> Kernels:
+    """Choose the kernels of a device."""
+    return _kernels(torch.device(device).type)
 
 
 @cache
-def _module(device: str) -> ModuleType | None:
+def _kernels(device: str) -> Kernels:
+    tallies = importlib.import_module(".tallies", __package__)
+    if device == "cpu":
+        sums = _for_cpu()
+        if sums.__name__.startswith(f"{__package__}.llvm."):
+            resizing, tallies = (
+                importlib.import_module(f".llvm.{name}", __package__) for name in ("resized", "tallies")
+            )
+            return Kernels(sums, resizing, tallies)
+        return Kernels(sums, None, tallies)
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
-        return importlib.import_module(".cuda", __package__)
-    return _for_cpu() if device == "cpu" else None
+        return Kernels(importlib.import_module(".cuda", __package__), None, tallies)
+    return Kernels(None, None, tallies)
 
 
 def _for_cpu() -> ModuleType:
@@ -37,40 +106,3 @@ def _for_cpu() -> ModuleType:
     except Exception as error:  # a library that does not load, a system that lets no program write code
         warnings.warn(f"scores take torch's operations, several times slower: llvmlite fails ({error})", stacklevel=4)
         return plain
-
-
-def fast_kernels(*tensors: Tensor, wide: bool = False) -> ModuleType | None:
-    """Kernels for these tensors, or None where plain torch has to do.
-
-    That is so on other devices, for sums in float64 (`wide`) on CUDA, for tensors without elements, where a derivative
-    is to be taken, and where torch records operations instead of running them (export, compile, transforms).
-    """
-    device = tensors[0].device.type
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None
-    for tensor in tensors:
-        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and tensor.numel()
-        if not plain or tensor.device.type != device or not tensor.dtype.is_floating_point:
-            return None
-        if tensor.requires_grad and torch.is_grad_enabled():
-            return None
-    if torch._C._functorch.maybe_current_level() is not None:
-        return None
-    return None if wide and device != "cpu" else _module(device)
-
-
-def _is_compiled() -> bool:
-    return getattr(_module("cpu"), "__name__", "").startswith(f"{__package__}.llvm.")
-
-
-def fast_resizing(tensor: Tensor) -> ModuleType | None:
-    """`gradunc_viz.kernels.llvm.resized`, or None where plain torch has to resize."""
-    if tensor.device.type != "cpu" or fast_kernels(tensor) is None or not _is_compiled():
-        return None
-    return importlib.import_module(".llvm.resized", __package__)
-
-
-def tallies_for(values: Tensor) -> ModuleType:
-    """`gradunc_viz.kernels.llvm.tallies` where a CPU's kernels are compiled, else the plain one."""
-    compiled = values.device.type == "cpu" and _is_compiled()
-    return importlib.import_module(".llvm.tallies" if compiled else ".tallies", __package__)

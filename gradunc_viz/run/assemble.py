@@ -105,7 +105,12 @@ def frame_dataset(
     if frame.anomaly is not None:
         arrays["anomaly"] = frame.anomaly
     if at_head:
-        arrays["head_score"] = quantise_log2(maps.norms).cpu().numpy()
+        # log2 norms lose digits that nobody sees; of other units nothing is known
+        rows = [
+            quantise_log2(plane) if lookup(name).is_log2 else plane.float()
+            for name, plane in zip(at_head, maps.head, strict=True)
+        ]
+        arrays["head_score"] = torch.stack(rows).cpu().numpy()
     if at_pixel:
         # others' maps keep every digit
         arrays["pixel_score"] = (half_if_it_fits(maps.pixel) if edges is None else maps.pixel).cpu().numpy()

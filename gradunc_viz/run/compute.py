@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..networks.runner import Inference
 from ..schema.errors import FrameError
 from ..schema.scores import lookup, resolve_scores
 from ..scores.maps import ScoreOptions, score_maps
+from ..scores.needs import HeadOutput
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .pipeline import Pipeline
@@ -148,7 +150,9 @@ def compute_report(
     known, palette = _classes(network, _class_names(inference, chosen, input_size), frames, classes, colors)
     options = ScoreOptions(names, align_corners, bias)
     key = _key(network, frames, options, input_size, known, images, autocast)
-    report = Report(device=str(target), stages=Stages(torch.cuda.synchronize if profile and on_cuda else None))
+    report = Report(
+        device=str(target), stages=Stages(partial(torch.cuda.synchronize, target) if profile and on_cuda else None)
+    )
     batch = batch or (4 if on_cuda else 1)
     pipeline = Pipeline(inference, options, input_size, known, images, on_error, report, batch)
     with CacheWriter(out, key, known, palette) as writer:
@@ -189,14 +193,9 @@ def score_image(
     names = resolve_scores(scores)
     head = Inference(network, target)(network_input(image, network, input_size), "the image")
     with torch.inference_mode():
-        maps = score_maps(
-            head.logits,
-            head.features,
-            head.layer,
-            (image.shape[0], image.shape[1]),
-            ScoreOptions(names, head.align_corners),
-            channels=network.class_channels(head.logits.shape[1]),
-        )
+        output = HeadOutput(head.logits, head.features, head.layer, align_corners=head.align_corners)
+        output = output.only(network.class_channels(head.logits.shape[1]))
+        maps = score_maps(output, (image.shape[0], image.shape[1]), names)
     entries = [lookup(name) for name in names]
     variables: dict[str, Any] = {
         entry.name: (

@@ -27,7 +27,8 @@ from ..networks.head import Head
 from ..networks.network import Network, network_input
 from ..networks.runner import Inference, out_of_memory
 from ..schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
-from ..scores.maps import ScoredImage, ScoreOptions, score_maps
+from ..scores.maps import ScoredImage, ScoreOptions, Scorer
+from ..scores.needs import HeadOutput
 from ..store.writer import CacheWriter
 from .assemble import frame_dataset
 from .decode import DecodedFrame, decode
@@ -93,6 +94,9 @@ class Pipeline:
     on_error: str
     report: Report
     batch: int = 1
+
+    def __post_init__(self) -> None:
+        self.scorer = Scorer(self.options.scores, self.inference.device)
 
     @property
     def network(self) -> Network:
@@ -278,16 +282,9 @@ class Pipeline:
             torch.inference_mode(),
             out_of_memory(f"the scores of frame {item.id!r} at {item.frame.size}", self.device),
         ):
-            maps = score_maps(
-                head.logits[index : index + 1],
-                head.features[index : index + 1],
-                head.layer,
-                item.frame.size,
-                options,
-                channels=self.network.class_channels(head.logits.shape[1]),
-                label=item.frame.label,
-                frame_id=item.id,
-            )
+            output = HeadOutput(head.logits, head.features, head.layer, align_corners=bool(align), bias=options.bias)
+            output = output.image(index).only(self.network.class_channels(head.logits.shape[1]))
+            maps = self.scorer(output, item.frame.size, item.frame.label, item.id)
             if maps.logits is not None and len(head.logits) > 1:
                 maps.logits = maps.logits.clone()  # a view would keep those of the whole batch
         attrs = {"head": head.name, "network": self.network.name, "input_size": list(item.tensor.shape[-2:])}

@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..kernels.dispatch import fast_kernels
+from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.geometry import sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS
+from .needs import ForwardPass, HeadOutput
 from .softmax import softmax_scores
 
-__all__ = ["gradient_factors", "gradient_norms", "gradient_norms_for", "norms_and_softmax"]
+__all__ = ["gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
 
 Request = tuple[str, float, str]
 """Label, p and variant of a norm."""
@@ -94,69 +95,62 @@ def gradient_norms(
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)
     wanted = [(label, float(value), variant) for label in names for value in ps]
-    return gradient_norms_for(logits, features, layer, wanted, bias=bias, channels=channels)
+    return norms_and_softmax(HeadOutput(logits, features, layer, channels, bias=bias), wanted)[0]
 
 
-def gradient_norms_for(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    wanted: Sequence[Request],
-    *,
-    bias: bool = False,
-    channels: Tensor | None = None,
-) -> Tensor:
-    """`gradient_norms` for any list of (label, p, variant), sharing what they have in common.
-
-    Returns
-    -------
-    Tensor (N, len(wanted), h, w)
-        log2 norms in the order of `wanted`.
-    """
-    return norms_and_softmax(logits, features, layer, wanted, bias=bias, channels=channels)[0]
+def gradient_norm(run: ForwardPass, request: Request) -> Tensor:
+    """One norm of a forward pass, (N, h, w): what its entry in the registry names."""
+    return norms_and_softmax(run.head, [request])[0][:, 0]
 
 
 def norms_and_softmax(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
+    head: HeadOutput,
     wanted: Sequence[Request],
     softmax: Sequence[str] = (),
     label: Tensor | None = None,
-    *,
-    bias: bool = False,
-    channels: Tensor | None = None,
+    kernels: Kernels | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`gradient_norms_for`, and scores of the softmax family from the same exponentials.
+    """`gradient_norms` for any list of (label, p, variant), and scores of logits from the same exponentials.
 
     Parameters
     ----------
+    head : HeadOutput
+        With features where norms are wanted.
+    wanted : sequence of (label, p, variant)
     softmax, label
         See `gradunc_viz.scores.softmax.softmax_scores`.
+    kernels : Kernels, optional
+        Chosen by whoever scores many images; by default those of the device.
 
     Returns
     -------
     Tensor (N, len(wanted), h, w), dict of name -> Tensor (N, h, w)
         log2 norms in the order of `wanted`; scores of the layer's own logits.
     """
-    _check(logits, features, layer, wanted, bias, channels)
+    logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
+    kernels = kernels or kernels_on(logits.device)
+    if features is None:
+        if wanted:
+            raise HeadError("gradient norms were asked for without the features that enter the last layer")
+        return logits.new_empty((len(logits), 0, *logits.shape[2:])), softmax_scores(logits, softmax, label, kernels)
+    _check(logits, features, layer, wanted, bias, head.channels)
     once = list(dict.fromkeys(wanted))
     dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
     parts = _by_precision(once, dtype) or {dtype: []}
     wide = torch.float64 in parts
-    kernels = fast_kernels(logits, features, wide=wide) if getattr(layer, "groups", 1) == 1 else None
-    if kernels is None:
-        norms = _reference_norms(logits, features, layer, once, bias, channels, dtype)
-        found = softmax_scores(logits, softmax, label)
+    sums_of = kernels.sums_of(logits, features, wide=wide) if getattr(layer, "groups", 1) == 1 else None
+    if sums_of is None:
+        norms = _reference_norms(head, once, dtype)
+        found = softmax_scores(logits, softmax, label, kernels)
     else:
         norms = logits.new_empty((logits.shape[0], len(once), *logits.shape[2:]), dtype=dtype)
         found = {}
         for some_dtype, some in parts.items():
             ps = sorted({p for _, p, _ in some})
-            log2_scale, sums = _summed(kernels.feature_sums, features, layer, logits.shape[2:], ps, some_dtype, bias)
+            log2_scale, sums = _summed(sums_of.feature_sums, features, layer, logits.shape[2:], ps, some_dtype, bias)
             # scores of the softmax family come with the first part
             names = softmax if some_dtype == next(iter(parts)) else ()
-            part, scores = kernels.label_pass(logits, some, sums, ps, log2_scale, names, some_dtype, label)
+            part, scores = sums_of.label_pass(logits, some, sums, ps, log2_scale, names, some_dtype, label)
             found |= scores
             if len(parts) == 1:
                 norms = part
@@ -193,17 +187,11 @@ def _summed(
     return scale.log2(), sums
 
 
-def _reference_norms(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    wanted: Sequence[Request],
-    bias: bool,
-    channels: Tensor | None,
-    out_dtype: torch.dtype,
-) -> Tensor:
+def _reference_norms(head: HeadOutput, wanted: Sequence[Request], out_dtype: torch.dtype) -> Tensor:
     """The norms in plain torch, whatever the device and the layer."""
-    group = _groups(layer, logits.shape[1], channels, logits.device)
+    logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
+    assert features is not None
+    group = _groups(layer, logits.shape[1], head.channels, logits.device)
     groups = int(getattr(layer, "groups", 1))
     result = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=out_dtype)
     if result.numel() == 0:

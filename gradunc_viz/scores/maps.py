@@ -1,4 +1,8 @@
-"""All requested scores of an image in one pass."""
+"""All requested scores of an image in one pass.
+
+What all of them need is united, the kernels are asked once which of them they compute, and the functions of the
+registry do the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
-from ..schema.errors import NonFiniteError
-from ..schema.frame import IGNORE
-from ..schema.scores import lookup
-from .pixelwise import PixelScores, head_scores, same_size_scores, split_scores
+from ..schema.errors import GraduncError, NonFiniteError
+from ..schema.scores import GradientNorm, Score, lookup
+from .gradients import norms_and_softmax
+from .needs import ForwardPass, HeadOutput, needs_of
+from .pixelwise import PixelScores, asked_of_logits, class_of, pixel_scores_from
 from .resized_logits import resized_pixel_scores
-from .resizing import resize_log2_norms
+from .resizing import resize_log2_norms, resize_logits
 
-__all__ = ["ScoreOptions", "check_finite", "image_scores", "score_maps"]
-
-
-def image_scores(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    at_head: Sequence[str],
-    at_pixel: Sequence[str],
-    size: tuple[int, int],
-    label: Tensor | None = None,
-    *,
-    align_corners: bool = False,
-    bias: bool = False,
-    channels: Tensor | None = None,
-) -> tuple[Tensor, PixelScores]:
-    """Scores at the head's resolution and those of the resized logits, each by the fewest passes.
-
-    Parameters
-    ----------
-    logits, features, layer
-        Output and input of the head, and the head.
-    at_head, at_pixel : sequence of str
-        Names of scores as `gradunc_viz.scores.pixelwise.split_scores` returns them.
-    size : (height, width)
-        Of the image.
-    label, align_corners
-        As for `resized_pixel_scores`.
-    bias, channels
-        As for `gradunc_viz.scores.gradients.gradient_norms`.
-
-    Returns
-    -------
-    Tensor (N, len(at_head), h, w), PixelScores
-    """
-    if tuple(logits.shape[2:]) == tuple(size):
-        return same_size_scores(logits, features, layer, at_head, at_pixel, label, IGNORE, bias=bias, channels=channels)
-    norms = head_scores(logits, features, layer, at_head, bias=bias, channels=channels)
-    return norms, resized_pixel_scores(logits, size, at_pixel, label, align_corners)
+__all__ = ["ScoreOptions", "ScoredImage", "Scorer", "check_finite", "own_map", "score_maps"]
 
 
 @dataclass(frozen=True)
@@ -69,19 +37,43 @@ class ScoreOptions:
 
 @dataclass
 class ScoredImage:
-    """Maps of one image on the device they were computed on."""
+    """Maps of one image on the device they were computed on.
 
-    logits: Tensor | None  # (C, v, u) without the channels that are no class; None for maps that others computed
-    norms: Tensor  # (S_head, v, u) log2, not oriented
-    prediction: Tensor  # (y, x)
-    pixel: Tensor  # (S_pixel, y, x) not oriented
-    oriented: Tensor  # (S, y, x) in the order of the options
-    confidence: Tensor | None  # (y, x)
-    brier: Tensor | None
-    nll: Tensor | None
+    Attributes
+    ----------
+    prediction : LongTensor (y, x)
+    head : Tensor (S_head, v, u), float32
+        Scores at the head, not oriented, in the order they were asked for.
+    pixel : Tensor (S_pixel, y, x), float32
+        Scores of the resized logits, likewise.
+    oriented : Tensor (S, y, x), float32
+        All scores at the image's resolution, larger is more uncertain, in the order they were asked for.
+    logits : Tensor (C, v, u) or None
+        Of the classes; None for maps that others computed.
+    confidence, brier, nll : Tensor (y, x) or None
+        Largest probability, and how far the probabilities are from the label.
+    """
+
+    prediction: Tensor
+    head: Tensor
+    pixel: Tensor
+    oriented: Tensor
+    logits: Tensor | None = None
+    confidence: Tensor | None = None
+    brier: Tensor | None = None
+    nll: Tensor | None = None
 
 
-def _check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
+def check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
+    """Check that all values of a tensor are finite.
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the frame and how many are not.
+    """
+    if not tensor.numel():
+        return
     # min and max propagate NaN and infinity without a mask of the tensor's size
     low, high = torch.aminmax(tensor)
     if not (torch.isfinite(low) and torch.isfinite(high)):
@@ -91,96 +83,178 @@ def _check_finite(tensor: Tensor, what: str, frame_id: str) -> None:
         )
 
 
-def _channels(logits: Tensor, channels: Tensor) -> Tensor:
-    """Pick channels; neighbours without a copy."""
-    first, count = int(channels[0]), len(channels)
-    if torch.equal(channels.cpu(), torch.arange(first, first + count)):
-        return logits[:, first : first + count]
-    return logits.index_select(1, channels.to(logits.device))
+class Scorer:
+    """Computes a set of scores, image after image; what can be decided once is decided when it is made.
+
+    Parameters
+    ----------
+    scores : sequence of str
+    device : torch.device
+        Where logits and features will be.
+
+    Attributes
+    ----------
+    scores : tuple of Score
+    needs : frozenset of str
+        What the scores need of a forward pass, all together.
+
+    Raises
+    ------
+    UnknownScoreError
+        If there is no such score, no function that computes it, or nothing that gives what it needs.
+    """
+
+    def __init__(self, scores: Sequence[str], device: torch.device | str) -> None:
+        self.scores = tuple(lookup(name) for name in scores)
+        self.needs = needs_of(self.scores)
+        self.kernels = kernels_on(device)
+        self.at_head = tuple(score for score in self.scores if score.at_head)
+        self.at_pixel = tuple(score for score in self.scores if not score.at_head)
+        known = self.kernels.know
+        self._norms = [score for score in self.at_head if isinstance(score, GradientNorm) and known(score)]
+        self._softmax = tuple(score.name for score in self.at_pixel if known(score))
+        # norms stand together as a rule, and are resized where they are to stand
+        first = self.scores.index(self._norms[0]) if self._norms else 0
+        self._together = slice(first, first + len(self._norms))
+        self._in_place = self.scores[self._together] == tuple(self._norms)
+        self._by_sums = {score.name for score in self._norms}
+
+    def __call__(
+        self, head: HeadOutput, size: tuple[int, int], label: np.ndarray | None = None, frame_id: str = "image"
+    ) -> ScoredImage:
+        """All scores of one image, at its resolution.
+
+        Parameters
+        ----------
+        head : HeadOutput
+            Of one image.
+        size : (height, width)
+            Of the image.
+        label : uint8 array (y, x), optional
+            Class ids, 255 = ignore: with it the maps tell how far probabilities are from it.
+        frame_id : str
+            For errors.
+
+        Raises
+        ------
+        NonFiniteError
+            For NaN or infinity in what is needed of logits and features.
+        GraduncError
+            If a score's own function fails, or returns something else than finite numbers of the expected shape.
+        """
+        if "features" in self.needs and head.features is not None:
+            check_finite(head.features, "features", frame_id)
+        check_finite(head.logits, "logits", frame_id)
+        target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
+        norms, pixel = self._by_kernels(head, size, target)
+        check_finite(pixel.scores, "scores", frame_id)
+        found = dict(zip((*self._softmax, "msp"), pixel.scores[0], strict=False))
+        found |= dict(zip((score.name for score in self._norms), norms[0], strict=True))
+        if any(score.name not in found for score in self.scores):
+            found |= self._by_functions(head, size, found, frame_id)
+        return ScoredImage(
+            prediction=pixel.prediction[0],
+            head=self._stack(self.at_head, self._norms, norms[0], found, head.logits.shape[2:]),
+            pixel=self._stack(self.at_pixel, self._softmax, pixel.scores[0, : len(self._softmax)], found, size),
+            oriented=self._oriented(norms[0], found, size, head.align_corners),
+            logits=head.logits[0],
+            confidence=1 - found["msp"],
+            brier=None if pixel.probability_error is None else pixel.probability_error[0],
+            nll=None if pixel.nll is None else pixel.nll[0],
+        )
+
+    def _by_kernels(self, head: HeadOutput, size: tuple[int, int], label: Tensor | None) -> tuple[Tensor, PixelScores]:
+        """What the kernels know, by the fewest passes: norms at the head, and scores of the resized logits."""
+        requests = [score.request for score in self._norms]
+        names = self._softmax if "msp" in self._softmax else (*self._softmax, "msp")  # of which the confidence is made
+        if tuple(head.logits.shape[2:]) == tuple(size):
+            asked = asked_of_logits(names, label)
+            norms, found = norms_and_softmax(head, requests, asked, class_of(label), self.kernels)
+            return norms, pixel_scores_from(found, names, label)
+        norms = norms_and_softmax(head, requests, kernels=self.kernels)[0]
+        return norms, resized_pixel_scores(head.logits, size, names, label, head.align_corners, self.kernels)
+
+    def _by_functions(
+        self, head: HeadOutput, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
+    ) -> dict[str, Tensor]:
+        """What no kernel knows, by the functions of the registry."""
+        run, resized = ForwardPass(head), None
+        maps = {}
+        for score in self.scores:
+            if score.name in found:
+                continue
+            if score.at_head:
+                maps[score.name] = own_map(score, run, head.logits.shape[2:], frame_id)
+                continue
+            if resized is None:
+                resized = resize_logits(head.logits, size, head.align_corners)
+            maps[score.name] = own_map(score, resized, size, frame_id)
+        return maps
+
+    @staticmethod
+    def _stack(
+        scores: Sequence[Score], known: Sequence[object], block: Tensor, found: dict[str, Tensor], size: Sequence[int]
+    ) -> Tensor:
+        """Maps of some scores in one tensor, which is `block` where the kernels computed all of them."""
+        if len(known) == len(scores):
+            return block
+        return torch.stack([found[score.name] for score in scores]) if scores else block.new_empty((0, *size))
+
+    def _oriented(self, norms: Tensor, found: dict[str, Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+        """All scores at the image's resolution, larger is more uncertain."""
+        shape, device = (len(self.scores), *size), found["msp"].device
+        oriented = empty(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
+        out = oriented[self._together] if self._in_place else None
+        resized = resize_log2_norms(norms, size, align_corners, out, self.kernels)
+        maps = found | dict(zip((score.name for score in self._norms), resized, strict=True))
+        for score, plane in zip(self.scores, oriented, strict=True):
+            values = maps[score.name]
+            if score.at_head and score.name not in self._by_sums:
+                resize = resize_log2_norms if score.is_log2 else resize_logits
+                values = resize(values[None, None], size, align_corners)[0, 0]
+            if not (self._in_place and score.name in self._by_sums):
+                torch.mul(values, score.orientation, out=plane)
+            elif score.orientation != 1:
+                plane.mul_(score.orientation)
+        return oriented
 
 
 def score_maps(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
+    head: HeadOutput,
     size: tuple[int, int],
-    options: ScoreOptions,
-    *,
-    channels: Tensor | None = None,
+    scores: Sequence[str],
     label: np.ndarray | None = None,
     frame_id: str = "image",
 ) -> ScoredImage:
-    """All scores of one image at the image's resolution.
+    """All scores of one image at its resolution; for many images make a `Scorer` once."""
+    return Scorer(scores, head.logits.device)(head, size, label, frame_id)
 
-    Parameters
-    ----------
-    logits, features : Tensor (1, C, v, u), (1, D, v', u')
-        Output and input of the head `layer`.
-    size : (height, width)
-        Size of the image.
-    channels : LongTensor, optional
-        Output channels that are classes, where some are not.
+
+def own_map(score: Score, given: ForwardPass | Tensor, size: Sequence[int], frame_id: str) -> Tensor:
+    """The map of a score by its own function, (y, x) float32 of one image.
 
     Raises
     ------
-    NonFiniteError
-        For NaN or infinity in logits or features.
+    GraduncError
+        Naming score and frame, if the function fails, or returns something else than finite numbers of the shape.
     """
-    _check_finite(features, "features", frame_id)
-    if channels is not None:
-        logits = _channels(logits, channels)
-    _check_finite(logits, "logits", frame_id)
-    at_head, at_pixel = split_scores(options.scores)
-    align = bool(options.align_corners)
-    names = at_pixel if "msp" in at_pixel else (*at_pixel, "msp")
-    target = None if label is None else torch.from_numpy(label).to(logits.device, torch.long)[None]
-    head, found = image_scores(
-        logits, features, layer, at_head, names, size, target, align_corners=align, bias=options.bias, channels=channels
-    )
-    norms = head[0]
-    shape, device = (len(options.scores), *size), found.scores.device
-    oriented = empty(shape, torch.float32) if device.type == "cpu" else torch.empty(shape, device=device)
-    # norms stand together as a rule, and are resized where they are to stand
-    first = options.scores.index(at_head[0]) if at_head else 0
-    in_place = options.scores[first : first + len(at_head)] == at_head
-    resized = resize_log2_norms(norms, size, align, oriented[first : first + len(at_head)] if in_place else None)
-    maps = dict(zip(at_head, resized, strict=True)) | dict(zip(names, found.scores[0], strict=True))
-    _check_finite(found.scores, "scores", frame_id)
-    for name, plane in zip(options.scores, oriented, strict=True):
-        orientation = lookup(name).orientation
-        if not (in_place and name in at_head):
-            torch.mul(maps[name], orientation, out=plane)
-        elif orientation != 1:
-            plane.mul_(orientation)
-    return ScoredImage(
-        logits=logits[0],
-        norms=norms,
-        prediction=found.prediction[0],
-        pixel=found.scores[0, : len(at_pixel)],
-        oriented=oriented,
-        confidence=1 - maps["msp"],
-        brier=None if found.probability_error is None else found.probability_error[0],
-        nll=None if found.nll is None else found.nll[0],
-    )
-
-
-def check_finite(tensor: Tensor, what: str, frame: str) -> Tensor:
-    """Return `tensor` if all its values are finite.
-
-    Parameters
-    ----------
-    tensor
-        Logits or features.
-    what, frame
-        What it is and which frame it belongs to, for the error.
-
-    Raises
-    ------
-    NonFiniteError
-        Naming the frame and how many values are NaN or infinite.
-    """
-    # The extremes are NaN if any value is, and need no memory; counting is left for where something is wrong.
-    if tensor.numel() and not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor)):
-        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
-        raise NonFiniteError(f"frame {frame!r}: {bad} of {tensor.numel()} values of the {what} are NaN or infinite")
-    return tensor
+    try:
+        values = score.function(given)
+    except GraduncError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise GraduncError(
+            f"frame {frame_id!r}: score {score.name!r} failed ({type(error).__name__}: {text})"
+        ) from error
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != (1, *size):
+        raise GraduncError(f"frame {frame_id!r}: score {score.name!r} returned {shape}; expected {(1, *size)}")
+    values = values[0].detach().float()
+    low, high = torch.aminmax(values)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(values)).sum())
+        raise NonFiniteError(
+            f"frame {frame_id!r}: {bad} of {values.numel()} values of score {score.name!r} are NaN or infinite"
+        )
+    return values

@@ -1,43 +1,24 @@
-"""Which function computes which entry; all requested scores in one pass; resizing to the image."""
+"""What logits of the image's size tell of every pixel: prediction, scores, and how far off they are from the label."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..schema.scores import GradientNorm, Score, lookup
-from .gradients import gradient_norms_for, norms_and_softmax
+from ..schema.frame import IGNORE
+from ..schema.scores import lookup
 from .softmax import softmax_scores
 
-__all__ = ["PixelScores", "head_scores", "pixel_scores", "same_size_scores", "split_scores"]
+__all__ = ["PixelScores", "asked_of_logits", "class_of", "pixel_scores", "pixel_scores_from", "split_scores"]
 
 
 def split_scores(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split score names into those computed at the head's resolution and those of the resized logits."""
     entries = [lookup(name) for name in names]
     return tuple(e.name for e in entries if e.at_head), tuple(e.name for e in entries if not e.at_head)
-
-
-def _request(entry: Score) -> tuple[str, float, str]:
-    assert isinstance(entry, GradientNorm)
-    return entry.request
-
-
-def head_scores(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    names: Sequence[str],
-    *,
-    bias: bool = False,
-    channels: Tensor | None = None,
-) -> Tensor:
-    """Gradient norms as log2, not oriented, at the head's resolution: (N, len(names), h, w)."""
-    wanted = [_request(lookup(name)) for name in names]
-    return gradient_norms_for(logits, features, layer, wanted, bias=bias, channels=channels)
 
 
 @dataclass
@@ -60,71 +41,37 @@ class PixelScores:
     nll: Tensor | None = None
 
 
-def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = None, ignore: int = 255) -> PixelScores:
+def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> PixelScores:
     """Prediction and scores of logits that already have the image's size.
 
     Parameters
     ----------
     logits : Tensor (N, C, y, x)
     names : sequence of str
-        Scores of the softmax and logit families.
+        Names in `gradunc_viz.kernels.dispatch.SOFTMAX`.
     label : LongTensor (N, y, x), optional
-        Class ids and `ignore`; with it the Brier score and the negative log-likelihood are computed too.
+        Class ids, 255 = ignore; with it the Brier score and the negative log-likelihood are computed too.
     """
-    found = softmax_scores(logits, _softmax_names(names, label), _class_of(label, ignore))
-    return _pixel_scores(found, names, logits, label, ignore)
+    return pixel_scores_from(softmax_scores(logits, asked_of_logits(names, label), class_of(label)), names, label)
 
 
-def same_size_scores(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    at_head: Sequence[str],
-    at_pixel: Sequence[str],
-    label: Tensor | None = None,
-    ignore: int = 255,
-    *,
-    bias: bool = False,
-    channels: Tensor | None = None,
-) -> tuple[Tensor, PixelScores]:
-    """`head_scores` and `pixel_scores` of logits that have the image's size, in one pass.
-
-    Parameters
-    ----------
-    logits, features, layer
-        Output and input of the head, and the head.
-    at_head, at_pixel : sequence of str
-        Names of scores as `split_scores` returns them.
-    label, ignore
-        As for `pixel_scores`.
-    bias, channels
-        As for `gradunc_viz.scores.gradients.gradient_norms`.
-
-    Returns
-    -------
-    Tensor (N, len(at_head), h, w), PixelScores
-    """
-    wanted = [_request(lookup(name)) for name in at_head]
-    names, target = _softmax_names(at_pixel, label), _class_of(label, ignore)
-    norms, found = norms_and_softmax(logits, features, layer, wanted, names, target, bias=bias, channels=channels)
-    return norms, _pixel_scores(found, at_pixel, logits, label, ignore)
-
-
-def _softmax_names(names: Sequence[str], label: Tensor | None) -> tuple[str, ...]:
+def asked_of_logits(names: Sequence[str], label: Tensor | None) -> tuple[str, ...]:
+    """What `gradunc_viz.scores.softmax.softmax_scores` is asked for, so that it gives `PixelScores`."""
     return tuple(dict.fromkeys((*names, "prediction", *(() if label is None else ("brier", "nll")))))
 
 
-def _class_of(label: Tensor | None, ignore: int) -> Tensor | None:
-    return None if label is None else torch.where(label != ignore, label, 0)
+def class_of(label: Tensor | None) -> Tensor | None:
+    """The label with a class where it is ignored: any would do."""
+    return None if label is None else torch.where(label != IGNORE, label, 0)
 
 
-def _pixel_scores(
-    found: dict[str, Tensor], names: Sequence[str], logits: Tensor, label: Tensor | None, ignore: int
-) -> PixelScores:
-    n, _, *size = logits.shape
-    scores = torch.stack([found[name] for name in names], 1) if names else logits.new_empty((n, 0, *size)).float()
+def pixel_scores_from(found: Mapping[str, Tensor], names: Sequence[str], label: Tensor | None) -> PixelScores:
+    """Put together what `gradunc_viz.scores.softmax.softmax_scores` gave for `asked_of_logits`."""
+    prediction = found["prediction"]
+    n, *size = prediction.shape
+    scores = torch.stack([found[name] for name in names], 1) if names else prediction.new_empty((n, 0, *size)).float()
     if label is None:
-        return PixelScores(found["prediction"], scores)
-    known = label != ignore
+        return PixelScores(prediction, scores)
+    known = label != IGNORE
     brier, nll = (found[name].float().where(known, 0) for name in ("brier", "nll"))
-    return PixelScores(found["prediction"], scores, brier, nll)
+    return PixelScores(prediction, scores, brier, nll)

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels.dispatch import fast_resizing
+from ..kernels.dispatch import SOFTMAX, Kernels, kernels_on
 from ..kernels.resize import neighbours
 from ..schema.frame import IGNORE
 from .pixelwise import PixelScores, pixel_scores
-from .softmax import FUNCTIONS
 
 __all__ = ["resized_pixel_scores"]
 
@@ -36,6 +35,7 @@ def resized_pixel_scores(
     names: Sequence[str],
     label: Tensor | None = None,
     align_corners: bool = False,
+    kernels: Kernels | None = None,
 ) -> PixelScores:
     """Bilinear resize of logits to the image's size, and what the resized ones tell.
 
@@ -46,17 +46,22 @@ def resized_pixel_scores(
     size : (height, width)
         Size of the image.
     names : sequence of str
-        Scores of the softmax and logit families.
+        Names in `gradunc_viz.kernels.dispatch.SOFTMAX`.
     label : LongTensor (N, y, x), optional
         Class ids, 255 = ignore; with it the Brier score and the negative log-likelihood are computed too.
     align_corners : bool
+    kernels : Kernels, optional
+        Chosen by whoever scores many images; by default those of the device.
 
     Returns
     -------
     PixelScores
         In float32. The prediction is the first of equal largest logits.
     """
-    fast = fast_resizing(logits)
+    for name in names:
+        if name not in SOFTMAX:
+            raise ValueError(f"score {name!r} is none of logits alone")
+    fast = (kernels or kernels_on(logits.device)).resizing_of(logits)
     if fast is not None:
         return _in_one_pass(fast, logits, size, names, label, align_corners)
     n, n_classes = logits.shape[:2]
@@ -85,9 +90,6 @@ def _in_one_pass(
     label: Tensor | None,
     align_corners: bool,
 ) -> PixelScores:
-    for name in names:
-        if name not in FUNCTIONS:
-            raise ValueError(f"score {name!r} is none of logits alone")
     if tuple(logits.shape[2:]) == tuple(size):
         return pixel_scores(logits, names, label)
     known = None if label is None else label != IGNORE
@@ -157,10 +159,8 @@ def _score_tile(
             out.copy_(((rest + exps.amax(0)) / total).clamp_max_(1) if n_classes > 1 else torch.zeros_like(rest))
         elif name == "energy":
             torch.add(log_total, top, out=out).neg_()
-        elif name == "max_logit":
-            out.copy_(top)
         else:
-            raise ValueError(f"score {name!r} is none of logits alone")
+            out.copy_(top)
     if label is not None:
         _score_labels(phi, top, first, exps, rest, label[image, rows], found, image, rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels.dispatch import fast_resizing
+from ..kernels.dispatch import Kernels, kernels_on
 from ..schema.scores import LOG2_FLOOR
 
 __all__ = ["resize_log2_norms", "resize_logits"]
@@ -21,7 +21,11 @@ def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool = Fal
 
 
 def resize_log2_norms(
-    norms: Tensor, size: Sequence[int], align_corners: bool = False, out: Tensor | None = None
+    norms: Tensor,
+    size: Sequence[int],
+    align_corners: bool = False,
+    out: Tensor | None = None,
+    kernels: Kernels | None = None,
 ) -> Tensor:
     """Bilinear resize of log2 norms: the norm is resized, not its logarithm.
 
@@ -33,16 +37,19 @@ def resize_log2_norms(
     norms : Tensor (..., h, w)
     out : Tensor (M, *size), float32, optional
         Where the maps are put, for norms of shape (M, h, w).
+    kernels : Kernels, optional
+        Chosen by whoever scores many images; by default those of the device.
 
     Returns
     -------
     Tensor (..., *size), float32
     """
-    if out is not None and (fast_resizing(norms) is None or tuple(norms.shape[-2:]) == tuple(size)):
-        return out.copy_(resize_log2_norms(norms, size, align_corners))
-    if tuple(norms.shape[-2:]) == tuple(size):
+    same_size = tuple(norms.shape[-2:]) == tuple(size)
+    fast = None if same_size else (kernels or kernels_on(norms.device)).resizing_of(norms)
+    if fast is None and out is not None:
+        return out.copy_(resize_log2_norms(norms, size, align_corners, kernels=kernels))
+    if same_size:
         return norms.float()
-    fast = fast_resizing(norms)
     if fast is not None:
         maps = norms.reshape(-1, *norms.shape[-2:]).float()
         resized = fast.resized_log2_norms(maps, tuple(size), align_corners, out)

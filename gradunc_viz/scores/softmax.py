@@ -7,14 +7,14 @@ oriented; the orientation stands in `gradunc_viz.schema.scores.SCORES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import fast_kernels
+from ..kernels.dispatch import Kernels, kernels_on
 
-__all__ = ["FUNCTIONS", "energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
+__all__ = ["energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -59,28 +59,33 @@ def max_logit(logits: Tensor) -> Tensor:
     return softmax_scores(logits, ("max_logit",))["max_logit"]
 
 
-def softmax_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
+def softmax_scores(
+    logits: Tensor, names: Sequence[str], label: Tensor | None = None, kernels: Kernels | None = None
+) -> dict[str, Tensor]:
     """Several of the scores above with the exponentials taken once, and what else follows from them.
 
     Parameters
     ----------
     logits : Tensor (N, C, h, w)
     names : sequence of str
-        Names in `FUNCTIONS`; ``"prediction"``: the class of the largest logit, the first where several are equal;
+        Names of the functions above; ``"prediction"``: class of the largest logit, the first where several are equal;
         ``"brier"``: sum_c (pi_c - y_c)^2 in [0, 2] against the labels; ``"nll"``: -ln pi of the label.
     label : LongTensor (N, h, w), optional
         Class ids, for the last two.
+    kernels : Kernels, optional
+        Chosen by whoever scores many images; by default those of the device.
 
     Returns
     -------
     dict of name -> Tensor (N, h, w)
         int64 for the prediction, else float32, or float64 where the logits are.
     """
-    kernels = fast_kernels(logits, wide=logits.dtype == torch.float64) if names else None
-    if kernels is None:
+    kernels = kernels or kernels_on(logits.device)
+    sums = kernels.sums_of(logits, wide=logits.dtype == torch.float64) if names else None
+    if sums is None:
         return _reference(logits, names, label)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return kernels.label_pass(logits, (), None, (), None, names, dtype, label)[1]
+    return sums.label_pass(logits, (), None, (), None, names, dtype, label)[1]
 
 
 def _reference(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
@@ -117,13 +122,3 @@ def _reference(logits: Tensor, names: Sequence[str], label: Tensor | None = None
         pi = log_pi.exp().scatter(1, index, 0.0)
         result["brier"] = pi.square().sum(1) + pi.sum(1).square()
     return {name: result[name] for name in names}
-
-
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "msp": msp,
-    "entropy": entropy,
-    "margin": margin,
-    "energy": energy,
-    "max_logit": max_logit,
-}
-"""Which function computes which entry of the softmax and logit families."""

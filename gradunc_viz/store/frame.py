@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..kernels.resize import bilinear, bilinear_log2
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import LOG2_FLOOR, lookup
+from ..schema.scores import LOG2_FLOOR, Score, lookup
 
 __all__ = ["class_probabilities", "decode_image", "score"]
 
@@ -48,16 +48,16 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
         if name not in cached:
             raise CacheError(
                 f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not in the cache, which has "
-                f"{', '.join(cached) or 'no gradient norm'}; compute it with --scores"
+                f"{', '.join(cached) or 'no score at the head'}; compute it with --scores"
             )
-        norms = dataset["head_score"].isel(score_head=cached.index(name)).values
-        values = bilinear_log2(norms, size, LOG2_FLOOR, align)
+        values = dataset["head_score"].isel(score_head=cached.index(name)).values
+        values = bilinear_log2(values, size, LOG2_FLOOR, align) if entry.is_log2 else bilinear(values, size, align)
     else:
         cached = [str(found) for found in dataset["score_pixel"].values] if "pixel_score" in dataset else []
         if name in cached:
             values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values.astype("f4")
         else:
-            values = _from_logits(dataset, name, size, align)
+            values = _from_logits(dataset, entry, size, align)
     return xr.DataArray(
         values * entry.orientation if entry.orientation < 0 else values,
         dims=("y", "x"),
@@ -71,18 +71,18 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     )
 
 
-def _from_logits(dataset: xr.Dataset, name: str, size: tuple[int, int], align: bool) -> np.ndarray:
+def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align: bool) -> np.ndarray:
+    frame_id = str(dataset.attrs["frame_id"])
+    if not entry.compute:
+        raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not in the cache")
     if "logits" not in dataset:
-        raise CacheError(f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not cached, and there are no logits")
+        raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and there are no logits")
     import torch  # only for scores that were not cached
 
-    from ..scores.softmax import FUNCTIONS
+    from ..scores.maps import own_map
 
-    if name not in FUNCTIONS:
-        raise CacheError(f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not in the cache")
-
-    logits = bilinear(dataset["logits"].values, size, align)
-    return FUNCTIONS[name](torch.from_numpy(logits)[None])[0].numpy()
+    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))
+    return own_map(entry, logits[None], size, frame_id).numpy()
 
 
 def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:

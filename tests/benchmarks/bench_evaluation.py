@@ -30,6 +30,7 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
     from gradunc_viz.run.decode import DecodedFrame
     from gradunc_viz.schema.frame import SCHEMA_VERSION
     from gradunc_viz.scores.maps import ScoreOptions, score_maps
+    from gradunc_viz.scores.needs import HeadOutput
     from gradunc_viz.store.writer import CacheWriter
     from gradunc_viz.style.palette import class_colors
 
@@ -62,7 +63,7 @@ def random_cache(path: Path, frames: int = 2, size: tuple[int, int] = (720, 1280
                 source=f"frame{i}",
             )
             with torch.inference_mode():
-                maps = score_maps(logits, features, layer, size, options, label=label)
+                maps = score_maps(HeadOutput(logits, features, layer), size, SCORES, label)
             writer.commit(frame_dataset(frame, maps, options, names, {"head": "head", "network": "random"}))
     return gv.open_cache(path)
 

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from gradunc_viz.schema.scores import PAPER_NORMS
 from gradunc_viz.scores.gradients import gradient_norms, norms_and_softmax
-from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.scores.maps import Scorer
+from gradunc_viz.scores.needs import HeadOutput
 
 SIZE = (512, 1024)
 WANTED = [(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS]
 SOFTMAX = ("msp", "entropy")
-OPTIONS = ScoreOptions((*(f"pgn_{label}_p{p:g}" for label, p, _ in WANTED), *SOFTMAX))
+NAMES = (*(f"pgn_{label}_p{p:g}" for label, p, _ in WANTED), *SOFTMAX)
 REAL = Path(os.environ.get("GRADUNC_REAL_DATA", ""))
 NO_GPU = "not run: no CUDA device"
 
@@ -77,11 +78,13 @@ def price(
     """Scores against the forward pass, at the head and at the image."""
     logits, features = _captured(net, layer, x)
     channels = torch.arange(19, device=x.device) if logits.shape[1] > 19 else None
+    head = HeadOutput(logits, features, layer).only(channels)
     device, size = x.device.type, (x.shape[2], x.shape[3])
+    scorer = Scorer(NAMES, x.device)
     runs = {
         "forward": lambda: net(x),
-        "head": lambda: norms_and_softmax(logits[:, :19], features, layer, WANTED, SOFTMAX, channels=channels),
-        "image": lambda: score_maps(logits, features, layer, size, OPTIONS, channels=channels),
+        "head": lambda: norms_and_softmax(head, WANTED, SOFTMAX),
+        "image": lambda: scorer(head, size),
     }
     found = medians({key: _synchronised(run, device) for key, run in runs.items()}, repeats)
     for (where, seconds), target in zip(list(found.items())[1:], targets, strict=True):
@@ -144,7 +147,7 @@ def bandwidth(repeats: int) -> Row:
     target = torch.empty_like(features)
     runs = {
         "copy": lambda: target.copy_(features),
-        "ours": lambda: norms_and_softmax(logits, features, layer, WANTED, SOFTMAX),
+        "ours": lambda: norms_and_softmax(HeadOutput(logits, features, layer), WANTED, SOFTMAX),
     }
     found = medians({key: _synchronised(run, "cuda") for key, run in runs.items()}, 10 * repeats)
     read = (features.nbytes + logits.nbytes) / (2 * features.nbytes / found["copy"])

@@ -15,7 +15,8 @@ import gradunc_viz as gv
 from gradunc_viz.deploy.scored_model import ScoredModel
 from gradunc_viz.schema.errors import HeadError, ModelError, UnknownScoreError
 from gradunc_viz.schema.scores import lookup
-from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.scores.maps import score_maps
+from gradunc_viz.scores.needs import HeadOutput
 
 pytestmark = [
     # torch's exporter walks its own trees in a way that its own pytree module warns of
@@ -116,10 +117,9 @@ def reference(net: nn.Module, x: torch.Tensor, scores=SCORES) -> torch.Tensor:
     network = net if isinstance(net, gv.Network) else gv.load_model(net)
     head = network.infer(x)
     channels = network.class_channels(head.logits.shape[1])
-    options = ScoreOptions(scores, head.align_corners)
-    parts = [(head.logits[i : i + 1], head.features[i : i + 1]) for i in range(len(x))]
+    output = HeadOutput(head.logits, head.features, head.layer, align_corners=head.align_corners).only(channels)
     size = tuple(x.shape[2:])
-    return torch.stack([score_maps(*part, head.layer, size, options, channels=channels).oriented for part in parts])
+    return torch.stack([score_maps(output.image(i), size, scores).oriented for i in range(len(x))])
 
 
 def assert_same_maps(found: torch.Tensor, expected: torch.Tensor, relu: bool = False) -> None:

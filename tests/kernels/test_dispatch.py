@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from gradunc_viz.kernels import dispatch as kernels
+from gradunc_viz.kernels import tallies
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.kernels.powers import power_plan
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
 from gradunc_viz.scores import gradients, softmax
+from gradunc_viz.scores.needs import HeadOutput
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()
@@ -27,20 +29,29 @@ DEVICE = {"cpu": "cpu", "llvm": "cpu", "triton": "cuda" if torch.cuda.is_availab
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def use(monkeypatch, sums) -> None:
+    """Choose these sums on every device."""
+    monkeypatch.setattr(kernels, "_kernels", lambda device: kernels.Kernels(sums, None, tallies))
+
+
+def sums_of(*tensors: Tensor):
+    return kernels.kernels_on(tensors[0].device).sums_of(*tensors)
+
+
 @pytest.fixture(params=["cpu", "llvm", "triton"])
 def backend(request, monkeypatch) -> str:
     """Make `gradients` and `softmax` use these kernels."""
     if request.param == "cpu":
-        monkeypatch.setattr(kernels, "_module", lambda device: gradients_cpu)
+        use(monkeypatch, gradients_cpu)
     if request.param == "llvm":
         llvm = pytest.importorskip("gradunc_viz.kernels.llvm.norms")
-        monkeypatch.setattr(kernels, "_module", lambda device: llvm)
+        use(monkeypatch, llvm)
     if request.param == "triton":
         if not HAS_TRITON:
             pytest.skip("triton is not installed")
         if not INTERPRETED:
             pytest.skip("no CUDA device, and TRITON_INTERPRET is not 1")
-        monkeypatch.setattr(kernels, "_module", lambda device: importlib.import_module("gradunc_viz.kernels.cuda"))
+        use(monkeypatch, importlib.import_module("gradunc_viz.kernels.cuda"))
     return request.param
 
 
@@ -55,7 +66,7 @@ def wanted(ps=PS) -> list[tuple[str, float, str]]:
 
 def reference(logits: Tensor, features: Tensor, layer: nn.Module, ps=PS, bias=False) -> Tensor:
     wide = logits.double(), features.double()
-    return gradients._reference_norms(*wide, layer, wanted(ps), bias, None, torch.float64)
+    return gradients._reference_norms(HeadOutput(*wide, layer, bias=bias), wanted(ps), torch.float64)
 
 
 def unavoidable(logits: Tensor, ps, rounding=2e-7) -> Tensor:
@@ -78,8 +89,10 @@ def check(backend: str, logits: Tensor, features: Tensor, layer: nn.Module, *, p
     """Norms and softmax scores from one pass equal the formulas in float64."""
     on = [x.to(DEVICE[backend]) for x in (logits, features)]
     label = torch.randint(0, logits.shape[1], (logits.shape[0], *logits.shape[2:]))
-    assert kernels.fast_kernels(*on) is not None
-    norms, scores = gradients.norms_and_softmax(*on, layer, wanted(ps), NAMES, label.to(DEVICE[backend]), bias=bias)
+    assert sums_of(*on) is not None
+    norms, scores = gradients.norms_and_softmax(
+        HeadOutput(*on, layer, bias=bias), wanted(ps), NAMES, label.to(DEVICE[backend])
+    )
     assert norms.dtype == torch.float32
     expected = reference(logits, features, layer, ps, bias)
     # a value of 2^100 has steps of 1e-5 itself
@@ -185,7 +198,7 @@ def test_zeros_give_the_floor(backend):
 
 def test_empty_batch_takes_plain_torch(backend):
     logits, features, layer = case(n=2)
-    assert kernels.fast_kernels(logits[:0], features[:0]) is None
+    assert sums_of(logits[:0], features[:0]) is None
     assert gradients.gradient_norms(logits[:0], features[:0], layer).shape == (0, 10, 9, 13)
 
 
@@ -193,7 +206,7 @@ def test_large_p_beside_small_ones_in_float64(backend):
     if backend == "triton":
         pytest.skip("float64 takes plain torch")
     logits, features, layer = case()
-    found, scores = gradients.norms_and_softmax(logits, features, layer, wanted((0.5, 8.0, 20.0)), ("msp",))
+    found, scores = gradients.norms_and_softmax(HeadOutput(logits, features, layer), wanted((0.5, 8.0, 20.0)), ("msp",))
     expected = reference(logits, features, layer, (0.5, 8.0, 20.0))
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(scores["msp"].double(), softmax._reference(logits.double(), ("msp",))["msp"])
@@ -215,7 +228,7 @@ def test_memory_beside_the_result_is_small():
     code = """
 import resource, torch
 from torch import nn
-from gradunc_viz.gradients import gradient_norms
+from gradunc_viz.scores.gradients import gradient_norms
 torch.set_num_threads(1)
 layer, logits, features = nn.Conv2d(64, 19, 1), torch.randn(1, 19, 512, 512), torch.randn(1, 64, 512, 512)
 gradient_norms(logits[:, :, :8], features[:, :, :8], layer)
@@ -296,9 +309,9 @@ def test_what_is_not_finite_is_not_made_so(number):
 def chosen_anew(monkeypatch):
     """Kernels of a CPU are chosen when they are first needed; here once more."""
     monkeypatch.delenv("GRADUNC_KERNELS", raising=False)
-    kernels._module.cache_clear()
-    yield lambda: kernels.fast_kernels(torch.ones(1, 3, 4, 4))
-    kernels._module.cache_clear()
+    kernels._kernels.cache_clear()
+    yield lambda: sums_of(torch.ones(1, 3, 4, 4))
+    kernels._kernels.cache_clear()
 
 
 def test_compiled_kernels_where_llvmlite_is(chosen_anew):
@@ -334,37 +347,17 @@ def test_torch_where_compiled_code_is_wrong(chosen_anew, monkeypatch):
         assert chosen_anew() is gradients_cpu
 
 
-def test_first_score_takes_a_second_more_than_the_second_at_most():
-    """Compiling is part of it: nothing is kept on disk. Processor time, whatever else the machine does."""
-    code = """
-import time, torch
-from torch import nn
-from gradunc_viz.gradients import norms_and_softmax
-from gradunc_viz.schema import PAPER_NORMS
-torch.set_num_threads(1)
-layer, logits, features = nn.Conv2d(64, 19, 1), torch.randn(1, 19, 64, 64), torch.randn(1, 64, 64, 64)
-wanted = [(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS]
-for _ in range(2):
-    start = time.process_time()
-    norms_and_softmax(logits, features, layer, wanted, ("msp", "entropy"))
-    print(time.process_time() - start)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, second = map(float, done.stdout.split())
-    assert first - second < 1.0
-
-
 def test_plain_torch_where_operations_are_recorded_or_differentiated(monkeypatch):
-    monkeypatch.setattr(kernels, "_module", lambda device: gradients_cpu if device == "cpu" else None)
+    use(monkeypatch, gradients_cpu)
     x = torch.randn(1, 3, 4, 4)
-    assert kernels.fast_kernels(x) is gradients_cpu
-    assert kernels.fast_kernels(x.clone().requires_grad_()) is None
+    assert sums_of(x) is gradients_cpu
+    assert sums_of(x.clone().requires_grad_()) is None
     with torch.no_grad():
-        assert kernels.fast_kernels(x.clone().requires_grad_()) is gradients_cpu
-    assert kernels.fast_kernels(x.to("meta")) is None
-    assert kernels.fast_kernels(x.to(torch.int64)) is None
+        assert sums_of(x.clone().requires_grad_()) is gradients_cpu
+    assert sums_of(x.to("meta")) is None
+    assert sums_of(x.to(torch.int64)) is None
     seen = []
-    torch.vmap(lambda row: seen.append(kernels.fast_kernels(row)) or row)(x)
+    torch.vmap(lambda row: seen.append(sums_of(row)) or row)(x)
     assert seen == [None]
 
 

@@ -12,6 +12,7 @@ from gradunc_viz.counts import frame as counts
 from gradunc_viz.counts.cells import float_keys
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.kernels import tallies
+from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.kernels.llvm import norms as gradients_llvm
 from gradunc_viz.kernels.llvm import tallies as tallies_llvm
 from gradunc_viz.kernels.threads import in_threads
@@ -118,7 +119,8 @@ def test_a_frame_is_counted_alike(monkeypatch, threads):
     found = []
     try:
         for module in (tallies, tallies_llvm):
-            monkeypatch.setattr(counts, "tallies_for", lambda values, module=module: module)
+            chosen = kernels.Kernels(None, None, module)
+            monkeypatch.setattr(kernels, "_kernels", lambda device, chosen=chosen: chosen)
             counted = counts.count_frame(
                 scores, entries, maps["prediction"], 4, label=maps["label"], anomaly=anomaly, **errors
             )
@@ -132,12 +134,10 @@ def test_a_frame_is_counted_alike(monkeypatch, threads):
 
 
 def test_module_goes_with_the_kernels(monkeypatch):
-    values = torch.ones(3)
-    monkeypatch.setattr(kernels, "_module", lambda device: gradients_llvm)
-    assert kernels.tallies_for(values) is tallies_llvm
-    assert kernels.tallies_for(values.to("meta")) is tallies
-    monkeypatch.setattr(kernels, "_module", lambda device: None)
-    assert kernels.tallies_for(values) is tallies
+    for module, expected in ((gradients_llvm, tallies_llvm), (gradients_cpu, tallies)):
+        monkeypatch.setattr(kernels, "_for_cpu", lambda module=module: module)
+        assert kernels._kernels.__wrapped__("cpu").tallies is expected
+    assert kernels._kernels.__wrapped__("meta").tallies is tallies
 
 
 @pytest.mark.parametrize("threads", [1, 3])

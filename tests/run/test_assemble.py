@@ -17,6 +17,7 @@ from gradunc_viz.schema.frame import validate
 from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.maps import ScoreOptions, score_maps
+from gradunc_viz.scores.needs import HeadOutput
 from gradunc_viz.scores.resizing import resize_log2_norms
 
 SIZE = (12, 18)
@@ -29,6 +30,10 @@ def network_output():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(1, 3, 4, 6, generator=generator)
     return logits, torch.randn(1, 5, 4, 6, generator=generator)
+
+
+def head_output(align_corners=False):
+    return HeadOutput(*network_output(), LAYER, align_corners=align_corners)
 
 
 def decoded(label=True, anomaly=True, encoded=b"jpeg"):
@@ -47,24 +52,23 @@ def decoded(label=True, anomaly=True, encoded=b"jpeg"):
 
 def dataset(scores=SCORES, **options):
     frame, wanted = decoded(**options), ScoreOptions(scores)
-    maps = score_maps(*network_output(), LAYER, SIZE, wanted, label=frame.label)
+    maps = score_maps(head_output(), SIZE, scores, frame.label)
     return frame_dataset(frame, maps, wanted, CLASSES, {"network": "tiny"})
 
 
-@pytest.mark.parametrize("align_corners", [None, False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
 def test_oriented_maps_come_in_the_order_of_the_options(align_corners):
     logits, features = network_output()
-    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES, align_corners))
-    align = bool(align_corners)
-    resized = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=align)
+    maps = score_maps(head_output(align_corners), SIZE, SCORES)
+    resized = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=align_corners)
     norms = torch.stack(
         [gradient_norms(logits, features, LAYER, p=p, labels=y)[0, 0] for y, p in (("uni", 1), ("oh", 0.5))]
     )
-    uniform, one_hot = resize_log2_norms(norms, SIZE, align)
+    uniform, one_hot = resize_log2_norms(norms, SIZE, align_corners)
     top, prediction = resized.softmax(1).max(1)
     expected = torch.stack([1 - top[0], -uniform, -resized.amax(1)[0], one_hot])
     torch.testing.assert_close(maps.oriented, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(maps.norms, norms)
+    torch.testing.assert_close(maps.head, norms)
     torch.testing.assert_close(maps.confidence, top[0])
     assert torch.equal(maps.prediction, prediction[0])
     assert maps.brier is None
@@ -73,7 +77,7 @@ def test_oriented_maps_come_in_the_order_of_the_options(align_corners):
 def test_left_out_channels_are_left_out_everywhere():
     logits, features = network_output()
     channels = torch.tensor([0, 2])
-    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(("pgn_oh_p1",)), channels=channels)
+    maps = score_maps(HeadOutput(logits, features, LAYER).only(channels), SIZE, ("pgn_oh_p1",))
     assert torch.equal(maps.logits, logits[0, channels])
     assert set(maps.prediction.unique().tolist()) <= {0, 1}
 
@@ -84,13 +88,13 @@ def test_non_finite_number_names_frame_and_tensor(what, bad):
     logits, features = network_output()
     (logits if what == "logits" else features)[0, 1, 2, 3] = bad
     with pytest.raises(NonFiniteError, match=f"'f7': 1 of [0-9]+ {what} are NaN or infinite"):
-        score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES), frame_id="f7")
+        score_maps(HeadOutput(logits, features, LAYER), SIZE, SCORES, frame_id="f7")
 
 
 def test_non_finite_channel_that_is_no_class_does_no_harm():
     logits, features = network_output()
     logits[0, 1] = torch.nan
-    maps = score_maps(logits, features, LAYER, SIZE, ScoreOptions(SCORES), channels=torch.tensor([0, 2]))
+    maps = score_maps(HeadOutput(logits, features, LAYER).only(torch.tensor([0, 2])), SIZE, SCORES)
     assert maps.oriented.isfinite().all()
 
 
@@ -109,8 +113,8 @@ def test_dataset_holds_what_the_maps_hold():
     frame, found = decoded(), dataset()
     assert list(found["score_head"].values) == ["pgn_uni_p1", "pgn_oh_p0.5"]
     assert list(found["score_pixel"].values) == ["msp", "max_logit"]
-    maps = score_maps(*network_output(), LAYER, SIZE, ScoreOptions(SCORES))
-    np.testing.assert_allclose(found["head_score"], maps.norms, rtol=0, atol=2**-10)
+    maps = score_maps(head_output(), SIZE, SCORES)
+    np.testing.assert_allclose(found["head_score"], maps.head, rtol=0, atol=2**-10)
     np.testing.assert_allclose(found["pixel_score"], maps.pixel, rtol=1e-3)
     np.testing.assert_allclose(found["logits"], maps.logits, rtol=1e-3)
     np.testing.assert_array_equal(found["prediction"], maps.prediction)

@@ -15,7 +15,8 @@ from gradunc_viz.kernels import reference as gradients_reference
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.schema.errors import HeadError
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
-from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, gradient_norms_for
+from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, norms_and_softmax
+from gradunc_viz.scores.needs import HeadOutput
 
 GOLDEN = Path(__file__).parents[1] / "data" / "pgn_paper_code.npz"
 PS = (0.1, 0.3, 0.5, 0.7, 1, 2, 3, 8, 20)
@@ -253,7 +254,7 @@ def test_order_is_p_fastest_and_scalars_are_lists_of_one(case):
 
 def test_any_list_of_requests_gives_each_its_own_map(case):
     wanted = [("oh", 8.0, "paper"), ("uni", 1.0, "exact"), ("oh", 1.0, "paper"), ("uni", 1.0, "paper")]
-    found = gradient_norms_for(*case, wanted)
+    found = norms_and_softmax(HeadOutput(*case), wanted)[0]
     for i, (label, p, variant) in enumerate(wanted):
         assert torch.equal(found[:, i : i + 1], gradient_norms(*case, p=p, labels=label, variant=variant))
 
@@ -264,7 +265,7 @@ def test_repeated_request_is_answered_twice(case):
 
 
 def test_no_request_gives_no_map(case):
-    assert gradient_norms_for(*case, []).shape == (2, 0, 5, 7)
+    assert norms_and_softmax(HeadOutput(*case), [])[0].shape == (2, 0, 5, 7)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from gradunc_viz.kernels import dispatch as kernels
+from gradunc_viz.kernels import dispatch, tallies
+from gradunc_viz.kernels.dispatch import SOFTMAX
 from gradunc_viz.schema.scores import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, lookup
-from gradunc_viz.scores import pixelwise as scores
-from gradunc_viz.scores.gradients import gradient_norms
-from gradunc_viz.scores.pixelwise import head_scores, pixel_scores, split_scores
+from gradunc_viz.scores.gradients import gradient_norms, norms_and_softmax
+from gradunc_viz.scores.needs import ForwardPass, HeadOutput
+from gradunc_viz.scores.pixelwise import pixel_scores, split_scores
 from gradunc_viz.scores.resizing import resize_log2_norms, resize_logits
-from gradunc_viz.scores.softmax import FUNCTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,8 @@ def seed():
 def way(request, monkeypatch):
     """Norms are resized by torch, or by a kernel."""
     if request.param == "torch":
-        monkeypatch.setattr(scores, "fast_resizing", lambda tensor: None)
-    elif kernels.fast_resizing(torch.ones(1)) is None:
+        monkeypatch.setattr(dispatch, "_kernels", lambda device: dispatch.Kernels(None, None, tallies))
+    elif dispatch.kernels_on("cpu").resizing is None:
         pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
@@ -45,7 +45,8 @@ def test_split_keeps_the_order():
 def test_head_scores_are_the_norms_of_their_entries_in_order():
     names = ("pgn_uni_p2_paper", "pgn_oh_p0.1", "pgn_oh_p3", "pgn_uni_p0.5", "pgn_oh_p1_paper")
     layer, logits, features = nn.Conv2d(4, 3, 1), torch.randn(2, 3, 5, 6), torch.randn(2, 4, 5, 6)
-    found = head_scores(logits, features, layer, names, bias=True)
+    head = HeadOutput(logits, features, layer, bias=True)
+    found = norms_and_softmax(head, [lookup(name).request for name in names])[0]
     assert found.shape == (2, 5, 5, 6)
     for i, name in enumerate(names):
         entry = lookup(name)
@@ -56,7 +57,7 @@ def test_head_scores_are_the_norms_of_their_entries_in_order():
 def test_channels_reach_the_norms():
     layer, logits, features = nn.Conv2d(4, 4, 1, groups=2), torch.randn(1, 2, 3, 3), torch.randn(1, 4, 3, 3)
     channels = torch.tensor([0, 3])
-    found = head_scores(logits, features, layer, ["pgn_oh_p1"], channels=channels)
+    found = norms_and_softmax(HeadOutput(logits, features, layer, channels), [("oh", 1.0, "exact")])[0]
     assert torch.equal(found, gradient_norms(logits, features, layer, p=1, labels="oh", channels=channels))
 
 
@@ -119,7 +120,7 @@ def test_pixel_scores_come_in_the_order_asked_for(logits):
     names = ("energy", "msp", "max_logit", "margin", "entropy")
     found = pixel_scores(logits, names)
     assert torch.equal(found.prediction, logits.argmax(1))
-    assert torch.equal(found.scores, torch.stack([FUNCTIONS[name](logits) for name in names], 1))
+    assert torch.equal(found.scores, torch.stack([lookup(name).function(logits) for name in names], 1))
     assert found.probability_error is None
     assert found.nll is None
 
@@ -151,8 +152,10 @@ def test_errors_of_certain_pixels_are_exact():
 
 def test_every_entry_has_a_function():
     at_head, at_pixel = split_scores(tuple(SCORES))
-    assert set(at_pixel) == set(FUNCTIONS)
-    found = head_scores(torch.randn(1, 3, 2, 2), torch.randn(1, 4, 2, 2), nn.Conv2d(4, 3, 1), at_head)
-    assert found.shape == (1, len(at_head), 2, 2)
-    assert found.isfinite().all()
+    assert set(at_pixel) == SOFTMAX
+    run = ForwardPass(HeadOutput(torch.randn(1, 3, 2, 2), torch.randn(1, 4, 2, 2), nn.Conv2d(4, 3, 1)))
+    for name in at_head:
+        found = lookup(name).function(run)
+        assert found.shape == (1, 2, 2)
+        assert found.isfinite().all()
     assert set(DEFAULT_SCORES) <= set(at_head) | set(at_pixel)

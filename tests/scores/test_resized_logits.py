@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradunc_viz.kernels import dispatch as kernels
-from gradunc_viz.scores import resized_logits as pixels
+from gradunc_viz.kernels import dispatch, tallies
+from gradunc_viz.scores import resized_logits
 from gradunc_viz.scores.pixelwise import pixel_scores
 from gradunc_viz.scores.resized_logits import resized_pixel_scores
 from gradunc_viz.scores.resizing import resize_logits
@@ -18,8 +18,8 @@ NAMES = ("entropy", "msp", "margin", "energy", "max_logit")
 def way(request, monkeypatch):
     """Tiles in torch, or kernels that resize what they read."""
     if request.param == "torch":
-        monkeypatch.setattr(pixels, "fast_resizing", lambda tensor: None)
-    elif kernels.fast_resizing(torch.ones(1, 1, 1, 1)) is None:
+        monkeypatch.setattr(dispatch, "_kernels", lambda device: dispatch.Kernels(None, None, tallies))
+    elif dispatch.kernels_on("cpu").resizing is None:
         pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
 
@@ -37,7 +37,7 @@ def labels_of(n, size, classes):
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(9, 13), (36, 52), (17, 13), (9, 40), (5, 7)])
 def test_equals_the_plain_formulation(monkeypatch, size, align_corners, tile):
-    monkeypatch.setattr(pixels, "_TILE", tile)
+    monkeypatch.setattr(resized_logits, "_TILE", tile)
     logits, label = logits_of((2, 7, 9, 13)), labels_of(2, size, 7)
     expected = pixel_scores(resize_logits(logits, size, align_corners), NAMES, label)
     found = resized_pixel_scores(logits, size, NAMES, label, align_corners)

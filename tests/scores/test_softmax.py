@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradunc_viz.kernels.dispatch import SOFTMAX
 from gradunc_viz.schema.scores import SCORES
-from gradunc_viz.scores.softmax import FUNCTIONS, energy, entropy, margin, max_logit, msp, softmax_scores
+from gradunc_viz.scores.softmax import energy, entropy, margin, max_logit, msp, softmax_scores
 
 
 def reference(logits: Tensor) -> dict[str, Tensor]:
@@ -36,17 +37,17 @@ def logits():
 
 
 def test_functions_are_the_softmax_and_logit_entries_of_the_schema():
-    assert set(FUNCTIONS) == {name for name, entry in SCORES.items() if entry.family != "gradient"}
+    assert set(SOFTMAX) == {name for name, entry in SCORES.items() if not entry.at_head}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(SOFTMAX))
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [(torch.float64, 1e-13), (torch.float32, 2e-6), (torch.float16, 2e-6), (torch.bfloat16, 2e-6)],
 )
 def test_score_equals_its_formula(logits, name, dtype, tolerance):
     rounded = logits.to(dtype)
-    found = FUNCTIONS[name](rounded)
+    found = SCORES[name].function(rounded)
     assert found.shape == (2, 5, 3)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(found.double(), reference(rounded)[name], rtol=tolerance, atol=tolerance)
@@ -57,15 +58,17 @@ def test_all_at_once_equals_one_by_one(logits):
     found = softmax_scores(logits, names)
     assert tuple(found) == names
     for name in names:
-        assert torch.equal(found[name], FUNCTIONS[name](logits))
+        assert torch.equal(found[name], SCORES[name].function(logits))
     assert softmax_scores(logits, ()) == {}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(SOFTMAX))
 @pytest.mark.parametrize("shift", [-50.0, 50.0])
 def test_adding_a_constant_changes_only_the_scores_of_logits(logits, name, shift):
     change = {"max_logit": shift, "energy": -shift}.get(name, 0.0)
-    torch.testing.assert_close(FUNCTIONS[name](logits + shift), FUNCTIONS[name](logits) + change, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(
+        SCORES[name].function(logits + shift), SCORES[name].function(logits) + change, rtol=1e-5, atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("logits", [(0.0, -1000.0), (200.0, 0.0), (0.0, -math.inf), (-1e4, 1e4, -1e4), (5.0,)])
@@ -101,10 +104,10 @@ def test_tie_of_two_classes_has_margin_one_less_nothing():
     assert margin(pixel(1.0, 1.0, 0.0)).item() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(SOFTMAX))
 def test_logits_stay_untouched(logits, name):
     for dtype in (torch.float32, torch.float64):
         x = logits.to(dtype)
         before = x.clone()
-        FUNCTIONS[name](x)
+        SCORES[name].function(x)
         assert torch.equal(x, before)

@@ -25,7 +25,6 @@ import gradunc_viz as gv
 from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
 from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
-from gradunc_viz.scores.softmax import FUNCTIONS
 from gradunc_viz.store import cache as cache_module
 from gradunc_viz.store.cache import open_cache
 from gradunc_viz.store.frame import class_probabilities, decode_image
@@ -212,7 +211,7 @@ def resized_score(layer, logits, features, size, name):
         norms = gradient_norms(logits, features, layer, p=entry.p, labels=entry.label, variant=entry.variant)
         values = F.interpolate(norms.double().exp2(), size, mode="bilinear", align_corners=False).log2()[0, 0]
     else:
-        values = FUNCTIONS[name](F.interpolate(logits, size, mode="bilinear", align_corners=False))[0]
+        values = lookup(name).function(F.interpolate(logits, size, mode="bilinear", align_corners=False))[0]
     return values.numpy() * entry.orientation
 
 

@@ -1,0 +1,81 @@
+"""Scores of one's own: a function of logits and features, registered under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+from ..schema.scores import Score, register
+from .needs import ForwardPass
+
+__all__ = ["register_score"]
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def register_score(
+    name: str,
+    *,
+    orientation: int,
+    formula: str,
+    title: str = "",
+    source: str = "",
+    units: str = "1",
+    family: str = "own",
+    at: Literal["head", "pixel"] = "head",
+    upper: str = "",
+) -> Callable[[Function], Function]:
+    """Register the decorated function as a score: computed, cached, evaluated, explored and drawn like any other.
+
+    >>> @gv.register_score("gini", orientation=+1, formula="1 - sum_c pi_c^2")                     # doctest: +SKIP
+    ... def gini(logits, features):
+    ...     return 1 - logits.softmax(1).square().sum(1)
+
+    Parameters
+    ----------
+    name : str
+        Unique name of letters, digits, ``_``, ``.`` and ``-``.
+    orientation : int
+        +1: larger is more uncertain; -1: smaller is more uncertain.
+    formula, title, source, units, family, upper
+        See `gradunc_viz.schema.scores.Score`. Values in units ``"log2"`` are resized as what they are logarithms of.
+    at : "head" or "pixel"
+        ``"head"``: the function takes logits (N, C, h, w) and features (N, D, h', w') as they leave and enter the last
+        layer, and its map is resized to the image. ``"pixel"``: it takes the logits resized to the image alone.
+
+    Returns
+    -------
+    decorator
+        Which returns the function as it is. The function returns (N, h, w), finite and not oriented.
+
+    Raises
+    ------
+    GraduncError
+        If the name is taken, or orientation or `at` have no meaning.
+    """
+
+    def decorate(function: Function) -> Function:
+        def of_pass(run: ForwardPass) -> Any:
+            return function(run.head.logits, run.head.features)
+
+        of_pass.__wrapped__ = function  # type: ignore[attr-defined]
+        register(
+            Score(
+                name=name,
+                family=family,
+                orientation=orientation,
+                units=units,
+                formula=formula,
+                title=title or name,
+                source=source,
+                at=at,
+                needs=frozenset({"logits", "features"} if at == "head" else {"logits"}),
+                compute=of_pass if at == "head" else function,
+                upper=upper,
+            )
+        )
+        return function
+
+    return decorate
