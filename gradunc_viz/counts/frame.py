@@ -34,8 +34,9 @@ from ..kernels.dispatch import kernels_on
 from ..kernels.threads import in_threads
 from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
 from ..schema.scores import Score
+from ..scores.maps import ScoredImage
 from .cells import cell_scores
-from .lattice import _assign
+from .lattice import assign
 
 __all__ = ["FrameCounts", "count_frame"]
 
@@ -49,40 +50,36 @@ class FrameCounts:
 
 
 def count_frame(
-    scores: Tensor,
+    maps: ScoredImage,
     entries: Sequence[Score],
-    prediction: Tensor,
     n_classes: int,
     *,
     label: Tensor | None = None,
     anomaly: Tensor | None = None,
-    confidence: Tensor | None = None,
-    brier: Tensor | None = None,
-    nll: Tensor | None = None,
     edges: Mapping[str, Tensor] | None = None,
 ) -> FrameCounts:
     """Count the pixels of one frame.
 
     Parameters
     ----------
-    scores : Tensor (S, y, x), float32
-        Oriented scores in the order of `entries`.
-    prediction, label, anomaly : LongTensor (y, x)
-        Predicted class; class id or 255; 0, 1 or 255.
+    maps : ScoredImage
+        Oriented scores in the order of `entries`, and the prediction; what it tells of probabilities is counted where
+        there is a label.
+    entries : sequence of Score
     n_classes : int
-    confidence, brier, nll : Tensor (y, x)
-        Maximum softmax, Brier score and negative log-likelihood of each pixel; wanted where there is a label.
+    label, anomaly : LongTensor (y, x)
+        Class id or 255; 0, 1 or 255.
     edges : dict of score name -> Tensor (n,), optional
-        Rising values that cut the bins of scores with a lattice of their own; the same for all frames of a set.
+        Rising values that cut the bins of scores whose lattice are quantiles; the same for all frames of a set.
 
     Returns
     -------
     FrameCounts
         Ignored pixels are in no count, but in `score_mean` and `score_quantile`, which need no label.
     """
-    flat = scores.flatten(1)
-    bins = _assign(flat, entries, n_classes, edges)
-    predicted = prediction.flatten()
+    flat = maps.oriented.flatten(1)
+    bins = assign(flat, entries, n_classes, edges)
+    predicted = maps.prediction.flatten()
     arrays: dict[str, np.ndarray] = {
         "bin_start": bins.start,
         "bin_level": bins.level,
@@ -90,16 +87,16 @@ def count_frame(
         "bin_max": bins.high,
         "score_mean": np.array([float(values.mean(dtype=torch.float64)) for values in flat]),
     }
-    pixels = _Pixels(predicted, n_classes, kernels_on(scores.device).tallies)
+    pixels = _Pixels(predicted, n_classes, kernels_on(flat.device).tallies)
     weight = None
     if label is not None:
         truth = label.flatten()
         known = (truth != IGNORE).nonzero()[:, 0]
         right = predicted[known] == truth[known]
         pixels.add_label(truth, known, right)
-        arrays |= _label_counts(truth, known, right, pixels, confidence, brier, nll)
-        if brier is not None:
-            weight = torch.where(truth != IGNORE, brier.flatten().double(), 0.0)
+        arrays |= _label_counts(truth, known, right, pixels, maps)
+        if maps.brier is not None:
+            weight = torch.where(truth != IGNORE, maps.brier.flatten().double(), 0.0)
     if anomaly is not None:
         unknown = anomaly.flatten()
         positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())
@@ -108,9 +105,8 @@ def count_frame(
     by_cell = in_threads(lambda values: _cells(values, pixels), flat)
     arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
     if pixels.outcomes:
-        if (
-            edges is None
-        ):  # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
+        if not any(entry.lattice == "quantiles" for entry in entries):
+            # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
             arrays |= _stack_cells(by_cell, pixels)
         by_class = in_threads(lambda index: _by_class(index, bins.width, pixels, weight), bins.index)
         arrays["counts"] = np.stack([counts for counts, _ in by_class], axis=2)
@@ -236,28 +232,26 @@ def _label_counts(
     known: Tensor,
     right: Tensor,
     pixels: _Pixels,
-    confidence: Tensor | None,
-    brier: Tensor | None,
-    nll: Tensor | None,
+    maps: ScoredImage,
 ) -> dict[str, np.ndarray]:
     """Everything that needs labelled pixels but no score; `known` are their places, `right` is known of those."""
     n, tally = pixels.n_classes, pixels.tally
     truth, predicted = truth[known].to(tally.INDEX), pixels.predicted[known]
     arrays: dict[str, np.ndarray] = {"confusion": tally.joint_counts(truth, predicted, n, n).astype("i8")}
-    if confidence is not None:
-        value = confidence.flatten()[known].double()
+    if maps.confidence is not None:
+        value = maps.confidence.flatten()[known].double()
         # the last bin is closed at 1
         place = (value * CONFIDENCE_BINS).to(tally.INDEX).clamp_(0, CONFIDENCE_BINS - 1)
         counted = tally.joint_counts(predicted + (~right).to(tally.INDEX) * n, place, 2 * n, CONFIDENCE_BINS)
         arrays["confidence_count"] = counted.reshape(2, n, CONFIDENCE_BINS).astype("u4")
         arrays["confidence_sum"] = tally.joint_sums(predicted, place, value, n, CONFIDENCE_BINS)
-    if brier is not None:
-        value = brier.flatten()[known].double()
+    if maps.brier is not None:
+        value = maps.brier.flatten()[known].double()
         place = (value * (BRIER_BINS / 2)).to(tally.INDEX).clamp_(0, BRIER_BINS - 1)
         arrays["brier_count"] = tally.joint_counts(predicted, place, n, BRIER_BINS).astype("u4")
         arrays["brier_bin_sum"] = tally.joint_sums(predicted, place, value, n, BRIER_BINS)
-    if nll is not None:
-        value = nll.flatten()[known].double()
+    if maps.nll is not None:
+        value = maps.nll.flatten()[known].double()
         arrays["nll_sum"] = tally.joint_sums(truth, torch.zeros_like(truth), value, n, 1)[:, 0]
     return arrays
 

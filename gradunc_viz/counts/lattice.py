@@ -14,7 +14,7 @@ from ..kernels.threads import in_threads
 from ..schema.frame import BINS_PER_UNIT, MAX_BINS
 from ..schema.scores import LOG2_FLOOR, Score
 
-__all__ = ["lattice_axis"]
+__all__ = ["Bins", "assign", "lattice_axis"]
 
 
 _FEWEST_BINS = MAX_BINS // 8
@@ -42,7 +42,9 @@ def lattice_axis(oriented: Tensor, entry: Score, n_classes: int) -> Tensor:
 
 
 @dataclass
-class _Bins:
+class Bins:
+    """Bin of every pixel per score; start, level, smallest and largest score of the bins."""
+
     index: list[Tensor]
     start: np.ndarray
     level: np.ndarray
@@ -51,9 +53,7 @@ class _Bins:
     high: np.ndarray
 
 
-def _assign(
-    scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor] | None = None
-) -> _Bins:
+def assign(scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor] | None = None) -> Bins:
     """Bin of every pixel per score, with the windows they need."""
     tally = kernels_on(scores.device).tallies
 
@@ -75,7 +75,11 @@ def _assign(
         stop = int(np.floor(high * step)) - start + 2 if inside else 1
         return axis, start, level, stop + 1
 
-    own = {s: edges[entry.name] for s, entry in enumerate(entries) if edges is not None and entry.name in edges}
+    own = {
+        s: edges[entry.name]
+        for s, entry in enumerate(entries)
+        if entry.lattice == "quantiles" and edges and entry.name in edges
+    }
     on_lattice = [s for s in range(len(entries)) if s not in own]
     windows = dict(zip(on_lattice, in_threads(window, on_lattice), strict=True))
     widths = [len(own[s]) + 3 if s in own else windows[s][3] for s in range(len(entries))]
@@ -96,4 +100,4 @@ def _assign(
     filled = in_threads(fill, range(len(entries)))
     starts, levels = ([0 if s in own else windows[s][k] for s in range(len(entries))] for k in (1, 2))
     low, high = (np.stack([bins[k] for bins in filled]) for k in (1, 2))
-    return _Bins([bins[0] for bins in filled], np.array(starts, "i8"), np.array(levels, "i4"), width, low, high)
+    return Bins([bins[0] for bins in filled], np.array(starts, "i8"), np.array(levels, "i4"), width, low, high)

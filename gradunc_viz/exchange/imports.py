@@ -333,5 +333,5 @@ class _Source:
             if ids.max() >= len(self.classes):
                 raise FrameError(f"{path}: holds class id {ids.max()}, expected 0..{len(self.classes) - 1}")
             prediction = ids.astype("i8")
-        scored = ScoredImage(torch.from_numpy(prediction), head=torch.empty(0), pixel=pixel, oriented=pixel.float())
+        scored = ScoredImage(torch.from_numpy(prediction), oriented=pixel.float(), pixel=pixel)
         return scored, stored

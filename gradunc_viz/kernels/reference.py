@@ -1,4 +1,4 @@
-"""The sums behind gradient norms in plain torch: one formula after the other, on any device and for any layer.
+"""Gradient norms and scores of logits in plain torch: one formula after the other, on any device, for any layer.
 
 What every faster path is tested against. Every sum has its largest factor taken out before powers are formed, so that
 nothing leaves the range of float32.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["feature_sums", "label_sums", "row_tiles"]
+__all__ = ["feature_sums", "label_sums", "row_tiles", "softmax_formulas"]
 
 _LOG2_E = math.log2(math.e)
 
@@ -139,3 +139,39 @@ def label_sums(
         for request in uniform:
             sums[request] = over_classes(power(request[1])), -log2_total[:, 0]
     return sums
+
+
+def softmax_formulas(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
+    """Scores of logits, prediction and errors, as `gradunc_viz.scores.softmax.softmax_scores` describes them."""
+    phi = logits if logits.dtype == torch.float64 else logits.float()
+    top, predicted = phi.max(1, keepdim=True)
+    result: dict[str, Tensor] = {}
+    # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
+    shifted = phi - top
+    exps = shifted.exp()
+    others = exps.scatter(1, predicted, 0.0)
+    rest = others.sum(1)
+    total = 1 + rest
+    if "prediction" in names:
+        result["prediction"] = predicted[:, 0]
+    if "max_logit" in names:
+        result["max_logit"] = top[:, 0]
+    if "energy" in names:
+        result["energy"] = -torch.logsumexp(phi, 1)
+    if "msp" in names:
+        result["msp"] = rest / total
+    if "margin" in names:
+        # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total; of one class there is no second
+        result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
+    if "entropy" in names:
+        # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
+        weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
+        result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
+    if label is not None and {"brier", "nll"} & set(names):
+        index = label.unsqueeze(1)
+        log_pi = torch.log_softmax(phi, 1)
+        result["nll"] = -log_pi.gather(1, index)[:, 0]
+        # sum_c (pi_c - y_c)^2 = sum_{c != label} pi_c^2 + (sum_{c != label} pi_c)^2, free of cancellation
+        pi = log_pi.exp().scatter(1, index, 0.0)
+        result["brier"] = pi.square().sum(1) + pi.sum(1).square()
+    return {name: result[name] for name in names}

@@ -79,18 +79,7 @@ def frame_dataset(
         name: None if array is None else torch.from_numpy(array).to(maps.prediction.device, torch.long)
         for name, array in (("label", frame.label), ("anomaly", frame.anomaly))
     }
-    counted = count_frame(
-        maps.oriented,
-        entries,
-        maps.prediction,
-        len(classes),
-        label=as_long["label"],
-        anomaly=as_long["anomaly"],
-        confidence=maps.confidence,
-        brier=maps.brier,
-        nll=maps.nll,
-        edges=edges,
-    )
+    counted = count_frame(maps, entries, len(classes), label=as_long["label"], anomaly=as_long["anomaly"], edges=edges)
     arrays: dict[str, np.ndarray] = {
         "prediction": maps.prediction.cpu().numpy().astype("u1" if len(classes) <= IGNORE else "u2"),
         "thumbnail": thumbnail(frame.image),
@@ -104,16 +93,16 @@ def frame_dataset(
         arrays["label"] = frame.label
     if frame.anomaly is not None:
         arrays["anomaly"] = frame.anomaly
-    if at_head:
+    if maps.head is not None and at_head:
         # log2 norms lose digits that nobody sees; of other units nothing is known
-        rows = [
-            quantise_log2(plane) if lookup(name).is_log2 else plane.float()
-            for name, plane in zip(at_head, maps.head, strict=True)
-        ]
-        arrays["head_score"] = torch.stack(rows).cpu().numpy()
-    if at_pixel:
+        exact = [place for place, name in enumerate(at_head) if not lookup(name).is_log2]
+        rounded = quantise_log2(maps.head)
+        rounded[exact] = maps.head[exact].float()
+        arrays["head_score"] = rounded.cpu().numpy()
+    if maps.pixel is not None and at_pixel:
         # others' maps keep every digit
-        arrays["pixel_score"] = (half_if_it_fits(maps.pixel) if edges is None else maps.pixel).cpu().numpy()
+        given = any(entry.family == "external" for entry in entries)
+        arrays["pixel_score"] = (maps.pixel if given else half_if_it_fits(maps.pixel)).cpu().numpy()
     names = {
         "class": list(classes),
         "label_class": list(classes),

@@ -42,12 +42,12 @@ class ScoredImage:
     Attributes
     ----------
     prediction : LongTensor (y, x)
-    head : Tensor (S_head, v, u), float32
-        Scores at the head, not oriented, in the order they were asked for.
-    pixel : Tensor (S_pixel, y, x), float32
-        Scores of the resized logits, likewise.
     oriented : Tensor (S, y, x), float32
         All scores at the image's resolution, larger is more uncertain, in the order they were asked for.
+    head : Tensor (S_head, v, u) or None
+        Scores at the head, not oriented, likewise; None where maps were computed elsewhere.
+    pixel : Tensor (S_pixel, y, x) or None
+        Scores of the resized logits, likewise.
     logits : Tensor (C, v, u) or None
         Of the classes; None for maps that others computed.
     confidence, brier, nll : Tensor (y, x) or None
@@ -55,9 +55,9 @@ class ScoredImage:
     """
 
     prediction: Tensor
-    head: Tensor
-    pixel: Tensor
     oriented: Tensor
+    head: Tensor | None = None
+    pixel: Tensor | None = None
     logits: Tensor | None = None
     confidence: Tensor | None = None
     brier: Tensor | None = None

@@ -16,17 +16,12 @@ from torch.nn import functional as F
 from ..kernels.dispatch import SOFTMAX, Kernels, kernels_on
 from ..kernels.resize import neighbours
 from ..schema.frame import IGNORE
-from .pixelwise import PixelScores, pixel_scores
+from .pixelwise import PixelScores, asked_of_logits, class_of, pixel_scores, pixel_scores_from
+from .softmax import softmax_scores
 
 __all__ = ["resized_pixel_scores"]
 
 _TILE = 1 << 19  # logits of a tile: a few float32 copies of it stay in a core's cache
-
-_LOWEST = -200.0
-"""exp of it is 0 in float32 and its product with that is 0, where -inf would give NaN."""
-
-_STEEP = 1e38
-"""Times a difference of logits, it outweighs any number of classes: equal logits are those within 1e-36."""
 
 
 def resized_pixel_scores(
@@ -61,25 +56,27 @@ def resized_pixel_scores(
     for name in names:
         if name not in SOFTMAX:
             raise ValueError(f"score {name!r} is none of logits alone")
-    fast = (kernels or kernels_on(logits.device)).resizing_of(logits)
+    kernels = kernels or kernels_on(logits.device)
+    fast = kernels.resizing_of(logits)
     if fast is not None:
         return _in_one_pass(fast, logits, size, names, label, align_corners)
     n, n_classes = logits.shape[:2]
     rows_of = _row_resizer(logits.float(), size, align_corners)
-    countdown = torch.arange(n_classes, 0, -1, dtype=torch.float32, device=logits.device).view(-1, 1, 1)
-    found = PixelScores(
-        torch.empty((n, *size), dtype=torch.long, device=logits.device),
-        torch.empty((n, len(names), *size), device=logits.device),
-    )
-    if label is not None:
-        found.probability_error, found.nll = (torch.empty((n, *size), device=logits.device) for _ in range(2))
+    asked = asked_of_logits(names, label)
+    found = {
+        name: torch.empty((n, *size), dtype=torch.long if name == "prediction" else None, device=logits.device)
+        for name in asked
+    }
     on_cpu = logits.device.type == "cpu"
     step = max(1, _TILE // (n_classes * size[1])) if on_cpu else size[0]
     for image in range(n):
         for start in range(0, size[0], step):
             rows = slice(start, min(start + step, size[0]))
-            _score_tile(rows_of(image, rows), countdown, names, found, image, rows, label)
-    return found
+            truth = None if label is None else class_of(label[image : image + 1, rows])
+            tile = rows_of(image, rows)[None]
+            for name, values in softmax_scores(tile, asked, truth, kernels).items():
+                found[name][image, rows] = values[0]
+    return pixel_scores_from(found, names, label)
 
 
 def _in_one_pass(
@@ -127,66 +124,3 @@ def _row_resizer(logits: Tensor, size: tuple[int, int], align_corners: bool) -> 
         return top.mul_(share[:, rows]).add_(bottom.mul_(weight[:, rows]))
 
     return resized
-
-
-def _score_tile(
-    phi: Tensor,
-    countdown: Tensor,
-    names: Sequence[str],
-    found: PixelScores,
-    image: int,
-    rows: slice,
-    label: Tensor | None,
-) -> None:
-    """Score (C, rows, x) logits; no quantity near 1 is formed and subtracted (see `gradunc_viz.scores.softmax`)."""
-    n_classes = len(phi)
-    top = phi.amax(0)
-    shifted = phi - top
-    # the first place of the largest logit, by a maximum: several times faster on a CPU than argmax or a comparison
-    first = n_classes - torch.add(countdown, shifted, alpha=_STEEP).amax(0).long()
-    found.prediction[image, rows] = first
-    shifted.clamp_min_(_LOWEST).scatter_(0, first.unsqueeze(0), _LOWEST)  # all but the prediction
-    exps = shifted.exp()
-    rest = exps.sum(0)
-    log_total, total = rest.log1p(), rest + 1
-    for place, name in enumerate(names):
-        out = found.scores[image, place, rows]
-        if name == "msp":
-            torch.div(rest, total, out=out)
-        elif name == "entropy":
-            torch.sub(log_total, (exps * shifted).sum(0).div_(total), out=out).clamp_min_(0)
-        elif name == "margin":
-            out.copy_(((rest + exps.amax(0)) / total).clamp_max_(1) if n_classes > 1 else torch.zeros_like(rest))
-        elif name == "energy":
-            torch.add(log_total, top, out=out).neg_()
-        else:
-            out.copy_(top)
-    if label is not None:
-        _score_labels(phi, top, first, exps, rest, label[image, rows], found, image, rows)
-
-
-def _score_labels(
-    phi: Tensor,
-    top: Tensor,
-    first: Tensor,
-    exps: Tensor,
-    rest: Tensor,
-    label: Tensor,
-    found: PixelScores,
-    image: int,
-    rows: slice,
-) -> None:
-    """Brier score and negative log-likelihood of a tile, 0 on ignored pixels."""
-    assert found.probability_error is not None
-    assert found.nll is not None
-    known = label != IGNORE
-    index = torch.where(known, label, 0).unsqueeze(0)
-    at_label = phi.gather(0, index)[0]
-    found.nll[image, rows] = torch.where(known, rest.log1p() + (top - at_label), 0.0)
-    right = index[0] == first
-    # sum_{c != label} of pi_c and of its square; the prediction's numerator is 1, so taking the label's away from a
-    # sum that holds it costs no digits
-    squares, at_label = exps.square().sum(0), exps.gather(0, index)[0]
-    others = torch.where(right, rest, 1 + rest - at_label)
-    squares = torch.where(right, squares, 1 + squares - at_label.square())
-    found.probability_error[image, rows] = torch.where(known, (squares + others.square()) / (1 + rest).square(), 0.0)

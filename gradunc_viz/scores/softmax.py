@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 
 from ..kernels.dispatch import Kernels, kernels_on
+from ..kernels.reference import softmax_formulas
 
 __all__ = ["energy", "entropy", "margin", "max_logit", "msp", "softmax_scores"]
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def msp(logits: Tensor) -> Tensor:
@@ -83,42 +80,6 @@ def softmax_scores(
     kernels = kernels or kernels_on(logits.device)
     sums = kernels.sums_of(logits, wide=logits.dtype == torch.float64) if names else None
     if sums is None:
-        return _reference(logits, names, label)
+        return softmax_formulas(logits, names, label)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return sums.label_pass(logits, (), None, (), None, names, dtype, label)[1]
-
-
-def _reference(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
-    """`softmax_scores` in plain torch, on any device."""
-    phi = _wide(logits)
-    top, predicted = phi.max(1, keepdim=True)
-    result: dict[str, Tensor] = {}
-    # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
-    shifted = phi - top
-    exps = shifted.exp()
-    others = exps.scatter(1, predicted, 0.0)
-    rest = others.sum(1)
-    total = 1 + rest
-    if "prediction" in names:
-        result["prediction"] = predicted[:, 0]
-    if "max_logit" in names:
-        result["max_logit"] = top[:, 0]
-    if "energy" in names:
-        result["energy"] = -torch.logsumexp(phi, 1)
-    if "msp" in names:
-        result["msp"] = rest / total
-    if "margin" in names:
-        # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total; of one class there is no second
-        result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
-    if "entropy" in names:
-        # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
-        weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
-        result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
-    if label is not None and {"brier", "nll"} & set(names):
-        index = label.unsqueeze(1)
-        log_pi = torch.log_softmax(phi, 1)
-        result["nll"] = -log_pi.gather(1, index)[:, 0]
-        # sum_c (pi_c - y_c)^2 = sum_{c != label} pi_c^2 + (sum_{c != label} pi_c)^2, free of cancellation
-        pi = log_pi.exp().scatter(1, index, 0.0)
-        result["brier"] = pi.square().sum(1) + pi.sum(1).square()
-    return {name: result[name] for name in names}

@@ -74,7 +74,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
 def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align: bool) -> np.ndarray:
     frame_id = str(dataset.attrs["frame_id"])
     if not entry.compute:
-        raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not in the cache")
+        raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and no function of it is known here")
     if "logits" not in dataset:
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and there are no logits")
     import torch  # only for scores that were not cached

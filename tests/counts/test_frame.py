@@ -21,6 +21,7 @@ from gradunc_viz.schema.frame import (
     VARIABLES,
 )
 from gradunc_viz.schema.scores import LOG2_FLOOR, lookup
+from gradunc_viz.scores.maps import ScoredImage
 
 N_CLASSES = 4
 SHAPE = (13, 17)
@@ -59,14 +60,14 @@ SCORES = {
 def count(scores=SCORES, label=None, anomaly=None, **errors):
     generator = rng()
     prediction = generator.integers(0, N_CLASSES, SHAPE)
+    oriented = torch.from_numpy(np.stack(list(scores.values())).astype("f4"))
+    errors = {name: torch.from_numpy(values) for name, values in errors.items()}
     counted = count_frame(
-        torch.from_numpy(np.stack(list(scores.values())).astype("f4")),
+        ScoredImage(torch.from_numpy(prediction), oriented, **errors),
         [lookup(name) for name in scores],
-        torch.from_numpy(prediction),
         N_CLASSES,
         label=None if label is None else torch.from_numpy(label),
         anomaly=None if anomaly is None else torch.from_numpy(anomaly),
-        **{name: torch.from_numpy(values) for name, values in errors.items()},
     )
     return counted, prediction
 
@@ -180,7 +181,7 @@ def test_mean_and_quantiles_are_those_of_all_pixels(name):
 def test_quantiles_of_few_separate_values_are_exact(values):
     scores = torch.tensor(values)[None, None]
     prediction = torch.zeros(1, len(values), dtype=torch.long)
-    arrays = count_frame(scores, [lookup("energy")], prediction, 2).arrays
+    arrays = count_frame(ScoredImage(prediction, scores), [lookup("energy")], 2).arrays
     np.testing.assert_allclose(arrays["score_quantile"][:, 0], np.quantile(values, QUANTILES), rtol=1e-6)
 
 

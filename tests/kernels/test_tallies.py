@@ -17,6 +17,7 @@ from gradunc_viz.kernels.llvm import norms as gradients_llvm
 from gradunc_viz.kernels.llvm import tallies as tallies_llvm
 from gradunc_viz.kernels.threads import in_threads
 from gradunc_viz.schema.scores import lookup
+from gradunc_viz.scores.maps import ScoredImage
 
 SIZES = (1, 15, 16, 1000)
 
@@ -121,9 +122,8 @@ def test_a_frame_is_counted_alike(monkeypatch, threads):
         for module in (tallies, tallies_llvm):
             chosen = kernels.Kernels(None, None, module)
             monkeypatch.setattr(kernels, "_kernels", lambda device, chosen=chosen: chosen)
-            counted = counts.count_frame(
-                scores, entries, maps["prediction"], 4, label=maps["label"], anomaly=anomaly, **errors
-            )
+            image = ScoredImage(maps["prediction"], scores, **errors)
+            counted = counts.count_frame(image, entries, 4, label=maps["label"], anomaly=anomaly)
             found.append(counted.arrays)
     finally:
         torch.set_num_threads(before)

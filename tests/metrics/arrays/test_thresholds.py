@@ -17,6 +17,7 @@ from gradunc_viz.counts.histogram import Histogram, HistogramSum
 from gradunc_viz.metrics.arrays import thresholds as curves
 from gradunc_viz.schema.frame import MAX_BINS
 from gradunc_viz.schema.scores import lookup
+from gradunc_viz.scores.maps import ScoredImage
 
 DATA = Path(__file__).parents[2] / "data"
 N = 120_000
@@ -25,9 +26,8 @@ N = 120_000
 def counted(values: np.ndarray, positive: np.ndarray, name: str) -> dict[str, np.ndarray]:
     shape = (1, values.size)
     return count_frame(
-        torch.from_numpy(values.astype("f4").reshape(1, *shape)),
+        ScoredImage(torch.zeros(shape, dtype=torch.long), torch.from_numpy(values.astype("f4").reshape(1, *shape))),
         [lookup(name)],
-        torch.zeros(shape, dtype=torch.long),
         2,
         anomaly=torch.from_numpy(positive.astype("i8").reshape(shape)),
     ).arrays
