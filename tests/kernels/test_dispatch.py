@@ -154,6 +154,30 @@ def test_memory_layout(backend, relayout):
     check(backend, relayout(logits), relayout(features), layer)
 
 
+def far_apart(x: Tensor, stride: int) -> Tensor:
+    """The same numbers with channels `stride` numbers apart; only the pages that are written take memory."""
+    n, channels, height, width = x.shape
+    place = torch.empty((channels - 1) * stride + n * height * width, dtype=torch.float16)
+    far = place.as_strided(x.shape, (height * width, stride, width, 1))
+    return far.copy_(x)
+
+
+def test_more_numbers_than_32_bits_count(backend):
+    """A large batch of large images: places of numbers are counted in 64 bits."""
+    logits, features, layer = case(5, 6, (3, 4))
+    check(backend, far_apart(logits, 2**29), far_apart(features, 2**29 - 8), layer, atol=1e-2)
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(backend, monkeypatch):
+    if backend != "triton":
+        pytest.skip("torch's own functions choose the device themselves")
+    entered, device_of = [], torch.cuda.device_of
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: entered.append(x.shape) or device_of(x))
+    logits, features, layer = case()
+    check(backend, logits, features, layer)
+    assert entered == [features.shape, logits.shape]
+
+
 GEOMETRIES = {
     "3x3": (nn.Conv2d(6, 5, 3, padding=1), (9, 11)),
     "strided": (nn.Conv2d(6, 5, 3, stride=2, padding=1), (9, 11)),
