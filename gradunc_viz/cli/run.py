@@ -72,18 +72,14 @@ def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
     from ..deploy.stream import read_stream, stream
+    from ..networks.runner import Inference
     from ..run.settings import resolve_device
     from ..schema.scores import resolve_scores
 
     scores = resolve_scores(arguments.scores)
-    report = stream(
-        _network(arguments),
-        islice(read_stream(arguments.source), arguments.limit),
-        scores=scores,
-        input_size=arguments.input_size,
-        device=resolve_device(arguments.device),
-        autocast=arguments.autocast,
-    )
+    device = resolve_device(arguments.device)
+    runner = Inference(_network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
+    report = stream(runner, islice(read_stream(arguments.source), arguments.limit), scores)
     scored, bare = report.rates()
     count = len(report.with_scores)
     print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")

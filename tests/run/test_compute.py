@@ -618,7 +618,7 @@ def test_few_frames_are_in_memory_at_a_time(tiny_net, tmp_path, monkeypatch):
 def command(model: str, data: Path, out: Path, *options: str) -> gv.Cache:
     """What a user types."""
     arguments = ["compute", "--model", model, "--data", str(data), "--out", str(out), "--device", "cpu", "--quiet"]
-    assert cli.main([*arguments, *options]) == 0
+    assert cli([*arguments, *options]) == 0
     return gv.open_cache(out)
 
 
