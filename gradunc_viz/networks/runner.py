@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ __all__ = ["AUTOCAST", "Inference", "Runner", "check_autocast", "out_of_memory",
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Types that layers may be cast to while the network runs."""
+
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class Runner(Protocol):
@@ -201,7 +203,7 @@ def precision(autocast: str | None, device: torch.device) -> AbstractContextMana
 
 
 @contextmanager
-def restored(net: nn.Module) -> Iterator[nn.Module]:
+def restored(net: _M) -> Iterator[_M]:
     """Give a network back as it was, whatever is done to it inside the context and however that ends.
 
     Parameters, buffers and gradients are the same objects again, on their device, in their memory layout and type;
@@ -212,9 +214,9 @@ def restored(net: nn.Module) -> Iterator[nn.Module]:
     tables: list[tuple[Any, dict[str, Any]]] = [
         (table, dict(table)) for module in modules for table in (module._parameters, module._buffers)
     ]
-    tensors = {tensor: tensor.grad for _, content in tables for tensor in content.values() if tensor is not None}
-    grads = [grad for grad in tensors.values() if grad is not None]
-    contents = [(tensor, tensor.data) for tensor in (*tensors, *grads)]
+    tensors = {tensor for _, content in tables for tensor in content.values() if tensor is not None}
+    grads = {tensor: tensor.grad for tensor in tensors if tensor.is_leaf}
+    contents = [(one, one.data) for one in (*tensors, *grads.values()) if one is not None]
     try:
         yield net
     finally:
@@ -222,7 +224,7 @@ def restored(net: nn.Module) -> Iterator[nn.Module]:
             table.update(content)
         for tensor, data in contents:
             tensor.data = data
-        for tensor, grad in tensors.items():
+        for tensor, grad in grads.items():
             tensor.grad = grad
         for module, training in modes:
             module.training = training

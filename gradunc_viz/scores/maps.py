@@ -101,7 +101,7 @@ def _channels(logits: Tensor, channels: Tensor) -> Tensor:
 
 def score_maps(
     logits: Tensor,
-    features: Tensor,
+    features: Tensor | None,
     layer: nn.Module,
     size: tuple[int, int],
     options: ScoreOptions,
@@ -115,7 +115,7 @@ def score_maps(
     Parameters
     ----------
     logits, features : Tensor (1, C, v, u), (1, D, v', u')
-        Output and input of the head `layer`.
+        Output and input of the head `layer`; no features are needed where no score is one of the head.
     size : (height, width)
         Size of the image.
     channels : LongTensor, optional
@@ -126,7 +126,11 @@ def score_maps(
     NonFiniteError
         For NaN or infinity in logits or features.
     """
-    _check_finite(features, "features", frame_id)
+    if features is None:
+        width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+        features = logits.new_zeros(1).expand(1, int(width), *logits.shape[2:])  # type: ignore[arg-type]
+    elif any(lookup(name).at_head for name in options.scores):
+        _check_finite(features, "features", frame_id)
     if channels is not None:
         logits = _channels(logits, channels)
     _check_finite(logits, "logits", frame_id)

@@ -26,13 +26,17 @@ def run(net, folder, out, **options):
 
 def test_channels_last_reaches_the_network_and_keeps_the_numbers(tiny_net, tiny_set, tiny_cache, tmp_path):
     seen = []
-    tiny_net.register_forward_pre_hook(
-        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
-    )
-    cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
-    assert all(seen)
     kernels = [parameter for parameter in tiny_net.parameters() if parameter.dim() == 4]
-    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+    def look(_, args):
+        seen.extend(one.is_contiguous(memory_format=torch.channels_last) for one in (*args, *kernels))
+
+    tiny_net.register_forward_pre_hook(look)
+    before = state_of(tiny_net)
+    cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
+    assert len(seen) == 5 * 3
+    assert all(seen)
+    assert state_of(tiny_net) == before
     assert cache.key == tiny_cache.key
     for frame_id in cache.ids:
         difference = cache[frame_id]["head_score"] - tiny_cache[frame_id]["head_score"]

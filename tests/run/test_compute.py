@@ -35,7 +35,7 @@ from gradunc_viz.schema.errors import (
 )
 from gradunc_viz.store.frame import decode_image
 
-module = importlib.import_module("gradunc_viz.run.pipeline")
+module = importlib.import_module("gradunc_viz.run.network_maps")
 
 
 def run(net, folder: Path, out: Path, **options) -> gv.Cache:
