@@ -24,30 +24,35 @@ def _network(arguments: argparse.Namespace) -> Any:
     )
 
 
+def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What every run over frames is asked for."""
+    return {
+        "on_error": arguments.on_error,
+        "limit": arguments.limit,
+        "images": not arguments.no_images,
+        **_class_table(arguments.classes),
+    }
+
+
 def _compute(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..run.compute import compute_report
+    from ..run.settings import Settings
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
-    report = compute_report(
-        _network(arguments),
-        frames,
-        arguments.out,
+    settings = Settings(
         scores=arguments.scores,
         input_size=arguments.input_size,
         device=arguments.device,
         batch=arguments.batch,
-        on_error=arguments.on_error,
-        limit=arguments.limit,
-        images=not arguments.no_images,
         bias=arguments.bias,
         compile=arguments.compile,
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         profile=arguments.profile,
-        progress=not arguments.quiet,
-        **_class_table(arguments.classes),
+        **_run_settings(arguments),
     )
+    report = compute_report(_network(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
     return _print_report(report, arguments.out)
@@ -120,22 +125,16 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
-    from ..exchange.imports import compute_maps_report
+    from ..exchange.imports import ImportSettings, import_maps_report
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
-    report = compute_maps_report(
-        arguments.maps,
-        frames,
-        arguments.out,
+    settings = ImportSettings(
         name=arguments.name,
         orientation=-1 if arguments.smaller_is_uncertain else +1,
         predictions=arguments.predictions,
-        on_error=arguments.on_error,
-        limit=arguments.limit,
-        images=not arguments.no_images,
-        progress=not arguments.quiet,
-        **_class_table(arguments.classes),
+        **_run_settings(arguments),
     )
+    report = import_maps_report(arguments.maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
         print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
     return _print_report(report, arguments.out)
