@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -102,7 +103,7 @@ def compute_report(
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
         classes, colors = class_table(runner, chosen, settings, out)
-        settle = torch.cuda.synchronize if settings.profile and device.type == "cuda" else None
+        settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle))
         source = NetworkMaps(runner, settings, classes, report.stages)
         with CacheWriter(out, cache_key(network, settings, classes), classes, colors) as writer:

@@ -13,7 +13,7 @@ from ..kernels.threads import empty
 from ..schema.errors import NonFiniteError
 from ..schema.frame import IGNORE
 from ..schema.scores import lookup
-from .pixelwise import PixelScores, head_scores, same_size_scores, split_scores
+from .pixelwise import PixelScores, head_scores, pixel_scores, same_size_scores, split_scores
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms
 
@@ -22,7 +22,7 @@ __all__ = ["ScoreOptions", "check_finite", "image_scores", "score_maps"]
 
 def image_scores(
     logits: Tensor,
-    features: Tensor,
+    features: Tensor | None,
     layer: nn.Module,
     at_head: Sequence[str],
     at_pixel: Sequence[str],
@@ -52,7 +52,13 @@ def image_scores(
     -------
     Tensor (N, len(at_head), h, w), PixelScores
     """
-    if tuple(logits.shape[2:]) == tuple(size):
+    same_size = tuple(logits.shape[2:]) == tuple(size)
+    if features is None or not at_head:
+        norms = logits.new_empty((len(logits), 0, *logits.shape[2:]))
+        if same_size:
+            return norms, pixel_scores(logits, at_pixel, label, IGNORE)
+        return norms, resized_pixel_scores(logits, size, at_pixel, label, align_corners)
+    if same_size:
         return same_size_scores(logits, features, layer, at_head, at_pixel, label, IGNORE, bias=bias, channels=channels)
     norms = head_scores(logits, features, layer, at_head, bias=bias, channels=channels)
     return norms, resized_pixel_scores(logits, size, at_pixel, label, align_corners)
@@ -126,10 +132,7 @@ def score_maps(
     NonFiniteError
         For NaN or infinity in logits or features.
     """
-    if features is None:
-        width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        features = logits.new_zeros(1).expand(1, int(width), *logits.shape[2:])  # type: ignore[arg-type]
-    elif any(lookup(name).at_head for name in options.scores):
+    if features is not None and any(lookup(name).at_head for name in options.scores):
         _check_finite(features, "features", frame_id)
     if channels is not None:
         logits = _channels(logits, channels)
