@@ -13,7 +13,7 @@ _HOMES = {
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS"],
     "deploy.scored_model": ["ScoredModel"],
-    "exchange.imports": ["compute_maps"],
+    "exchange.imports": ["import_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
     "explorer.server": ["explore"],
     "metrics.calibration": ["calibration"],
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
     from .deploy.scored_model import ScoredModel as ScoredModel
-    from .exchange.imports import compute_maps as compute_maps
+    from .exchange.imports import import_maps as import_maps
     from .exchange.submission import read_submission as read_submission
     from .exchange.submission import write_submission as write_submission
     from .explorer.server import explore as explore

@@ -24,30 +24,35 @@ def _network(arguments: argparse.Namespace) -> Any:
     )
 
 
+def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What every run over frames is asked for."""
+    return {
+        "on_error": arguments.on_error,
+        "limit": arguments.limit,
+        "images": not arguments.no_images,
+        **_class_table(arguments.classes),
+    }
+
+
 def _compute(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..run.compute import compute_report
+    from ..run.settings import Settings
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
-    report = compute_report(
-        _network(arguments),
-        frames,
-        arguments.out,
+    settings = Settings(
         scores=arguments.scores,
         input_size=arguments.input_size,
         device=arguments.device,
         batch=arguments.batch,
-        on_error=arguments.on_error,
-        limit=arguments.limit,
-        images=not arguments.no_images,
         bias=arguments.bias,
         compile=arguments.compile,
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         profile=arguments.profile,
-        progress=not arguments.quiet,
-        **_class_table(arguments.classes),
+        **_run_settings(arguments),
     )
+    report = compute_report(_network(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
     return _print_report(report, arguments.out)
@@ -72,18 +77,14 @@ def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
     from ..deploy.stream import read_stream, stream
+    from ..networks.runner import Inference
     from ..run.settings import resolve_device
     from ..schema.scores import resolve_scores
 
     scores = resolve_scores(arguments.scores)
-    report = stream(
-        _network(arguments),
-        islice(read_stream(arguments.source), arguments.limit),
-        scores=scores,
-        input_size=arguments.input_size,
-        device=resolve_device(arguments.device),
-        autocast=arguments.autocast,
-    )
+    device = resolve_device(arguments.device)
+    runner = Inference(_network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
+    report = stream(runner, islice(read_stream(arguments.source), arguments.limit), scores)
     scored, bare = report.rates()
     count = len(report.with_scores)
     print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")
@@ -124,22 +125,16 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
-    from ..exchange.imports import compute_maps_report
+    from ..exchange.imports import ImportSettings, import_maps_report
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
-    report = compute_maps_report(
-        arguments.maps,
-        frames,
-        arguments.out,
+    settings = ImportSettings(
         name=arguments.name,
         orientation=-1 if arguments.smaller_is_uncertain else +1,
         predictions=arguments.predictions,
-        on_error=arguments.on_error,
-        limit=arguments.limit,
-        images=not arguments.no_images,
-        progress=not arguments.quiet,
-        **_class_table(arguments.classes),
+        **_run_settings(arguments),
     )
+    report = import_maps_report(arguments.maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
         print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
     return _print_report(report, arguments.out)

@@ -38,6 +38,7 @@ class Frame:
 
     files: FrameFiles
     classes: tuple[str, ...] | None = None
+    colors: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def id(self) -> str:
@@ -267,7 +268,8 @@ def open_frames(
             raise FrameError(f"{first[frame.id].image} and {frame.image}: both are frame {frame.id!r}, expected one")
         first[frame.id] = frame
     classes, colors = class_table(root, LAYOUTS[layout].classes if labels is None else None)
-    return Frames([Frame(frame, classes) for frame in files], path=root, layout=layout, classes=classes, colors=colors)
+    found = [Frame(frame, classes, colors) for frame in files]
+    return Frames(found, path=root, layout=layout, classes=classes, colors=colors)
 
 
 def check_classes(label: np.ndarray, n_classes: int, frame: Frame) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from ..datasets.decoding import read_image
-from ..networks.load import load_model
-from ..networks.network import Network, network_input
-from ..networks.runner import AUTOCAST
+from ..networks.runner import Inference, precision, restored
 from ..schema.errors import FrameError
 from .scored_model import ScoredModel
 
@@ -89,23 +86,16 @@ def _video(source: Path) -> Iterator[np.ndarray]:
 
 
 def stream(
-    net: Any,
-    images: Iterator[np.ndarray],
-    *,
-    scores: str | Sequence[str] | None = None,
-    input_size: tuple[int, int] | None = None,
-    device: torch.device | None = None,
-    autocast: str | None = None,
-    warm_up: int = 2,
+    runner: Inference, images: Iterable[np.ndarray], scores: str | Sequence[str] | None = None, *, warm_up: int = 2
 ) -> StreamReport:
     """Run a network on every image with and without scores, in turn, and take the time.
 
     Parameters
     ----------
-    net : nn.Module, Network or str
-        See `gradunc_viz.load_model`.
-    images : iterator of array (y, x, 3) uint8 RGB
-        All of one size, or `input_size` is given.
+    runner : Inference
+        The network with device, precision and size of its input.
+    images : iterable of array (y, x, 3) uint8 RGB
+        All of one size, or the runner resizes them.
     scores : optional
         See `gradunc_viz.schema.scores.resolve_scores`.
     warm_up : int
@@ -116,30 +106,27 @@ def stream(
     FrameError
         If there are no more images than those.
     """
-    device = device or torch.device("cpu")
-    network = (net if isinstance(net, Network) else load_model(net)).to(device)
     report, model = StreamReport(), None
-    on_cuda = device.type == "cuda"
-    precision = torch.autocast(device.type, AUTOCAST[autocast]) if autocast else nullcontext()
+    network, device = runner.network, runner.device
 
     def timed(function: Callable[[Tensor], Any], x: Tensor, seconds: list[float], counts: bool) -> Any:
         start = time.perf_counter()
         result = function(x)
-        if on_cuda:
+        if device.type == "cuda":
             torch.cuda.synchronize(device)
         if counts:
             seconds.append(time.perf_counter() - start)
         return result
 
-    with torch.inference_mode(), precision:
+    with torch.inference_mode(), precision(runner.autocast, device), restored(network):
         for number, image in enumerate(images):
-            x = network_input(image, network, input_size).to(device)
+            x = runner.prepare(image, f"image {number}").to(device)
             if model is None:
                 model = ScoredModel(network, scores, example=x)
             counts = number >= warm_up
             timed(network.net, x, report.without_scores, counts)
-            found = timed(model, x, report.with_scores, counts)
-            report.means.append(float(found.scores[:, 0].mean()))
+            scored = timed(model, x, report.with_scores, counts)
+            report.means.append(float(scored.scores[:, 0].mean()))
     if not report.with_scores:
         raise FrameError(f"a stream of {len(report.means)} images is too short to be timed; expected {warm_up + 1}")
     return report

@@ -1,11 +1,8 @@
-"""Score maps that come from others and go to others: import into a cache, export for a benchmark.
+"""Score maps that others computed, made into a cache: a folder of maps beside a folder of frames.
 
-Import: a folder of maps beside a folder of frames becomes an ordinary cache, so that any method stands in the same
-tables and the same dashboard. Export: the form in which the SegmentMeIfYouCan benchmark takes submissions.
-
-Both need to know how the values of a whole set are spread, without holding the set in memory: a fixed number of its
-pixels is drawn, and whatever is chosen from them (edges of bins, levels of float16) is fixed for all frames. It only
-decides how finely values are told apart, never their order.
+So any method stands in the same tables and the same dashboard. How the values of a whole set are spread has to be
+known without holding the set in memory: a fixed number of its pixels is drawn, and the edges of bins chosen from them
+are fixed for all frames. They only decide how finely values are told apart, never their order.
 """
 
 from __future__ import annotations
@@ -13,13 +10,11 @@ from __future__ import annotations
 import base64
 import os
 import re
-import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -28,40 +23,81 @@ from tqdm import tqdm
 from ..datasets.decoding import _decode_mask
 from ..datasets.frames import Frame, Frames
 from ..kernels.resize import bilinear
-from ..run.assemble import frame_dataset
-from ..run.decode import decode
+from ..run.classes import ClassTable, frame_classes
+from ..run.compute import finished_cache
+from ..run.decode import DecodedFrame, decode
+from ..run.pipeline import Failure, Pipeline, Scored, chosen_frames
 from ..run.report import Report
-from ..schema.errors import CacheMismatchError, FrameError, GraduncError
+from ..run.settings import DECIDES, RunChanges, RunSettings, changed, decisive
+from ..run.stages import Stages
+from ..schema.errors import FrameError, GraduncError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
-from ..schema.scores import lookup
+from ..schema.scores import Score, lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from ..style.palette import class_colors
-from .map_files import ScoreMaps, _file_digest
-from .spread import _bin_edges, _sample, _spread
+from .map_files import MapFiles, file_digest
+from .spread import bin_edges, sample_pixels, spread_evenly
 
-__all__ = ["MapReport", "compute_maps", "compute_maps_report"]
-
-# --------------------------------------------------------------------------------------------------------------------
-# files of maps
+__all__ = ["ImportChanges", "ImportReport", "ImportSettings", "ImportedMaps", "import_maps", "import_maps_report"]
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# how the values of a set are spread
+class ImportChanges(RunChanges, total=False):
+    """Fields of `ImportSettings` as keywords."""
+
+    name: str | None
+    orientation: int
+    predictions: str | os.PathLike[str] | None
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# export
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings(RunSettings):
+    """What an import of maps is asked for.
 
+    Attributes
+    ----------
+    name : str, optional
+        The score is called ``ext:NAME``; by default the name of the folder.
+    orientation : +1 or -1
+        -1 where small values mean uncertain: the sign is turned on import.
+    predictions : path, optional
+        Folder of ``<frame id>.png``, class ids at image size.
+    classes, colors : tuple, optional
+        Names and RGB colours of the classes of predictions; by default those the frames know.
+    on_error : "stop" or "skip"
+        Whether a frame without map, or one that cannot be read, ends the run or is left out and reported.
+    limit, images
+        As in `gradunc_viz.run.settings.RunSettings`.
 
-# --------------------------------------------------------------------------------------------------------------------
-# import
+    Raises
+    ------
+    SettingsError
+        If a value makes no sense; the text names it and what was expected.
+    UnknownScoreError
+        If a score cannot have that name.
+    """
+
+    name: str | None = None
+    orientation: int = field(default=+1, metadata=DECIDES)
+    predictions: Path | None = None
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(self, **values: Unpack[ImportChanges]) -> None: ...
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.orientation not in (-1, 1):
+            raise SettingsError(f"orientation is {self.orientation!r}; expected +1 or -1")
+        if self.name is not None:
+            lookup(f"ext:{self.name}")
+        self._set(predictions=None if self.predictions is None else Path(self.predictions))
 
 
 @dataclass
-class MapReport(Report):
-    """What a run of `compute_maps` did.
+class ImportReport(Report):
+    """What a run of `import_maps` did.
 
     Attributes
     ----------
@@ -72,21 +108,35 @@ class MapReport(Report):
     resized: list[str] = field(default_factory=list)
 
 
-def compute_maps(
-    maps_dir: str | os.PathLike[str], frames: Frames | Sequence[Frame], out: str | os.PathLike[str], **options: Any
+def import_maps(
+    maps_dir: str | os.PathLike[str],
+    frames: Frames | Iterable[Frame] | Frame,
+    out: str | os.PathLike[str],
+    settings: ImportSettings | None = None,
+    *,
+    progress: bool = True,
+    **changes: Unpack[ImportChanges],
 ) -> Cache:
     """Make a cache of score maps that others computed, so that any method stands in the same tables.
+
+    Maps of another size are resized to the image (bilinear, pixel centres aligned) and keep float32 precision. The
+    edges of the bins that evaluation counts are quantiles of the maps found when the cache is made; frames added later
+    are counted in the same bins.
 
     Parameters
     ----------
     maps_dir : path-like
-        Folder of maps, one per frame: see `ScoreMaps`.
-    frames : Frames
+        Folder of maps, one per frame: see `MapFiles`.
+    frames : Frames, iterable of Frame, or Frame
         See `open_frames`.
     out : path-like
         Folder of the cache; absent, empty, or a cache of the same settings, which is resumed.
-    **options
-        See `compute_maps_report`.
+    settings : ImportSettings, optional
+        What is asked for.
+    progress : bool
+        Whether a progress bar is shown.
+    **changes
+        Fields of `ImportSettings`, in place of those of `settings`.
 
     Returns
     -------
@@ -95,142 +145,53 @@ def compute_maps(
 
     Raises
     ------
+    FrameError, NonFiniteError
+        Naming the file: a map is missing, unreadable, not two-dimensional, not of numbers, or not finite; a folder is
+        empty.
+    CacheMismatchError
+        If `out` was made from other maps, frames or settings.
     GraduncError
-        One of its kinds, naming the file or value; frames finished before it stay in the cache.
+        Another of its kinds; frames finished before it stay in the cache.
 
     Warns
     -----
     UserWarning
         Listing the frames left out under ``on_error="skip"``.
     """
-    report = compute_maps_report(maps_dir, frames, out, **options)
-    if report.skipped:
-        listed = "; ".join(message for _, message in report.skipped[:5])
-        warnings.warn(f"{len(report.skipped)} frames were skipped: {listed}", stacklevel=2)
-    return open_cache(out)
+    report = import_maps_report(maps_dir, frames, out, settings, progress=progress, **changes)
+    return finished_cache(report, out)
 
 
-def compute_maps_report(
+def import_maps_report(
     maps_dir: str | os.PathLike[str],
-    frames: Frames | Sequence[Frame],
+    frames: Frames | Iterable[Frame] | Frame,
     out: str | os.PathLike[str],
+    settings: ImportSettings | None = None,
     *,
-    name: str | None = None,
-    orientation: int = +1,
-    predictions: str | os.PathLike[str] | None = None,
-    classes: Sequence[str] | None = None,
-    colors: Sequence[tuple[int, int, int]] | None = None,
-    on_error: str = "stop",
-    limit: int | None = None,
-    images: bool = True,
     progress: bool = True,
-) -> MapReport:
-    """`compute_maps`, returning what was done instead of the cache.
-
-    Maps of another size are resized to the image (bilinear, pixel centres aligned) and keep float32 precision. The
-    edges of the bins that evaluation counts are quantiles of the maps found when the cache is made; frames added later
-    are counted in the same bins.
-
-    Parameters
-    ----------
-    name : str, optional
-        The score is called ``ext:NAME``; by default the name of the folder.
-    orientation : +1 or -1
-        -1 where small values mean uncertain: the sign is turned on import.
-    predictions : path-like, optional
-        Folder of ``<frame id>.png``, class ids at image size.
-    classes, colors : optional
-        Names and RGB colours of the classes of predictions; by default those the frames know.
-    on_error : "stop" or "skip"
-        Whether a frame without map, or one that cannot be read, ends the run or is left out and reported.
-    limit : int, optional
-        Only the first so many frames.
-    images : bool
-        Whether the encoded images are copied into the cache.
-    progress : bool
-        Whether a progress bar is shown.
-
-    Raises
-    ------
-    FrameError, NonFiniteError
-        Naming the file: a map is missing, unreadable, not two-dimensional, not of numbers, or not finite; a folder is
-        empty.
-    CacheMismatchError
-        If `out` was made from other maps, frames or settings.
-    """
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"on_error is {on_error!r}; expected 'stop' or 'skip'")
-    if orientation not in (-1, 1):
-        raise ValueError(f"orientation is {orientation!r}; expected +1 or -1")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; expected 1 or more")
-    maps = ScoreMaps(maps_dir)
-    entry = lookup(f"ext:{_plain(maps.path.resolve().name) if name is None else name}")
-    chosen = list(frames)[:limit]
-    known, palette = _map_classes(predictions is not None, frames, classes, colors)
+    **changes: Unpack[ImportChanges],
+) -> ImportReport:
+    """`import_maps`, returning what was done instead of the cache."""
+    settings = changed(settings or ImportSettings(), changes)
+    maps = MapFiles(maps_dir)
+    chosen = chosen_frames(frames, settings.limit)
+    if settings.predictions is None:  # without a prediction no pixel is right or wrong
+        chosen = tuple(replace(frame, files=replace(frame.files, label=None)) for frame in chosen)
     given = [frame.id for frame in chosen if frame.id in maps]
     if chosen and not given:
         raise FrameError(
             f"{maps.path}: no map belongs to a frame: the first map is {next(iter(maps))!r}, "
             f"the first frame {chosen[0].id!r}"
         )
-    source = _Source(maps, orientation, Path(predictions) if predictions is not None else None, known)
-    report = MapReport(device="cpu")
-
-    def failed(frame_id: str, error: GraduncError) -> None:
-        if on_error == "stop":
-            raise error
-        report.skipped.append((frame_id, str(error)))
-
+    classes, colors = _class_table(chosen, settings)
+    report = ImportReport(device="cpu")
+    entry = lookup(f"ext:{_plain(maps.path.resolve().name) if settings.name is None else settings.name}")
+    source = ImportedMaps(maps, settings, entry, classes, report.stages)
     edges = _stored_edges(Path(out))
-    if edges is None:
-        edges = _bin_edges(_sample_maps(source, _spread(given), on_error == "stop", progress))
-    settings: dict[str, Any] = {
-        "scores": [entry.name],
-        "orientation": orientation,
-        "predictions": predictions is not None,
-        "images": images,
-        "input_size": None,
-        "edges": base64.b64encode(edges.astype("<f4").tobytes()).decode(),
-    }
-    network = {"name": entry.title, "weights": "imported maps", "head": "none", "classes": list(known)}
-    key = {
-        "schema_version": SCHEMA_VERSION,
-        "network": network,
-        "settings": settings,
-        "frames": {"layout": getattr(frames, "layout", None)},
-    }
-    tensor = {entry.name: torch.from_numpy(edges)}
-    options = ScoreOptions((entry.name,))
-    started = time.perf_counter()
-    with CacheWriter(out, key, known, palette) as writer:
-        for frame in tqdm(chosen, unit="frame", desc="importing maps", disable=not progress):
-            if source.predictions is None:  # without a prediction no pixel is right or wrong
-                frame = replace(frame, files=replace(frame.files, label=None))
-            try:
-                digest = source.digest(frame)
-                if frame.id in writer.existing:
-                    if digest != writer.frame_digest(frame.id):
-                        raise CacheMismatchError(
-                            f"{writer.path}: frame {frame.id!r} was imported from other content than "
-                            f"{maps.files[frame.id]} and its frame have now; choose another --out, or remove this "
-                            "frame's folder"
-                        )
-                    report.existing.append(frame.id)
-                    continue
-                decoded = replace(decode(frame, len(known), images), digest=digest)
-                scored, size = source.read(frame, decoded.size)
-            except CacheMismatchError:
-                raise
-            except GraduncError as error:
-                failed(frame.id, error)
-                continue
-            attrs = {"network": entry.title, "map_size": list(size)}
-            new = writer.commit(frame_dataset(decoded, scored, options, known, attrs, tensor))
-            (report.computed if new else report.existing).append(frame.id)
-            if new and size != decoded.size:
-                report.resized.append(frame.id)
-    report.seconds = time.perf_counter() - started
+    source.edges = source.find_edges(spread_evenly(given), progress) if edges is None else edges
+    with CacheWriter(out, source.key(), classes, colors) as writer:
+        Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
+    report.resized = [frame_id for frame_id in report.computed if frame_id in source.resized]
     _ = open_cache(out).summary  # stored now, so that the first look is not the one that pays for it
     return report
 
@@ -240,21 +201,15 @@ def _plain(folder: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", folder).lstrip("_.+-")[:64] or "maps"
 
 
-def _map_classes(
-    predicted: bool,
-    frames: Frames | Sequence[Frame],
-    classes: Sequence[str] | None,
-    colors: Sequence[tuple[int, int, int]] | None,
-) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    if not predicted:
+def _class_table(frames: Sequence[Frame], settings: ImportSettings) -> ClassTable:
+    if settings.predictions is None:
         return ("all",), ((128, 128, 128),)
-    names = tuple(classes or getattr(frames, "classes", None) or ())
+    known, own = frame_classes(frames)
+    names = settings.classes or known
     if not names:
         raise GraduncError("the classes of the predictions are unknown; name them with --classes")
-    own = colors or (getattr(frames, "colors", None) if not classes else None)
-    if own and len(own) == len(names):
-        return names, tuple(own)
-    return names, tuple(class_colors(len(names)))
+    colors = settings.colors or (own if not settings.classes else ())
+    return names, colors if len(colors) == len(names) else tuple(class_colors(len(names)))
 
 
 def _stored_edges(out: Path) -> np.ndarray | None:
@@ -265,41 +220,84 @@ def _stored_edges(out: Path) -> np.ndarray | None:
     return None if stored is None else np.frombuffer(base64.b64decode(stored), "<f4").astype("f4")
 
 
-def _sample_maps(source: _Source, ids: Sequence[str], strict: bool, progress: bool) -> np.ndarray:
-    def readable() -> Iterator[np.ndarray]:
-        last: GraduncError | None = None
-        some = False
-        for frame_id in tqdm(ids, unit="map", desc="looking at maps", disable=not progress):
-            try:
-                values = source.oriented(frame_id)
-            except GraduncError as error:
-                if strict:
-                    raise
-                last = error  # reported when its turn comes
-                continue
-            some = True
-            yield values
-        if last is not None and not some:
-            raise last
+@dataclass
+class ImportedMaps:
+    """Frames with maps and predictions from files; a `gradunc_viz.run.pipeline.MapSource`.
 
-    return _sample(readable(), len(ids))
+    Parameters
+    ----------
+    maps : MapFiles
+    settings : ImportSettings
+    entry : Score
+        What the maps are called.
+    classes : tuple of str
+    stages : Stages
+        Told what takes how long.
 
+    Attributes
+    ----------
+    edges : float32 array
+        Edges of the bins that all frames are counted in.
+    resized : set of str
+        Ids of the frames whose map was not of the image's size.
+    """
 
-@dataclass(frozen=True)
-class _Source:
-    """Where the maps and predictions of a frame come from."""
-
-    maps: ScoreMaps
-    orientation: int
-    predictions: Path | None
+    maps: MapFiles
+    settings: ImportSettings
+    entry: Score
     classes: tuple[str, ...]
+    stages: Stages
+    edges: np.ndarray = field(default_factory=lambda: np.empty(0, "f4"), repr=False)
+    resized: set[str] = field(default_factory=set, repr=False)
+
+    device = torch.device("cpu")
+    ahead = 2
+    what = "importing maps"
+
+    def key(self) -> dict[str, Any]:
+        """State what decides whether a cached frame may be reused."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "network": {
+                "name": self.entry.title,
+                "weights": "imported maps",
+                "head": "none",
+                "classes": list(self.classes),
+            },
+            "settings": {
+                **decisive(self.settings),
+                "scores": [self.entry.name],
+                "predictions": self.settings.predictions is not None,
+                "input_size": None,
+                "edges": base64.b64encode(self.edges.astype("<f4").tobytes()).decode(),
+            },
+        }
+
+    def find_edges(self, ids: Sequence[str], progress: bool) -> np.ndarray:
+        """Edges of bins from the maps of some frames."""
+
+        def readable() -> Iterator[np.ndarray]:
+            last: GraduncError | None = None
+            some = False
+            for frame_id in tqdm(ids, unit="map", desc="looking at maps", disable=not progress):
+                try:
+                    values = self.oriented(frame_id)
+                except GraduncError as error:
+                    if self.settings.on_error == "stop":
+                        raise
+                    last = error  # reported when its turn comes
+                    continue
+                some = True
+                yield values
+            if last is not None and not some:
+                raise last
+
+        return bin_edges(sample_pixels(readable(), len(ids)))
 
     def oriented(self, frame_id: str) -> np.ndarray:
+        """The stored map, larger is more uncertain."""
         values = self.maps[frame_id]
-        return values if self.orientation > 0 else -values
-
-    def prediction_path(self, frame: Frame) -> Path | None:
-        return None if self.predictions is None else self.predictions / f"{frame.id}.png"
+        return values if self.settings.orientation > 0 else -values
 
     def digest(self, frame: Frame) -> str:
         """Content hash of the frame, its map and its prediction."""
@@ -309,29 +307,57 @@ class _Source:
                 ".npz, .hdf5, .h5, .tif or .tiff"
             )
         parts = [frame.digest(), self.maps.digest(frame.id)]
-        path = self.prediction_path(frame)
+        path = self._prediction_path(frame)
         if path is not None:
-            parts.append(_file_digest(path))
+            parts.append(file_digest(path))
         return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
-    def read(self, frame: Frame, size: tuple[int, int]) -> tuple[ScoredImage, tuple[int, int]]:
-        """Map and prediction of a frame as if a network had given them, and the size of the stored map."""
-        values = self.oriented(frame.id)
+    def files(self, frame: Frame) -> str:
+        """Name what the frame is made of."""
+        return f"{self.maps.files[frame.id]} and its frame"
+
+    def read(self, frame: Frame) -> Scored | Failure:
+        """Read a frame and its map."""
+        try:
+            digest = self.digest(frame)
+            with self.stages("decode"):
+                decoded = replace(decode(frame, len(self.classes), self.settings.images), digest=digest)
+                return self._scored(frame, decoded)
+        except GraduncError as error:
+            return Failure(frame.id, error)
+
+    def scored(self, ready: Iterator[Scored | Failure]) -> Iterator[Scored | Failure]:
+        """Hand on what was read: the maps are there already."""
+        return ready
+
+    def _prediction_path(self, frame: Frame) -> Path | None:
+        return None if self.settings.predictions is None else self.settings.predictions / f"{frame.id}.png"
+
+    def _scored(self, frame: Frame, decoded: DecodedFrame) -> Scored:
+        """Map and prediction of a frame as if a network had given them."""
+        values, size = self.oriented(frame.id), decoded.size
         stored = values.shape[0], values.shape[1]
         if (stored[0] - stored[1]) * (size[0] - size[1]) < 0:
             raise FrameError(
                 f"{self.maps.files[frame.id]}: map is {stored[0]} x {stored[1]} (height x width), "
                 f"but {frame.image_path.name} is {size[0]} x {size[1]}; is it transposed?"
             )
+        if stored != size:
+            self.resized.add(frame.id)
         pixel = torch.from_numpy(values if stored == size else bilinear(values, size))[None]
-        prediction = np.zeros(size, "i8")
-        path = self.prediction_path(frame)
-        if path is not None:
-            ids = _decode_mask(path, True)
-            if ids.shape != size:
-                raise FrameError(f"{path}: prediction is {ids.shape}, expected {size} as {frame.image_path.name} is")
-            if ids.max() >= len(self.classes):
-                raise FrameError(f"{path}: holds class id {ids.max()}, expected 0..{len(self.classes) - 1}")
-            prediction = ids.astype("i8")
-        scored = ScoredImage(torch.from_numpy(prediction), oriented=pixel.float(), pixel=pixel)
-        return scored, stored
+        prediction = torch.from_numpy(self._prediction(frame, size))
+        maps = ScoredImage(prediction, oriented=pixel.float(), pixel=pixel)
+        attrs = {"network": self.entry.title, "map_size": list(stored)}
+        edges = {self.entry.name: torch.from_numpy(self.edges)}
+        return Scored(decoded, maps, ScoreOptions((self.entry.name,)), attrs, edges)
+
+    def _prediction(self, frame: Frame, size: tuple[int, int]) -> np.ndarray:
+        path = self._prediction_path(frame)
+        if path is None:
+            return np.zeros(size, "i8")
+        ids = _decode_mask(path, True)
+        if ids.shape != size:
+            raise FrameError(f"{path}: prediction is {ids.shape}, expected {size} as {frame.image_path.name} is")
+        if ids.max() >= len(self.classes):
+            raise FrameError(f"{path}: holds class id {ids.max()}, expected 0..{len(self.classes) - 1}")
+        return ids.astype("i8")

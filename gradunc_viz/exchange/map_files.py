@@ -1,4 +1,4 @@
-"""Reading one score map of any of the usual formats."""
+"""A folder of score maps in any of the usual formats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import numpy as np
 from ..datasets.decoding import _opened
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
 
-__all__ = ["ScoreMaps"]
-
+__all__ = ["MapFiles", "file_digest", "import_h5py"]
 
 _MAX_PIXELS = 2**28  # no map of an image is larger; a damaged or malicious header may well say so
 
 
-class ScoreMaps(Mapping[str, np.ndarray]):
+class MapFiles(Mapping[str, np.ndarray]):
     """A folder of score maps as a lazy mapping from frame id to map, (y, x).
 
     A map's file is named by exactly the frame's id: ``<id>.npy``, ``<id>.npz`` (one array, or one called ``value`` or
@@ -76,11 +75,11 @@ class ScoreMaps(Mapping[str, np.ndarray]):
         return _read_map(self.files[frame_id])
 
     def __repr__(self) -> str:
-        return f"<ScoreMaps {str(self.path)!r}, {len(self)} maps>"
+        return f"<MapFiles {str(self.path)!r}, {len(self)} maps>"
 
     def digest(self, frame_id: str) -> str:
         """Hash of the file's content."""
-        return _file_digest(self.files[frame_id])
+        return file_digest(self.files[frame_id])
 
 
 def _read_map(path: Path) -> np.ndarray:
@@ -139,7 +138,14 @@ def _pick(path: Path, names: Sequence[str], known: Sequence[str], what: str) -> 
     )
 
 
-def _h5py() -> ModuleType:
+def import_h5py() -> ModuleType:
+    """The module that reads and writes HDF5.
+
+    Raises
+    ------
+    GraduncError
+        If it is not installed.
+    """
     try:
         import h5py
     except ImportError as error:
@@ -148,7 +154,7 @@ def _h5py() -> ModuleType:
 
 
 def _read_hdf5(path: Path) -> np.ndarray:
-    h5py = _h5py()
+    h5py = import_h5py()
     with h5py.File(path, "r") as file:
         # links to other files are not followed: a map has no business outside its own file
         names = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
@@ -178,7 +184,14 @@ _READERS: Mapping[str, Callable[[Path], np.ndarray]] = {
 }
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Hash of a file's content, 32 hex digits.
+
+    Raises
+    ------
+    FrameError
+        If it cannot be read.
+    """
     digest = blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:

@@ -15,8 +15,8 @@ from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
 from ..store.cache import Cache, open_cache
 from ..store.frame import score
-from .map_files import ScoreMaps, _h5py
-from .spread import _half_map, _sample, _spread
+from .map_files import MapFiles, import_h5py
+from .spread import half_map, sample_pixels, spread_evenly
 
 __all__ = ["read_submission", "write_submission"]
 
@@ -63,7 +63,7 @@ def write_submission(
     UnknownScoreError
         If there is no such score.
     """
-    h5py = _h5py()
+    h5py = import_h5py()
     opened = cache if isinstance(cache, Cache) else open_cache(cache)
     lookup(score_name)
     chosen = opened.ids if frames is None else tuple(frames)
@@ -74,7 +74,7 @@ def write_submission(
         raise GraduncError(f"{opened.path}: there is no frame to submit")
     folder = Path(out)
     _check_target(folder, {f"{frame}.hdf5" for frame in chosen}, h5py)
-    drawn = _spread(chosen)
+    drawn = spread_evenly(chosen)
     with tqdm(total=len(drawn) + len(chosen), unit="frame", desc=f"writing {score_name}", disable=not progress) as bar:
 
         def values(frame: str) -> np.ndarray:
@@ -82,7 +82,7 @@ def write_submission(
             bar.update()
             return found
 
-        halves = _half_map(_sample(map(values, drawn), len(drawn)))
+        halves = half_map(sample_pixels(map(values, drawn), len(drawn)))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return [_write_map(folder / f"{frame}.hdf5", halves(values(frame)), score_name, h5py) for frame in chosen]
@@ -122,7 +122,7 @@ def _write_map(path: Path, values: np.ndarray, score_name: str, h5py: ModuleType
     return path
 
 
-def read_submission(folder: str | os.PathLike[str]) -> ScoreMaps:
+def read_submission(folder: str | os.PathLike[str]) -> MapFiles:
     """Open a submission, or any folder of score maps, as a lazy mapping from frame id to map.
 
     Raises
@@ -130,4 +130,4 @@ def read_submission(folder: str | os.PathLike[str]) -> ScoreMaps:
     FrameError
         If the folder is missing or holds no map.
     """
-    return ScoreMaps(folder)
+    return MapFiles(folder)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,6 +25,9 @@ __all__ = ["IMAGENET", "Network", "capture", "logits_of", "network_input"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
+
+_PLANS = 8
+"""Shapes of input whose head is remembered: for a linear layer a plan holds an integer for each of its rows."""
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -53,6 +57,11 @@ class Network(Wrapper):
     ------
     ModelError
         If an argument makes no sense; `HeadError` if `head` does not.
+
+    Attributes
+    ----------
+    plans : LRUCache of torch.Size -> Plan
+        Where the head was found, for the last few shapes of input.
     """
 
     def __init__(
@@ -74,7 +83,7 @@ class Network(Wrapper):
         self.drop_channels = tuple(sorted(set(drop_channels)))
         self.normalize = _normalization(normalize)
         self.head = None if head is None else find_layer(net, head)[0]
-        self._plans: dict[torch.Size, Plan] = {}
+        self.plans: LRUCache[torch.Size, Plan] = LRUCache(_PLANS)
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.parameters())
@@ -120,7 +129,7 @@ class Network(Wrapper):
         """Run the network once, in inference mode, and return logits and features of its head.
 
         The head is searched in the first forward pass on each shape of input; later ones hook only that
-        layer.
+        layer. The last few shapes are remembered.
 
         Parameters
         ----------
@@ -137,14 +146,14 @@ class Network(Wrapper):
         ModelError
             If the network returns no logits; `HeadError` if they cannot be traced to one layer.
         """
-        plan = self._plans.get(x.shape)
+        plan = self.plans.get(x.shape)
         with (
             torch.inference_mode(),
             _evaluating(self.net),
             capture(self) if plan is None else follow(plan) as head,
         ):
             self.net(x)
-        self._plans[x.shape] = head.plan
+        self.plans[x.shape] = head.plan
         return head
 
     def class_channels(self, n_channels: int) -> Tensor | None:

@@ -18,12 +18,12 @@ class DecodedFrame:
 
     id: str
     image: np.ndarray
-    label: np.ndarray | None
-    anomaly: np.ndarray | None
-    digest: str
-    encoded: bytes | None
-    image_format: str
-    source: str
+    label: np.ndarray | None = None
+    anomaly: np.ndarray | None = None
+    digest: str = ""
+    encoded: bytes | None = None
+    image_format: str = ""
+    source: str = ""
 
     @property
     def size(self) -> tuple[int, int]:

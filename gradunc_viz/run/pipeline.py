@@ -1,9 +1,12 @@
-"""The stages of a run, side by side: decode, forward and score, count and write.
+"""The stages of a run, side by side: read, give maps, count and write.
 
 Threads read the next frames, the calling thread runs the network and scores, and further threads count, compress and
 write. Between them stand short queues, so memory does not grow with the set. Where the network itself takes every core,
 counting beside it costs more than it saves (its threads wait for each other at every layer), and the calling thread
 counts too.
+
+Where the maps of a frame come from is the business of a `MapSource`: a network (`gradunc_viz.run.network_maps`), or
+files (`gradunc_viz.exchange.imports`).
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import torch
 import xarray as xr
@@ -23,48 +26,104 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..datasets.frames import Frame, Frames
-from ..networks.head import Head
-from ..networks.network import Network, network_input
-from ..networks.runner import Inference, out_of_memory
-from ..schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
-from ..scores.maps import ScoredImage, ScoreOptions, Scorer
-from ..scores.needs import HeadOutput
+from ..networks.runner import out_of_memory
+from ..schema.errors import CacheMismatchError, FrameError, GraduncError
+from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.writer import CacheWriter
 from .assemble import frame_dataset
-from .decode import DecodedFrame, decode
+from .decode import DecodedFrame
 from .report import Report
 from .stages import Stages
 
-__all__ = ["Pipeline"]
+__all__ = ["Failure", "MapSource", "Pipeline", "Scored", "chosen_frames"]
 
 
 @dataclass
-class _Ready:
-    """A decoded frame with the network's input; or the error that reading it gave."""
+class Failure:
+    """A frame that stays out of the cache, and why."""
 
     id: str
-    frame: DecodedFrame | None = None
-    tensor: Tensor | None = None
-    error: GraduncError | None = None
+    error: GraduncError
 
 
 @dataclass
-class _Scored:
-    """The maps of a frame, still on the device."""
+class Scored:
+    """A frame and its maps, still on the device; `edges` as for `gradunc_viz.counts.frame.count_frame`."""
 
     frame: DecodedFrame
     maps: ScoredImage
     options: ScoreOptions
     attrs: dict[str, Any]
+    edges: Mapping[str, Tensor] | None = None
 
 
 @dataclass
 class _Written:
-    """A frame of the cache; or the error that keeps it out."""
+    """A frame of the cache; not new where another writer was faster."""
 
     id: str
-    new: bool = False
-    error: GraduncError | None = None
+    new: bool
+
+
+_R = TypeVar("_R")
+
+
+class MapSource(Protocol[_R]):
+    """Gives frames their maps.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the maps lie.
+    classes : tuple of str
+    ahead : int
+        Frames that are to be read before they are asked for.
+    what : str
+        What goes on, for the progress bar.
+    """
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def ahead(self) -> int: ...  # noqa: D102
+
+    @property
+    def what(self) -> str: ...  # noqa: D102
+
+    def digest(self, frame: Frame) -> str:
+        """Content hash of all that the frame's maps are made of."""
+        ...
+
+    def files(self, frame: Frame) -> str:
+        """Name what that is, for errors."""
+        ...
+
+    def read(self, frame: Frame) -> _R | Failure:
+        """Read a frame's files; called by several threads."""
+        ...
+
+    def scored(self, ready: Iterator[_R | Failure]) -> Iterator[Scored | Failure]:
+        """Maps of frames that were read, in order; called by one thread."""
+        ...
+
+
+def chosen_frames(frames: Frames | Iterable[Frame] | Frame, limit: int | None = None) -> tuple[Frame, ...]:
+    """The first frames of whatever holds them.
+
+    Raises
+    ------
+    FrameError
+        If it holds anything else.
+    """
+    chosen = (frames,) if isinstance(frames, Frame) else tuple(islice(frames, limit))
+    for other in chosen:
+        if not isinstance(other, Frame):
+            raise FrameError(f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames")
+    return chosen
 
 
 @dataclass
@@ -73,47 +132,22 @@ class Pipeline:
 
     Parameters
     ----------
-    inference : Inference
-    options : ScoreOptions
-    input_size : (height, width) or None
-    classes : tuple of str
-    images : bool
-        Whether encoded images go into the cache.
-    on_error : "stop" or "skip"
+    source : MapSource
     report : Report
         Filled in.
-    batch : int
-        Frames per forward pass; halved when memory runs out.
+    on_error : "stop" or "skip"
     """
 
-    inference: Inference
-    options: ScoreOptions
-    input_size: tuple[int, int] | None
-    classes: tuple[str, ...]
-    images: bool
-    on_error: str
+    source: MapSource[Any]
     report: Report
-    batch: int = 1
-
-    def __post_init__(self) -> None:
-        self.scorer = Scorer(self.options.scores, self.inference.device)
-
-    @property
-    def network(self) -> Network:
-        """The network."""
-        return self.inference.network
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.inference.device
+    on_error: str = "stop"
 
     @property
     def stages(self) -> Stages:
         """The clocks."""
         return self.report.stages
 
-    def run(self, frames: Frames | Sequence[Frame], writer: CacheWriter, progress: bool) -> None:
+    def run(self, frames: Sequence[Frame], writer: CacheWriter, progress: bool) -> None:
         """Compute every frame that the cache does not hold.
 
         Raises
@@ -125,11 +159,11 @@ class Pipeline:
         bar = tqdm(
             total=len(missing),
             unit="frame",
-            desc=f"scoring on {self.device}",
+            desc=self.source.what,
             disable=not progress or not missing,
         )
         torch_threads = torch.get_num_threads()
-        free_cores = _cores() - (torch_threads if self.device.type == "cpu" else 1)
+        free_cores = _cores() - (torch_threads if self.source.device.type == "cpu" else 1)
         finishers = min(4, max(1, free_cores))
         started = time.perf_counter()
         try:
@@ -138,10 +172,12 @@ class Pipeline:
                 ThreadPoolExecutor(finishers, "finish", _one_thread) as finishing,
                 ThreadPoolExecutor(2, "read", _one_thread) as reading,
             ):
-                pending: deque[Future[_Written]] = deque()
+                pending: deque[Future[_Written | Failure]] = deque()
                 try:
-                    for group in self._batches(self._prefetch(missing, reading)):
-                        for scored in self._scored(group):
+                    for scored in self.source.scored(self._prefetch(missing, reading)):
+                        if isinstance(scored, Failure):
+                            self._failed(scored)
+                        else:
                             while len(pending) > finishers:  # a slow disk holds the network back
                                 with self.stages("wait for writing"):
                                     self._finished(pending.popleft())
@@ -149,8 +185,8 @@ class Pipeline:
                                 pending.append(finishing.submit(self._finish, writer, scored))
                             else:
                                 pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
-                            del scored
-                        bar.update(len(group))
+                        del scored  # not to be held while the next one is made
+                        bar.update()
                     with self.stages("wait for writing"):
                         while pending:
                             self._finished(pending.popleft())
@@ -160,7 +196,7 @@ class Pipeline:
             torch.set_num_threads(torch_threads)  # what threads to come will use
         self.report.seconds = time.perf_counter() - started
 
-    def _missing(self, frames: Frames | Sequence[Frame], writer: CacheWriter) -> list[Frame]:
+    def _missing(self, frames: Sequence[Frame], writer: CacheWriter) -> list[Frame]:
         """Frames still to be computed; those in the cache must have been computed from the same content."""
         missing = []
         for frame in frames:
@@ -168,163 +204,69 @@ class Pipeline:
                 missing.append(frame)
                 continue
             try:
-                digest = frame.digest()
+                digest = self.source.digest(frame)
             except FrameError as error:
-                self._failed(frame.id, error)
+                self._failed(Failure(frame.id, error))
                 continue
             if digest != writer.frame_digest(frame.id):
                 raise CacheMismatchError(
                     f"{writer.path}: frame {frame.id!r} was computed from other content than "
-                    f"{frame.image_path} and its labels have now; choose another --out, or remove this "
-                    "frame's folder"
+                    f"{self.source.files(frame)} have now; choose another --out, or remove this frame's folder"
                 )
             self.report.existing.append(frame.id)
         return missing
 
-    def _prefetch(self, frames: list[Frame], pool: ThreadPoolExecutor) -> Iterator[_Ready]:
-        """Decode ahead of the network, in order, never more than a batch and a bit."""
-        ahead: deque[Future[_Ready]] = deque()
+    def _prefetch(self, frames: list[Frame], pool: ThreadPoolExecutor) -> Iterator[Any]:
+        """Read ahead, in order, never more than the source asks for."""
+        ahead: deque[Future[Any]] = deque()
         for frame in frames:
-            ahead.append(pool.submit(self._read, frame))
-            if len(ahead) > self.batch + 1:
+            ahead.append(pool.submit(self.source.read, frame))
+            if len(ahead) > self.source.ahead:
                 yield self._awaited(ahead.popleft())
         while ahead:
             yield self._awaited(ahead.popleft())
 
-    def _awaited(self, future: Future[_Ready]) -> _Ready:
+    def _awaited(self, future: Future[Any]) -> Any:
         with self.stages("wait for frames"):
             return future.result()
 
-    def _read(self, frame: Frame) -> _Ready:
-        try:
-            with self.stages("decode"):
-                decoded = decode(frame, len(self.classes), self.images)
-            with self.stages("prepare"):
-                tensor = network_input(decoded.image, self.network, self.input_size)
-                if self.device.type == "cuda":
-                    tensor = tensor.pin_memory()
-            return _Ready(frame.id, decoded, tensor)
-        except GraduncError as error:
-            return _Ready(frame.id, error=error)
-
-    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
-        """Group frames of one input size, in order, `batch` at most."""
-        for _, same in groupby(ready, key=lambda r: None if r.tensor is None else tuple(r.tensor.shape)):
-            group: list[_Ready] = []
-            for item in same:
-                group.append(item)
-                if len(group) >= self.batch:
-                    yield group
-                    group = []
-            if group:
-                yield group
-
-    def _scored(self, group: list[_Ready]) -> Iterator[_Scored]:
-        """Run the network on a group and score each of its frames."""
-        good = [item for item in group if item.error is None]
-        for item in group:
-            if item.error is not None:
-                self._failed(item.id, item.error)
-        if not good:
-            return
-        try:
-            parts = self._infer(good)
-        except GraduncError as error:
-            if len(good) > 1:  # find out which frame it is, so that the others are kept
-                for item in good:
-                    yield from self._scored([item])
-                return
-            self._failed(good[0].id, error)
-            return
-        for n, item in enumerate(good):
-            head, index = parts[n]
-            try:
-                yield self._score(item, head, index)
-            except DeviceError as error:
-                if len(good) == 1:
-                    self._failed(item.id, error)
-                    continue
-                # logits of the whole batch stand beside one frame's maps: let go of them and take one at a time
-                self.batch = max(1, len(good) // 2)
-                del parts, head
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                for rest in good[n:]:
-                    yield from self._scored([rest])
-                return
-            except GraduncError as error:
-                self._failed(item.id, error)
-
-    def _infer(self, group: list[_Ready]) -> list[tuple[Head, int]]:
-        """Forward a group, in smaller parts where memory runs out: per frame, head and place in it."""
-        if len(group) <= self.batch:
-            try:
-                x = torch.cat([item.tensor for item in group if item.tensor is not None])
-                with self.stages("forward"):
-                    head = self.inference(x, f"frame {group[0].id!r}")
-                return [(head, index) for index in range(len(group))]
-            except DeviceError:
-                if len(group) == 1:
-                    raise
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.batch = len(group) // 2  # for the groups to come as well
-        half = len(group) // 2
-        return self._infer(group[:half]) + self._infer(group[half:])
-
-    def _score(self, item: _Ready, head: Head, index: int) -> _Scored:
-        assert item.frame is not None
-        assert item.tensor is not None
-        align = head.align_corners if self.options.align_corners is None else self.options.align_corners
-        options = replace(self.options, align_corners=align)
-        with (
-            self.stages("score"),
-            torch.inference_mode(),
-            out_of_memory(f"the scores of frame {item.id!r} at {item.frame.size}", self.device),
-        ):
-            output = HeadOutput(head.logits, head.features, head.layer, align_corners=bool(align), bias=options.bias)
-            output = output.image(index).only(self.network.class_channels(head.logits.shape[1]))
-            maps = self.scorer(output, item.frame.size, item.frame.label, item.id)
-            if maps.logits is not None and len(head.logits) > 1:
-                maps.logits = maps.logits.clone()  # a view would keep those of the whole batch
-        attrs = {"head": head.name, "network": self.network.name, "input_size": list(item.tensor.shape[-2:])}
-        return _Scored(item.frame, maps, options, attrs)
-
-    def _assembled(self, scored: _Scored) -> xr.Dataset | _Written:
+    def _assembled(self, scored: Scored) -> xr.Dataset | Failure:
         """Put a frame together; an error of the frame is returned."""
-        frame_id = scored.frame.id
+        frame = scored.frame
         try:
             with (
                 self.stages("count"),
                 torch.inference_mode(),
-                out_of_memory(f"the counts of frame {frame_id!r} at {scored.frame.size}", self.device),
+                out_of_memory(f"the counts of frame {frame.id!r} at {frame.size}", self.source.device),
             ):
-                return frame_dataset(scored.frame, scored.maps, scored.options, self.classes, scored.attrs)
+                return frame_dataset(
+                    frame, scored.maps, scored.options, self.source.classes, scored.attrs, scored.edges
+                )
         except GraduncError as error:
-            return _Written(frame_id, error=error)
+            return Failure(frame.id, error)
 
-    def _commit(self, writer: CacheWriter, assembled: xr.Dataset | _Written) -> _Written:
+    def _commit(self, writer: CacheWriter, assembled: xr.Dataset | Failure) -> _Written | Failure:
         """Put a frame into the cache; an error of the cache is raised."""
-        if isinstance(assembled, _Written):
+        if isinstance(assembled, Failure):
             return assembled
-        return _Written(assembled.attrs["frame_id"], new=writer.commit(assembled, self.stages))
+        return _Written(assembled.attrs["frame_id"], writer.commit(assembled, self.stages))
 
-    def _finish(self, writer: CacheWriter, scored: _Scored) -> _Written:
+    def _finish(self, writer: CacheWriter, scored: Scored) -> _Written | Failure:
         assembled = self._assembled(scored)
         del scored  # its maps are not needed while the frame is written
         return self._commit(writer, assembled)
 
-    def _finished(self, future: Future[_Written]) -> None:
+    def _finished(self, future: Future[_Written | Failure]) -> None:
         written = future.result()
-        if written.error is not None:
-            self._failed(written.id, written.error)
+        if isinstance(written, Failure):
+            self._failed(written)
         else:  # not new: another writer was faster
             (self.report.computed if written.new else self.report.existing).append(written.id)
 
-    def _failed(self, frame_id: str, error: GraduncError) -> None:
+    def _failed(self, failure: Failure) -> None:
         if self.on_error == "stop":
-            raise error
-        self.report.skipped.append((frame_id, str(error)))
+            raise failure.error
+        self.report.skipped.append((failure.id, str(failure.error)))
 
 
 def _cores() -> int:

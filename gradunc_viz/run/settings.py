@@ -1,22 +1,214 @@
-"""What a run is asked for, and the key under which a cache keeps it."""
+"""What a run is asked for, and what of it decides whether cached frames may be reused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import torch
 
-from ..datasets.catalog import known_classes
-from ..datasets.frames import Frame, Frames
 from ..networks.network import Network
-from ..networks.runner import Inference
-from ..schema.errors import DeviceError, GraduncError, ModelError
+from ..networks.runner import check_autocast
+from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
+from ..schema.scores import DEFAULT_SCORES, resolve_scores
 from ..scores.maps import ScoreOptions
-from ..style.palette import class_colors
 
-__all__ = ["resolve_device"]
+__all__ = [
+    "RunChanges",
+    "RunSettings",
+    "Settings",
+    "SettingsChanges",
+    "cache_key",
+    "changed",
+    "decisive",
+    "resolve_device",
+]
+
+Color = tuple[int, int, int]
+
+DECIDES = {"decides": True}
+"""Metadata of a field on which the content of a cached frame depends: a cache is resumed only under the same value."""
+
+
+class RunChanges(TypedDict, total=False):
+    """Fields of `RunSettings` as keywords."""
+
+    classes: Sequence[str] | None
+    colors: Sequence[Color] | None
+    on_error: str
+    limit: int | None
+    images: bool
+
+
+class SettingsChanges(RunChanges, total=False):
+    """Fields of `Settings` as keywords."""
+
+    scores: str | Sequence[str] | None
+    input_size: tuple[int, int] | None
+    align_corners: bool | None
+    bias: bool
+    device: str | torch.device
+    batch: int | None
+    compile: bool
+    channels_last: bool
+    autocast: str | None
+    profile: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every run over frames is asked for, wherever its maps come from.
+
+    Attributes
+    ----------
+    classes, colors : tuple, optional
+        Names and RGB colours of the classes; by default those the network or the frames know.
+    on_error : "stop" or "skip"
+        Whether a frame that fails ends the run, or is left out and reported.
+    limit : int, optional
+        Only the first so many frames.
+    images : bool
+        Whether the encoded images are copied into the cache, which makes it self-contained.
+
+    Raises
+    ------
+    SettingsError
+        If a value makes no sense; the text names it and what was expected.
+    """
+
+    classes: tuple[str, ...] | None = None
+    colors: tuple[Color, ...] | None = None
+    on_error: str = "stop"
+    limit: int | None = None
+    images: bool = field(default=True, metadata=DECIDES)
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("stop", "skip"):
+            raise SettingsError(f"on_error is {self.on_error!r}; expected 'stop' or 'skip'")
+        _check_count("limit", self.limit)
+        for color in self.colors or ():
+            if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
+                raise SettingsError(f"colour {color!r} of a class; expected (red, green, blue) of 0 to 255")
+        self._set(
+            classes=None if self.classes is None else tuple(map(str, self.classes)),
+            colors=None if self.colors is None else tuple((r, g, b) for r, g, b in self.colors),
+        )
+
+    def _set(self, **values: Any) -> None:
+        """Put checked values, in the form that is declared, into the frozen object."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """What a run of a network over frames is asked for.
+
+    >>> settings = gv.Settings(scores="paper", input_size=(512, 1024))                       # doctest: +SKIP
+    >>> cache = gv.compute(net, frames, "runs/ra21", settings)                               # doctest: +SKIP
+    >>> cache = gv.compute(net, frames, "runs/few", settings, limit=20)                      # doctest: +SKIP
+
+    Attributes
+    ----------
+    scores : tuple of str
+        Given as `gradunc_viz.schema.scores.resolve_scores` takes them; by default `DEFAULT_SCORES`.
+    input_size : (height, width), optional
+        Size the image is resized to (bilinear) for the network; by default its own.
+    align_corners : bool, optional
+        How logits and norms are resized to the image; by default as the network itself resizes its logits.
+    bias : bool
+        Whether gradient norms include the bias of the head.
+    device : str or torch.device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+    batch : int, optional
+        Frames per forward pass; by default 1 on a CPU, 4 on CUDA. Halved when memory runs out.
+    compile : bool
+        Whether `torch.compile` compiles the network. It takes a while at the start, for every size of input: give
+        `input_size` where images differ. Where it cannot (no C++ compiler), a warning says so and the run goes on.
+    channels_last : bool
+        Whether images enter the network channels last, which suits convolutions on most processors and GPUs; the
+        weights of the network's convolutions are laid out likewise for the time of the run.
+    autocast : "bf16" or "fp16", optional
+        Lets layers run in half precision (`torch.autocast`). It changes the numbers, and so decides whether cached
+        frames may be reused; the other two change their rounding only, as another device does.
+    profile : bool
+        Whether `Report.stages` is exact on a GPU too, which then waits for each stage.
+    classes, colors, on_error, limit, images
+        As in `RunSettings`.
+
+    Raises
+    ------
+    SettingsError
+        If a value makes no sense; the text names it and what was expected.
+    UnknownScoreError
+        If there is no such score.
+    """
+
+    scores: tuple[str, ...] = field(default=DEFAULT_SCORES, metadata=DECIDES)
+    input_size: tuple[int, int] | None = field(default=None, metadata=DECIDES)
+    align_corners: bool | None = field(default=None, metadata=DECIDES)
+    bias: bool = field(default=False, metadata=DECIDES)
+    device: str | torch.device = "auto"
+    batch: int | None = None
+    compile: bool = False
+    channels_last: bool = False
+    autocast: str | None = field(default=None, metadata=DECIDES)
+    profile: bool = False
+
+    if TYPE_CHECKING:  # what may be given is wider than what is kept
+
+        def __init__(self, **values: Unpack[SettingsChanges]) -> None: ...
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("batch", self.batch)
+        check_autocast(self.autocast)
+        size = None if self.input_size is None else tuple(self.input_size)
+        if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
+            raise SettingsError(f"input_size is {self.input_size!r}; expected (height, width), each 1 or more")
+        self._set(scores=resolve_scores(self.scores), input_size=size)
+
+    @property
+    def options(self) -> ScoreOptions:
+        """What is computed from logits and features, and how."""
+        return ScoreOptions(self.scores, self.align_corners, self.bias)
+
+
+_S = TypeVar("_S", bound=RunSettings)
+
+
+def changed(settings: _S, changes: Mapping[str, Any]) -> _S:
+    """The settings with other values for some fields, checked anew.
+
+    Raises
+    ------
+    TypeError
+        If there is no such field.
+    """
+    return replace(settings, **changes)
+
+
+def decisive(settings: RunSettings) -> dict[str, Any]:
+    """The fields on which the content of a cached frame depends, and their values."""
+    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.metadata.get("decides")}
+
+
+def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> dict[str, Any]:
+    """State what decides whether a cached frame may be reused; frames carry their content hash besides."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "network": {
+            "name": network.name,
+            "weights": network.weights_digest(),
+            "head": network.head or "auto",
+            "drop_channels": list(network.drop_channels),
+            "normalize": [list(part) for part in network.normalize] if network.normalize else None,
+            "classes": list(classes),
+        },
+        "settings": decisive(settings),
+    }
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -30,97 +222,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
         raise DeviceError(f"device {device!r} is unknown; expected auto, cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"device {str(device)!r} was asked for, but no CUDA device is available; use cpu or auto")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device {str(device)!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices"
         )
-    return found
+    return resolved
 
 
-def _class_names(
-    inference: Inference, frames: Frames | Sequence[Frame], input_size: tuple[int, int] | None
-) -> tuple[tuple[str, ...], bool]:
-    """Name the classes and say whether the network knows them; a forward pass counts the channels."""
-    network = inference.network
-    if network.classes and not network.drop_channels:
-        return network.classes, True
-    size = input_size or _first_size(frames) or (256, 256)
-    channels = inference(torch.zeros(1, 3, *size), "an empty image").logits.shape[1]
-    return network.class_names(channels), network.classes is not None
-
-
-def _first_size(frames: Frames | Sequence[Frame]) -> tuple[int, int] | None:
-    for frame in frames:
-        try:
-            return frame.size
-        except GraduncError:
-            continue  # reported when its turn comes
-    return None
-
-
-def _classes(
-    network: Network,
-    found: tuple[tuple[str, ...], bool],
-    frames: Frames | Sequence[Frame],
-    classes: Sequence[str] | None,
-    colors: Sequence[tuple[int, int, int]] | None,
-) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    """Names and colours: what was said, what the network knows, what the frames know; else plain numbers."""
-    named, certain = found
-    n = len(named)
-    frame_classes: tuple[str, ...] = getattr(frames, "classes", None) or ()
-    frame_colors = getattr(frames, "colors", None) or ()
-    if classes is not None:
-        if len(classes) != n:
-            raise ModelError(f"{len(classes)} class names were given, but the network tells {n} classes apart")
-        named = tuple(classes)
-    elif not certain and len(frame_classes) == n:
-        named = frame_classes
-    elif not certain and n == len(known_classes("cityscapes")):
-        # nearly every public 19-class network of street scenes is in the order of the Cityscapes train ids
-        named = tuple(name for name, _ in known_classes("cityscapes"))
-    for color in colors or ():
-        if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
-            raise GraduncError(f"colour {color!r} of a class; expected (red, green, blue) of 0 to 255")
-    given = colors or (network.colors if certain and classes is None else None)
-    if given and len(given) == n:
-        return named, tuple(given)
-    known = dict(known_classes("cityscapes")) | dict(zip(frame_classes, frame_colors, strict=False))
-    return named, tuple(known.get(name, color) for name, color in zip(named, class_colors(n), strict=True))
-
-
-def _key(
-    network: Network,
-    frames: Frames | Sequence[Frame],
-    options: ScoreOptions,
-    input_size: tuple[int, int] | None,
-    classes: Sequence[str],
-    images: bool,
-    autocast: str | None,
-) -> dict[str, Any]:
-    """State what decides whether a cached frame may be reused; frames carry their content hash besides."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "network": {
-            "name": network.name,
-            "weights": network.weights_digest(),
-            "head": network.head or "auto",
-            "drop_channels": list(network.drop_channels),
-            "normalize": [list(part) for part in network.normalize] if network.normalize else None,
-            "classes": list(classes),
-        },
-        "settings": {
-            "scores": list(options.scores),
-            "input_size": list(input_size) if input_size else None,
-            "align_corners": options.align_corners,
-            "bias": options.bias,
-            "images": images,
-            "autocast": autocast,
-        },
-        "frames": {"layout": getattr(frames, "layout", None)},
-    }
+def _check_count(name: str, count: int | None) -> None:
+    if count is not None and count < 1:
+        raise SettingsError(f"{name} is {count}; expected 1 or more")

@@ -12,6 +12,7 @@ __all__ = [
     "ModelError",
     "NonFiniteError",
     "SchemaError",
+    "SettingsError",
     "UnknownScoreError",
 ]
 
@@ -50,6 +51,10 @@ class CacheMismatchError(CacheError):
 
 class SchemaError(GraduncError, ValueError):
     """A dataset does not follow the schema."""
+
+
+class SettingsError(GraduncError, ValueError):
+    """Something that was asked for makes no sense."""
 
 
 class UnknownScoreError(GraduncError, KeyError):

@@ -25,6 +25,9 @@ __all__ = ["CacheWriter"]
 class CacheWriter:
     """Creates or resumes a cache, and commits frames to it. A context manager.
 
+    A cache that it created and that no frame was put into goes again where the context ends with an error: it would
+    refuse the next run, which may well be asked for something else.
+
     Parameters
     ----------
     path : path-like
@@ -51,6 +54,7 @@ class CacheWriter:
     ) -> None:
         self.path = Path(path)
         self.key = json.loads(json.dumps(key))
+        self._created = False
         try:
             self._create_or_check(classes, colors)
         except OSError as error:
@@ -87,6 +91,7 @@ class CacheWriter:
             zarr.create_group(staging / "root" / "frames", zarr_format=3)
             try:
                 os.rename(staging / "root", self.path)  # onto nothing, or onto an empty folder
+                self._created = True
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -100,8 +105,16 @@ class CacheWriter:
             raise _write_error(self._staging.parent, error) from error
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._staging.__exit__(*exc)
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None and self._created:
+            self._withdraw()
+        self._staging.__exit__(kind, *exc)
+
+    def _withdraw(self) -> None:
+        """Take the cache away if it is empty and no other writer is at work."""
+        with suppress(OSError, CacheError):
+            if not _published(self.path) and list(self._staging.parent.iterdir()) == [self._folder]:
+                os.rename(self.path, self._folder / uuid.uuid4().hex)
 
     def frame_digest(self, frame_id: str) -> str:
         """Content hash that the frame in the cache was computed from."""
@@ -156,12 +169,16 @@ class CacheWriter:
             os.rename(self.path / "summary", self._folder / uuid.uuid4().hex)
 
 
+_DECIDES_NOTHING = {"name", "frames"}
+"""Entries of a key that say what a network is called, and (in earlier keys) how a folder of frames is arranged."""
+
+
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:
     """Name what differs between two keys, one text per leaf."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             text
-            for name in sorted({*old, *new} - {"name"})  # what a network is called decides nothing
+            for name in sorted({*old, *new} - _DECIDES_NOTHING)
             for text in _differences(old.get(name), new.get(name), f"{where}.{name}" if where else name)
         ]
     return [] if old == new else [f"{where} was {_brief(old)}, now {_brief(new)}"]

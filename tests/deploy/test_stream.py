@@ -6,11 +6,15 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import TinyNet
+from torch import nn
 
 from gradunc_viz.cli.main import main as cli
 from gradunc_viz.deploy.stream import read_stream, stream
+from gradunc_viz.networks.load import load_model
+from gradunc_viz.networks.runner import Inference
 from gradunc_viz.schema.errors import FrameError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), "u1")
@@ -51,9 +55,13 @@ def test_a_video_without_a_reader_says_what_to_install(tmp_path):
         list(read_stream(tmp_path / "drive.mp4"))
 
 
+def runner(net: nn.Module, **options) -> Inference:
+    return Inference(load_model(net), torch.device("cpu"), **options)
+
+
 @pytest.mark.parametrize("autocast", [None, "bf16"])
 def test_both_rates_are_taken(autocast):
-    report = stream(TinyNet().eval(), iter(IMAGES), scores="msp", autocast=autocast)
+    report = stream(runner(TinyNet().eval(), autocast=autocast), iter(IMAGES), "msp")
     assert len(report.with_scores) == len(report.without_scores) == 3
     assert len(report.means) == 5
     assert all(0 < mean < 0.75 for mean in report.means)
@@ -62,11 +70,17 @@ def test_both_rates_are_taken(autocast):
 
 def test_a_stream_too_short_to_be_timed():
     with pytest.raises(FrameError, match="a stream of 2 images is too short to be timed; expected 3"):
-        stream(TinyNet().eval(), iter(IMAGES[:2]))
+        stream(runner(TinyNet().eval()), iter(IMAGES[:2]))
+
+
+def test_the_network_keeps_its_mode():
+    net = TinyNet().train()
+    stream(runner(net, input_size=(12, 20)), iter(IMAGES), "msp")
+    assert all(module.training for module in net.modules())
 
 
 def test_on_the_command_line(sequence, capsys):
-    assert cli.main(["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]) == 0
+    assert cli(["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]) == 0
     assert "3 frames: " in (out := capsys.readouterr().out)
     assert "frames/s with 6 scores" in out
-    assert cli.main(["stream", str(sequence), "--model", "demo", "--limit", "1", "--device", "cpu"]) == 1
+    assert cli(["stream", str(sequence), "--model", "demo", "--limit", "1", "--device", "cpu"]) == 1

@@ -16,9 +16,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
-from gradunc_viz.exchange.imports import compute_maps_report
-from gradunc_viz.exchange.map_files import ScoreMaps
-from gradunc_viz.exchange.spread import _BINS, _LEVELS, _bin_edges, _half_map
+from gradunc_viz.exchange.imports import import_maps_report
+from gradunc_viz.exchange.map_files import MapFiles
+from gradunc_viz.exchange.spread import HALF_LEVELS, IMPORT_BINS, bin_edges, half_map
 from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
@@ -71,7 +71,7 @@ def maps(tmp_path, frames) -> Path:
 
 
 def quiet(maps_dir, frames, out, **options) -> gv.Cache:
-    return gv.compute_maps(maps_dir, frames, out, progress=False, **options)
+    return gv.import_maps(maps_dir, frames, out, progress=False, **options)
 
 
 def expected(frames, maps: dict[str, np.ndarray]) -> dict[str, float]:
@@ -117,7 +117,7 @@ def write_as(path: Path, values: np.ndarray, kind: str) -> None:
 def test_every_format_is_read_as_it_was_written(tmp_path, kind, dtype):
     values = np.random.default_rng(0).normal(size=(5, 7)).astype(dtype)
     write_as(tmp_path / "a", values, kind)
-    read = ScoreMaps(tmp_path)
+    read = MapFiles(tmp_path)
     assert list(read) == ["a"]
     assert read["a"].dtype == ("f2" if dtype == "f2" and not kind.startswith("tif") else "f4")
     np.testing.assert_array_equal(read["a"], values.astype("f4"))
@@ -129,7 +129,7 @@ def test_ids_may_hold_dots_and_axes_of_one_are_dropped(tmp_path):
     np.save(tmp_path / "b.npy", values.astype("u1")[..., None])
     (tmp_path / "readme.txt").write_text("not a map")
     (tmp_path / ".hidden.npy").write_text("not a map")
-    read = ScoreMaps(tmp_path)
+    read = MapFiles(tmp_path)
     assert sorted(read) == ["b", "v1.0_left"]
     for found_map in read.values():
         np.testing.assert_array_equal(found_map, values.astype("f4"))
@@ -179,7 +179,7 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path, kind):
     else:
         (folder / "a.npy").write_bytes(pickle.dumps(array))
     with pytest.raises(FrameError, match=r"a\.np[yz]: cannot be read"):
-        ScoreMaps(folder)["a"]
+        MapFiles(folder)["a"]
     assert not touched.exists()
 
 
@@ -187,11 +187,11 @@ def test_headers_that_promise_too_much_are_refused(tmp_path):
     with open(tmp_path / "a.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**20, 2**20)})
     with pytest.raises(FrameError, match=r"a\.npy"):
-        ScoreMaps(tmp_path)["a"]
+        MapFiles(tmp_path)["a"]
     with h5py.File(tmp_path / "b.hdf5", "w") as file:
         file.create_dataset("value", shape=(2**16, 2**16), dtype="f4", chunks=(64, 64))
     with pytest.raises(FrameError, match=r"b\.hdf5: has shape"):
-        ScoreMaps(tmp_path)["b"]
+        MapFiles(tmp_path)["b"]
 
 
 def test_hdf5_does_not_reach_into_other_files(tmp_path):
@@ -202,37 +202,37 @@ def test_hdf5_does_not_reach_into_other_files(tmp_path):
     with h5py.File(tmp_path / "maps/a.hdf5", "w") as file:
         file["value"] = h5py.ExternalLink(str(tmp_path / "elsewhere/secret.hdf5"), "value")
     with pytest.raises(FrameError, match="holds 0 data sets"):
-        ScoreMaps(tmp_path / "maps")["a"]
+        MapFiles(tmp_path / "maps")["a"]
     (tmp_path / "raw").write_bytes(bytes(16))
     with h5py.File(tmp_path / "maps/b.hdf5", "w") as file:
         file.create_dataset("value", (2, 2), "f4", external=[(str(tmp_path / "raw"), 0, 16)])
     with pytest.raises(FrameError, match="in other files"):
-        ScoreMaps(tmp_path / "maps")["b"]
+        MapFiles(tmp_path / "maps")["b"]
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.hdf5", "a.tif"])
 def test_damaged_files_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x93NUMPY nonsense")
     with pytest.raises(FrameError, match=name):
-        ScoreMaps(tmp_path)["a"]
+        MapFiles(tmp_path)["a"]
 
 
 def test_a_photo_is_no_map(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.tif")
     with pytest.raises(FrameError, match="mode RGB"):
-        ScoreMaps(tmp_path)["a"]
+        MapFiles(tmp_path)["a"]
 
 
 def test_folders_without_maps_or_with_two_of_one_id(tmp_path, frames):
     with pytest.raises(FrameError, match="no such folder"):
-        ScoreMaps(tmp_path / "absent")
+        MapFiles(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FrameError, match="holds no score map"):
         quiet(tmp_path / "empty", frames, tmp_path / "out")
     two = write_maps(tmp_path / "two", {"g0": np.zeros(SIZE)})
     np.savez(two / "g0.npz", np.zeros(SIZE))
     with pytest.raises(FrameError, match=r"g0\.npy and .*g0\.npz"):
-        ScoreMaps(two)
+        MapFiles(two)
     other = write_maps(tmp_path / "other", {"h9": np.zeros(SIZE)})
     with pytest.raises(FrameError, match="first map is 'h9', the first frame 'g0'"):
         quiet(other, frames, tmp_path / "out")
@@ -274,7 +274,7 @@ def test_imported_maps_evaluate_as_scikit_learn_does(tmp_path, large_frames, nam
     for f in frames:
         stored = gv.score(cache[f.id], "ext:maps")
         np.testing.assert_array_equal(stored, maps[f.id].astype("f4"))
-        assert cache[f.id].sizes["bin"] <= _BINS + 3
+        assert cache[f.id].sizes["bin"] <= IMPORT_BINS + 3
     wanted = expected(frames, maps)
     measured = found(cache)
     assert measured == pytest.approx(wanted, abs=1e-4), {k: measured[k] - wanted[k] for k in wanted}
@@ -365,7 +365,7 @@ def test_without_predictions_there_is_no_task_error_and_nothing_from_logits(tmp_
 def test_maps_of_another_size_are_resized_and_reported(tmp_path, frames):
     small = RANDOM.normal(size=(SIZE[0] // 2, SIZE[1] // 2)).astype("f2")
     folder = write_maps(tmp_path / "maps", {f.id: small for f in frames})
-    report = compute_maps_report(folder, frames, tmp_path / "out", progress=False)
+    report = import_maps_report(folder, frames, tmp_path / "out", progress=False)
     assert report.resized == [f.id for f in frames]
     frame = gv.open_cache(tmp_path / "out")[0]
     assert frame.attrs["map_size"] == [SIZE[0] // 2, SIZE[1] // 2]
@@ -387,7 +387,7 @@ def test_missing_maps_stop_or_are_skipped(tmp_path, frames, maps):
         cache = quiet(maps, frames, tmp_path / "out", on_error="skip")
     assert cache.ids == ("g0", "g2")
     np.save(maps / "g1.npy", np.full(SIZE, np.nan))
-    report = compute_maps_report(maps, frames, tmp_path / "new", on_error="skip", progress=False)
+    report = import_maps_report(maps, frames, tmp_path / "new", on_error="skip", progress=False)
     assert report.computed == ["g0", "g2"]
     assert [frame for frame, _ in report.skipped] == ["g1"]
 
@@ -398,12 +398,12 @@ def test_resuming_computes_what_is_missing_in_the_same_bins(tmp_path, frames, ma
     values = {f.id: np.load(maps / f"{f.id}.npy") for f in frames}
     values["g2"] = values["g2"] * 50 - 20
     np.save(maps / "g2.npy", values["g2"])
-    report = compute_maps_report(maps, frames, tmp_path / "out", progress=False)
+    report = import_maps_report(maps, frames, tmp_path / "out", progress=False)
     assert (report.existing, report.computed) == (["g0"], ["g1", "g2"])
     cache = gv.open_cache(tmp_path / "out")
     assert len({cache[i].sizes["bin"] for i in range(3)}) == 1
     assert found(cache)["auroc"] == pytest.approx(expected(frames, values)["auroc"], abs=0.02)
-    again = compute_maps_report(maps, frames, tmp_path / "out", progress=False)
+    again = import_maps_report(maps, frames, tmp_path / "out", progress=False)
     assert again.existing == ["g0", "g1", "g2"]
 
 
@@ -414,7 +414,7 @@ def test_changed_maps_and_settings_are_noticed(tmp_path, frames, maps):
     with pytest.raises(CacheMismatchError, match="ext:other"):
         quiet(maps, frames, tmp_path / "out", name="other")
     np.save(maps / "g1.npy", np.zeros(SIZE))
-    with pytest.raises(CacheMismatchError, match=r"'g1' was imported from other content.*g1\.npy"):
+    with pytest.raises(CacheMismatchError, match=r"'g1' was computed from other content.*g1\.npy"):
         quiet(maps, frames, tmp_path / "out", on_error="skip")
 
 
@@ -470,9 +470,9 @@ def test_edges_rise_and_no_bin_is_crowded(spread):
         "beta": random.beta(0.2, 5, 200_000),
         "ties": np.maximum(random.normal(size=200_000), 0),
     }[spread].astype("f4")
-    edges = _bin_edges(np.sort(values))
+    edges = bin_edges(np.sort(values))
     assert (np.diff(edges) > 0).all()
-    assert len(edges) <= _BINS
+    assert len(edges) <= IMPORT_BINS
     counted = np.bincount(np.searchsorted(edges, values, side="right"))
     alone = [len(np.unique(values[np.searchsorted(edges, values, side="right") == b])) for b in counted.argsort()[-1:]]
     assert np.sort(counted)[-2 if spread == "ties" else -1] < 2e-4 * len(values)
@@ -481,21 +481,21 @@ def test_edges_rise_and_no_bin_is_crowded(spread):
 
 def test_few_distinct_values_get_a_bin_and_a_level_each():
     values = np.sort(np.random.default_rng(0).choice(np.linspace(-3, 5, 200, dtype="f4"), 10_000))
-    np.testing.assert_array_equal(_bin_edges(values), np.unique(values))
-    halves = _half_map(values)
+    np.testing.assert_array_equal(bin_edges(values), np.unique(values))
+    halves = half_map(values)
     assert len(np.unique(halves(values))) == 200
 
 
 def test_levels_are_float16_numbers_that_rise_and_stay_in_range():
     values = np.sort(np.random.default_rng(0).standard_cauchy(300_000).astype("f4"))
-    half = _half_map(values)
+    half = half_map(values)
     out = half(np.r_[np.float32(-1e30), values, np.float32(1e30)])
     assert out.dtype == np.float16
     assert (np.diff(out.astype("f4")) >= 0).all()
     assert 0 < out.min() < 1e-4
     assert out.max() == 1
-    assert 0.5 * _LEVELS < len(np.unique(out)) <= _LEVELS
-    constant = _half_map(np.zeros(5, "f4"))(np.zeros(2, "f4"))
+    assert 0.5 * HALF_LEVELS < len(np.unique(out)) <= HALF_LEVELS
+    constant = half_map(np.zeros(5, "f4"))(np.zeros(2, "f4"))
     assert 0 < constant[0] == constant[1] < 1
 
 
@@ -574,12 +574,12 @@ def test_submission_replaces_its_own_files_and_nothing_else(tmp_path, tiny_cache
 
 
 def test_a_failed_write_leaves_nothing_half_written(tmp_path, tiny_cache, monkeypatch):
-    from gradunc_viz.exchange import imports as interchange
+    from gradunc_viz.exchange import submission
 
     def fail(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(interchange.os, "replace", fail)
+    monkeypatch.setattr(submission.os, "replace", fail)
     with pytest.raises(CacheError, match="No space left"):
         gv.write_submission(tiny_cache, "entropy", tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []
@@ -602,7 +602,7 @@ def test_h5py_missing_is_said(tmp_path, tiny_cache, monkeypatch):
     with pytest.raises(GraduncError, match=r"gradunc-viz\[interchange\]"):
         gv.write_submission(tiny_cache, "entropy", tmp_path / "out", progress=False)
     np.save(tmp_path / "a.npy", np.zeros((2, 2)))
-    assert ScoreMaps(tmp_path)["a"].shape == (2, 2)
+    assert MapFiles(tmp_path)["a"].shape == (2, 2)
 
 
 # --------------------------------------------------------------------------------------------------------------------

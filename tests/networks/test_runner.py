@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 import pytest
 import torch
-from tiny import SCORES
+from tiny import SCORES, TinyNet
+from torch import nn
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main as cli
-from gradunc_viz.networks.runner import Inference
+from gradunc_viz.networks.runner import Inference, restored
 from gradunc_viz.run.compute import compute_report
 from gradunc_viz.run.stages import STAGES, Stages
 from gradunc_viz.schema.errors import CacheMismatchError
@@ -24,13 +26,17 @@ def run(net, folder, out, **options):
 
 def test_channels_last_reaches_the_network_and_keeps_the_numbers(tiny_net, tiny_set, tiny_cache, tmp_path):
     seen = []
-    tiny_net.register_forward_pre_hook(
-        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
-    )
-    cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
-    assert all(seen)
     kernels = [parameter for parameter in tiny_net.parameters() if parameter.dim() == 4]
-    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+    def look(_, args):
+        seen.extend(one.is_contiguous(memory_format=torch.channels_last) for one in (*args, *kernels))
+
+    tiny_net.register_forward_pre_hook(look)
+    before = state_of(tiny_net)
+    cache = run(tiny_net, tiny_set, tmp_path / "c", channels_last=True)
+    assert len(seen) == 5 * 3
+    assert all(seen)
+    assert state_of(tiny_net) == before
     assert cache.key == tiny_cache.key
     for frame_id in cache.ids:
         difference = cache[frame_id]["head_score"] - tiny_cache[frame_id]["head_score"]
@@ -123,7 +129,76 @@ def test_threads_of_torch_are_as_before(tiny_net, tiny_set, tmp_path):
 
 def test_the_profile_is_printed(tiny_set, tmp_path, capsys):
     arguments = ["compute", "--model", "demo", "--data", str(tiny_set), "--out", str(tmp_path / "c"), "--quiet"]
-    assert cli.main([*arguments, "--device", "cpu", "--limit", "2", "--input-size", "64x96", "--profile"]) == 0
+    assert cli([*arguments, "--device", "cpu", "--limit", "2", "--input-size", "64x96", "--profile"]) == 0
     out = capsys.readouterr().out
     assert "share of the run" in out
     assert all(name in out for name in STAGES)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# what a network keeps, and what it gives back
+
+
+class Tokens(nn.Module):
+    """A linear head: where its rows lie is one integer for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.head(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape[0], 4, *x.shape[2:])
+
+
+@pytest.mark.parametrize("net", [TinyNet, Tokens])
+def test_plans_of_few_shapes_are_kept(net):
+    network = gv.load_model(net().eval())
+    inference = Inference(network, CPU)
+    first = inference(torch.rand(1, 3, 8, 8), "it").logits
+    for size in range(8, 60):
+        inference(torch.rand(1, 3, 8, size), "it")
+    assert len(network.plans) == network.plans.maxsize < 20
+    assert (1, 3, 8, 59) in network.plans
+    assert inference(torch.rand(1, 3, 8, 8), "it").logits.shape == first.shape
+
+
+def state_of(net: nn.Module):
+    tensors = net.state_dict(keep_vars=True)
+    return (
+        {name: (id(t), t.data_ptr(), t.stride(), t.dtype, t.device) for name, t in tensors.items()},
+        {name: None if p.grad is None else (id(p.grad), p.grad.data_ptr()) for name, p in net.named_parameters()},
+        [module.training for module in net.modules()],
+    )
+
+
+@pytest.fixture
+def mixed_net() -> nn.Module:
+    """A buffer, a weight that two layers share, a gradient, and modules in different modes."""
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3, padding=1), TinyNet())
+    net[2].weight = net[0].weight
+    net[1].eval()
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    return net
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.to("meta"),  # another device, which every machine has
+        lambda net: net.to(memory_format=torch.channels_last),
+        lambda net: net.half(),
+        lambda net: net.eval(),
+        lambda net: Inference(gv.load_model(net), CPU, channels_last=True),
+    ],
+    ids=["device", "memory format", "type", "mode", "inference"],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_network_is_given_back_as_it_was(mixed_net, change, fails):
+    before = state_of(mixed_net)
+    with contextlib.suppress(ZeroDivisionError), restored(mixed_net):
+        change(mixed_net)
+        assert state_of(mixed_net) != before
+        if fails:
+            raise ZeroDivisionError
+    assert state_of(mixed_net) == before
+    mixed_net(torch.rand(1, 3, 16, 16)).sum().backward()

@@ -33,9 +33,10 @@ from gradunc_viz.schema.errors import (
     NonFiniteError,
     UnknownScoreError,
 )
+from gradunc_viz.scores.maps import Scorer
 from gradunc_viz.store.frame import decode_image
 
-module = importlib.import_module("gradunc_viz.run.pipeline")
+module = importlib.import_module("gradunc_viz.run.network_maps")
 
 
 def run(net, folder: Path, out: Path, **options) -> gv.Cache:
@@ -482,7 +483,7 @@ def test_no_memory_for_the_scores(tiny_net, tiny_set, tmp_path, monkeypatch):
     def hungry(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "score_maps", hungry)
+    monkeypatch.setattr(Scorer, "__call__", hungry)
     with pytest.raises(DeviceError, match="out of memory on cpu for the scores of frame 'f00'"):
         run(tiny_net, tiny_set, tmp_path / "c")
 
@@ -490,15 +491,15 @@ def test_no_memory_for_the_scores(tiny_net, tiny_set, tmp_path, monkeypatch):
 def test_scores_take_frames_one_at_a_time_where_memory_runs_out(tmp_path, tiny_net, monkeypatch):
     folder = write_set(tmp_path / "set", 6, ((24, 32),))
     plain = run(tiny_net, folder, tmp_path / "plain", batch=1)
-    scored, real = [], module.score_maps
+    scored, real = [], Scorer.__call__
 
-    def hungry(logits, *args, **kwargs):
-        if logits.untyped_storage().nbytes() > logits.nbytes:  # a part of a batch that is kept in memory
+    def hungry(scorer, head, size, label, frame_id):
+        if head.logits.untyped_storage().nbytes() > head.logits.nbytes:  # a part of a batch that is kept in memory
             raise torch.OutOfMemoryError("CUDA out of memory")
-        scored.append(kwargs["frame_id"])
-        return real(logits, *args, **kwargs)
+        scored.append(frame_id)
+        return real(scorer, head, size, label, frame_id)
 
-    monkeypatch.setattr(module, "score_maps", hungry)
+    monkeypatch.setattr(Scorer, "__call__", hungry)
     cache = run(tiny_net, folder, tmp_path / "c", batch=4)
     assert scored == list(plain.ids)
     for frame_id in plain.ids:
@@ -618,7 +619,7 @@ def test_few_frames_are_in_memory_at_a_time(tiny_net, tmp_path, monkeypatch):
 def command(model: str, data: Path, out: Path, *options: str) -> gv.Cache:
     """What a user types."""
     arguments = ["compute", "--model", model, "--data", str(data), "--out", str(out), "--device", "cpu", "--quiet"]
-    assert cli.main([*arguments, *options]) == 0
+    assert cli([*arguments, *options]) == 0
     return gv.open_cache(out)
 
 
