@@ -14,6 +14,7 @@ from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import DEFAULT_SCORES, resolve_scores
 from ..scores.maps import ScoreOptions
+from ..scores.own import fingerprints
 
 __all__ = [
     "RunChanges",
@@ -197,6 +198,7 @@ def decisive(settings: RunSettings) -> dict[str, Any]:
 
 def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> dict[str, Any]:
     """State what decides whether a cached frame may be reused; frames carry their content hash besides."""
+    own = fingerprints(settings.scores)
     return {
         "schema_version": SCHEMA_VERSION,
         "network": {
@@ -208,7 +210,7 @@ def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> d
             "classes": list(classes),
         },
         "settings": decisive(settings),
-    }
+    } | ({"own_scores": own} if own else {})
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

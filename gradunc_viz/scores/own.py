@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from ..schema.scores import Score, register
+from ..schema.scores import Score, lookup, register
 from .needs import ForwardPass
 
-__all__ = ["register_score"]
+__all__ = ["fingerprints", "register_score"]
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -79,3 +81,26 @@ def register_score(
         return function
 
     return decorate
+
+
+def fingerprints(names: Iterable[str]) -> dict[str, str]:
+    """Digests of the scores that are not built in: another formula under the same name is another score.
+
+    What a function calls is not looked at.
+    """
+    entries = [lookup(name) for name in names]
+    return {entry.name: _fingerprint(entry) for entry in entries if not _is_built_in(entry)}
+
+
+def _is_built_in(score: Score) -> bool:
+    return isinstance(score.compute, str) and score.compute.startswith(f"{__package__}.")
+
+
+def _fingerprint(score: Score) -> str:
+    function = inspect.unwrap(score.function)
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed into an interpreter, or no function of Python's
+        text = repr(getattr(getattr(function, "__code__", None), "co_code", function))
+    told = (score.orientation, score.units, score.formula, score.at, text)
+    return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.schema import scores as registry
-from gradunc_viz.schema.errors import GraduncError, NonFiniteError, UnknownScoreError
+from gradunc_viz.schema.errors import CacheMismatchError, GraduncError, NonFiniteError, UnknownScoreError
 from gradunc_viz.schema.scores import Score, lookup, recall, register
 from gradunc_viz.scores.maps import score_maps
 from gradunc_viz.scores.needs import HeadOutput
@@ -128,6 +128,19 @@ def test_a_cache_opens_where_the_function_is_not(cache, monkeypatch):
     assert (lookup("mine_gini").title, lookup("mine_steep").orientation) == (r"Gini $G$", -1)
     with pytest.raises(UnknownScoreError, match="'mine_gini' cannot be computed: no function of it is registered"):
         gv.score_image(TinyNet(), np.zeros((32, 32, 3), "u1"), scores=["mine_gini"])
+
+
+def test_another_formula_under_its_name_is_another_score(cache, tiny_set, monkeypatch):
+    frames = gv.open_frames(tiny_set)
+    gv.compute(TinyNet().eval(), frames, cache.path, scores=SCORES, progress=False)  # resumed
+    monkeypatch.delitem(registry.SCORES, "mine_gini")
+
+    @gv.register_score("mine_gini", orientation=+1, formula="1 - sum_c pi_c^2", title=r"Gini $G$", source="me")
+    def gini(logits, features):
+        return 2 - logits.softmax(1).square().sum(1)
+
+    with pytest.raises(CacheMismatchError, match="own_scores.mine_gini was"):
+        gv.compute(TinyNet().eval(), frames, cache.path, scores=SCORES, progress=False)
 
 
 @pytest.mark.parametrize(
