@@ -453,7 +453,11 @@ def test_classes_file(trio: Frames) -> None:
 @pytest.mark.parametrize(
     ("entries", "part"),
     [
-        ({"0": "road"}, "expected a list"),
+        ({"road": 0}, '{"road": 0}'),
+        ("road", "expected a list"),
+        (["road", 1], '["road", 1]'),
+        ({"0": "road", "2": "car"}, "ids 0, 2"),
+        ({"0": 7}, "name 7"),
         ([{"id": 0}], "expected a list"),
         ([], "expected 0..n-1"),
         ([{"id": 0, "name": "a"}, {"id": 2, "name": "b"}], "ids 0, 2"),
