@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from .errors import GraduncError
+from .errors import GraduncError, brief
 
 __all__ = ["Registry"]
 
@@ -89,11 +89,8 @@ class Registry(Mapping[str, Item], Generic[Item]):
                 if isinstance(found, self._kind) and self._name(found) not in self._items:
                     self.register(found)
             except Exception as error:  # another's package: without it, everything else goes on
-                text = next(iter(str(error).strip().splitlines()), "")
-                warnings.warn(
-                    f"{self.group}: {point.name} = {point.value} cannot be loaded ({type(error).__name__}: {text})",
-                    stacklevel=3,
-                )
+                problem = f"{self.group}: {point.name} = {point.value} cannot be loaded ({brief(error)})"
+                warnings.warn(problem, stacklevel=3)
 
     def __getitem__(self, name: str) -> Item:
         if name not in self._items:

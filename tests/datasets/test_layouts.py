@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,9 @@ MINE = Layout("mine", "ours; class ids 0..3", "{split}/rgb/NAME.png, {split}/ids
 
 
 @pytest.fixture
-def mine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+def mine(monkeypatch: pytest.MonkeyPatch) -> Layout:
     monkeypatch.setattr(LAYOUTS, "_items", dict(LAYOUTS._items))
-    yield register_layout(MINE)
+    return register_layout(MINE)
 
 
 @pytest.fixture
@@ -42,9 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_layout_of_ones_own(
-    mine: Layout, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_layout_of_ones_own(mine: Layout, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = gv.open_frames(folder, "mine")
     assert frames.ids == ("f00", "f01", "f02", "f03")
     assert frames.layout == "mine"
@@ -63,7 +60,9 @@ def test_a_layout_of_ones_own(
     with pytest.raises(SystemExit):
         main(["compute", "--help"])
     assert "roadanomaly, mine" in " ".join(capsys.readouterr().out.split())
-    assert main(list(map(str, ["import", tmp_path, "--data", folder, "--layout", "your", "--out", tmp_path / "no"]))) == 1
+    assert (
+        main(list(map(str, ["import", tmp_path, "--data", folder, "--layout", "your", "--out", tmp_path / "no"]))) == 1
+    )
     assert "roadanomaly, mine" in capsys.readouterr().err
 
 

@@ -56,7 +56,7 @@ def test_what_cannot_be_registered(tools: Registry[Tool]) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tools: Registry[Tool]) -> None:
     tools.register(Tool("axe"))
-    with pytest.raises(FrameError, match="^unknown tool 'ax', expected one of saw, axe$"):
+    with pytest.raises(FrameError, match=r"^unknown tool 'ax', expected one of saw, axe$"):
         tools.find("ax")
 
 
