@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.traceable import traceable_norms, traceable_softmax
-from ..networks.head import Head
+from ..networks.head import Head, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.tapped import TappedNetwork
@@ -108,6 +108,7 @@ class ScoredModel(nn.Module):
             raise ModelError(f"{network.name} has {head.logits.shape[1]} class; expected two or more")
         self.network = TappedNetwork(network.net, head.plan)
         self.layer_name, self.align_corners = head.name, head.align_corners
+        self._geometry = geometry_of(head.layer)
         device = head.logits.device
         channels = network.class_channels(head.logits.shape[1])
         self.register_buffer("channels", None if channels is None else channels.to(device), persistent=False)
@@ -125,8 +126,10 @@ class ScoredModel(nn.Module):
         maps: dict[str, Tensor] = {}
         fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
         if wanted:
-            norms_of = gradient_norms_for if fast else traceable_norms
-            norms = norms_of(logits, features, self.network.tap, wanted, channels=self.channels)  # type: ignore[operator]
+            if fast:
+                norms = gradient_norms_for(logits, features, self.network.tap, wanted, channels=self.channels)
+            else:
+                norms = traceable_norms(logits, features, self._geometry, wanted, channels=self.channels)
             norms = resize_log2_norms(norms, size, self.align_corners)
             maps |= {name: norms[:, i] for i, name in enumerate(self._at_head)}
         if at_pixel:

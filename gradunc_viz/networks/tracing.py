@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..schema.errors import HeadError
-from .head import _KINDS_TEXT, HEAD_KINDS, Head, Plan, Wrapper, find_layer, logits_of
+from .head import Head, Plan, Wrapper, find_layer, kind_of, kinds_text, logits_of
 
 __all__ = ["capture"]
 
@@ -62,7 +62,9 @@ class _Call:
 
     @property
     def class_axis(self) -> int:
-        return -1 if isinstance(self.layer, nn.Linear) else -3
+        kind = kind_of(self.layer)
+        assert kind is not None
+        return kind.class_axis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -316,7 +318,7 @@ class _Tracer(TorchFunctionMode):
         if self.named:
             return self._named(classes)
         if not self.layers:
-            raise HeadError(f"no convolution or linear layer in {type(self.root).__name__}: expected {_KINDS_TEXT}")
+            raise HeadError(f"no convolution or linear layer in {type(self.root).__name__}: expected {kinds_text()}")
         if isinstance(mark, _Mixed):
             named = [(name, shape) for name, shape in mark.calls if classes in (shape[-1], *shape[-3:-2])]
             listed = self._listed(named or mark.calls[-5:])
@@ -331,7 +333,7 @@ class _Tracer(TorchFunctionMode):
                 f"{listed}: name the layer to use, as in head={example!r}"
             )
         if not self.shapes:
-            raise HeadError(f"none of the {len(self.layers)} layers of kind {_KINDS_TEXT} ran in the forward pass")
+            raise HeadError(f"none of the {len(self.layers)} layers of kind {kinds_text()} ran in the forward pass")
         fitting = [(name, shape) for name, shape in self.shapes.items() if classes in (shape[-1], *shape[-3:-2])]
         listed = self._listed(fitting or list(self.shapes.items())[-5:])
         raise HeadError(
@@ -408,7 +410,7 @@ def capture(net: nn.Module, head: str | nn.Module | None = None) -> Iterator[Hea
         root, head = net.net, net.head if head is None else head
     layers: dict[nn.Module, str]
     if head is None:
-        layers = {one: name for name, one in root.named_modules() if isinstance(one, HEAD_KINDS)}
+        layers = {one: name for name, one in root.named_modules() if kind_of(one)}
     else:
         name, layer = find_layer(root, head)
         layers = {layer: name}
