@@ -243,10 +243,12 @@ class Head:
         }
         return card(f"Head {self.name}", rows, _class_map(self.logits))
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Let go of what was captured."""
         self.__dict__.clear()
 
-    def _fill(self, plan: Plan, features: Tensor, logits: Tensor) -> None:
+    def fill(self, plan: Plan, features: Tensor, logits: Tensor) -> None:
+        """Take what entered and left the layer of a plan, as the layer was called."""
         self.logits, self.features = plan.arrange(logits), plan.arrange(features)
         self.layer, self.name, self.align_corners, self.plan = plan.layer, plan.name, plan.align_corners, plan
 
@@ -385,7 +387,7 @@ def follow(plan: Plan) -> Iterator[Head]:
     def keep(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         nonlocal calls
         if calls == plan.index:
-            captured._fill(plan, args[0] if args else kwargs["input"], output)
+            captured.fill(plan, args[0] if args else kwargs["input"], output)
         calls += 1
 
     handle = plan.layer.register_forward_hook(keep, with_kwargs=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from gradunc_viz.datasets.catalog import catalog, data_path, known_classes
+from gradunc_viz.datasets.catalog import known_classes
 from gradunc_viz.datasets.frames import Frames, check_classes, open_frames
 from gradunc_viz.datasets.layouts import LAYOUTS
 from gradunc_viz.schema.errors import FrameError, GraduncError
@@ -756,52 +756,6 @@ def test_digest(tmp_path: Path) -> None:
     picture(tmp_path / "one" / "images" / "one.png", 5, 5)
     seen.add(open_frames(tmp_path / "one")[0].digest())
     assert len(seen) == 6
-
-
-# ----------------------------------------------------------------------------------------------------------
-# the catalogue
-
-
-def test_known_classes() -> None:
-    cityscapes, camvid = known_classes("cityscapes"), known_classes("camvid")
-    assert (len(cityscapes), len(camvid)) == (19, 11)
-    assert cityscapes[0] == ("road", (128, 64, 128))
-    assert cityscapes[18] == ("bicycle", (119, 11, 32))
-    assert camvid[10] == ("bicyclist", (0, 128, 192))
-    for classes in (cityscapes, camvid):
-        assert len({name for name, _ in classes}) == len({color for _, color in classes}) == len(classes)
-    with pytest.raises(GraduncError) as error:
-        known_classes("kitti")
-    one_line(error, "'kitti'", "cityscapes", "camvid")
-
-
-def test_catalog_describes_datasets() -> None:
-    content = catalog()
-    for entries in content["classes"].values():
-        assert [entry["id"] for entry in entries] == list(range(len(entries)))
-    for key, entry in content["datasets"].items():
-        assert entry["layout"] in LAYOUTS, key
-        assert entry["task"] in ("error", "anomaly"), key
-        assert all(entry[name] for name in ("name", "citation", "licence")), key
-        assert entry["url"].startswith("http"), key
-        assert LAYOUTS[entry["layout"]].classes == entry.get("classes"), key
-    assert set(LAYOUTS) == {entry["layout"] for entry in content["datasets"].values()} | {"folder"}
-
-
-def test_layouts_describe_themselves() -> None:
-    for name, layout in LAYOUTS.items():
-        assert layout.name == name
-        assert layout.tree
-        assert "\n" not in layout.tree + layout.description
-        assert ("{split}" in layout.tree) == (layout.split is not None)
-
-
-def test_data_path() -> None:
-    assert data_path("catalog.json").is_file()
-    with pytest.raises(GraduncError) as error:
-        data_path("nothing.json")
-    assert isinstance(error.value, FileNotFoundError)
-    one_line(error, "'nothing.json'", Path("gradunc_viz", "data"))
 
 
 # ----------------------------------------------------------------------------------------------------------

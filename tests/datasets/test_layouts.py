@@ -69,3 +69,11 @@ def test_a_layout_of_ones_own(mine: Layout, folder: Path, tmp_path: Path, capsys
 def test_a_name_is_taken_once(mine: Layout) -> None:
     with pytest.raises(FrameError, match="layout 'mine' is registered already"):
         register_layout(MINE)
+
+
+def test_layouts_describe_themselves() -> None:
+    for name, layout in LAYOUTS.items():
+        assert layout.name == name
+        assert layout.tree
+        assert "\n" not in layout.tree + layout.description
+        assert ("{split}" in layout.tree) == (layout.split is not None)
