@@ -56,6 +56,7 @@ def limit(parser: argparse.ArgumentParser) -> None:
 
 def frames(parser: argparse.ArgumentParser) -> None:
     """Which frames, what their labels mean, and the cache that is made of them."""
+    from ..datasets.catalog import catalog
     from ..datasets.layouts import LAYOUTS
 
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
@@ -68,7 +69,9 @@ def frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON {id in label masks: class id}")
     parser.add_argument(
-        "--classes", metavar="NAME|FILE", help="class names: cityscapes, camvid, or JSON as in classes.json"
+        "--classes",
+        metavar="NAME|FILE",
+        help=f"class names: {', '.join(catalog()['classes'])}, or JSON as in classes.json",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"

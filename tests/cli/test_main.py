@@ -164,8 +164,11 @@ def test_another_network_is_refused_and_nothing_lost(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("info", tmp_path / "none", "--debug") == 1
-    assert "Traceback" in capsys.readouterr().err
+    for arguments in (("info", tmp_path / "none", "--debug"), ("--debug", "info", tmp_path / "none")):
+        assert run(*arguments) == 1
+        assert "Traceback" in capsys.readouterr().err
+    assert run("info", tmp_path / "none") == 1
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -317,7 +320,7 @@ def test_choices_are_what_is_registered() -> None:
 # --- scores of a user's own file
 
 SCORE = """
-from neighbour import FORMULA
+from gini_formula import FORMULA
 from gradunc_viz.schema.scores import Score, register
 
 def gini(logits):
@@ -332,7 +335,7 @@ def score_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that registers the score "gini" when it is executed."""
     monkeypatch.setitem(gv.SCORES, "gini", None)  # removed when the test ends
     monkeypatch.delitem(gv.SCORES, "gini")
-    (tmp_path / "neighbour.py").write_text("FORMULA = '1 - sum_c pi_c^2'")
+    (tmp_path / "gini_formula.py").write_text("FORMULA = '1 - sum_c pi_c^2'")
     file = tmp_path / "own.py"
     file.write_text(SCORE)
     return file

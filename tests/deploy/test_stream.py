@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny import TinyNet
 
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli import main as cli
 from gradunc_viz.deploy.stream import read_stream, stream
 from gradunc_viz.schema.errors import FrameError
 

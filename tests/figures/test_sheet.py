@@ -10,7 +10,7 @@ from synthetic import new_writer, write_frame
 
 import gradunc_viz as gv
 from gradunc_viz import figures
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli import main as cli
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import open_cache
 

@@ -9,7 +9,7 @@ import torch
 from tiny import SCORES
 
 import gradunc_viz as gv
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli import main as cli
 from gradunc_viz.networks.runner import Inference
 from gradunc_viz.run.compute import compute_report
 from gradunc_viz.run.stages import STAGES, Stages

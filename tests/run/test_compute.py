@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli import main as cli
 from gradunc_viz.run.compute import compute_report
 from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.run.settings import resolve_device
