@@ -75,9 +75,9 @@ def class_options(spec: str | None) -> dict[str, Any]:
     """Names and colours of classes as a run takes them, from a convention's name or a file."""
     if spec is None:
         return {}
-    from ..datasets.conventions import class_table
+    from ..datasets.conventions import find_classes
 
-    classes, colors = class_table(spec)
+    classes, colors = find_classes(spec)
     return {"classes": classes, "colors": colors}
 
 

@@ -30,9 +30,9 @@ __all__ = [
     "LAF_IDS",
     "LAF_TRAIN_IDS",
     "ROAD_ANOMALY_IDS",
-    "ClassTable",
     "Conversion",
-    "class_table",
+    "NamedClasses",
+    "find_classes",
     "folder_classes",
     "read_classes",
     "read_json",
@@ -175,11 +175,11 @@ def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str]) -> Conversi
     return Conversion(table, f"only {some('id', sorted(table))} that {source} maps")
 
 
-ClassTable = tuple[tuple[str, ...], tuple[Color, ...] | None]
+NamedClasses = tuple[tuple[str, ...], tuple[Color, ...] | None]
 """Names of the class ids 0..n-1, and their colours if those are known."""
 
 
-def class_table(source: str | os.PathLike[str]) -> ClassTable:
+def find_classes(source: str | os.PathLike[str]) -> NamedClasses:
     """Names and colours of classes, from the name of a convention or a file.
 
     Parameters
@@ -199,7 +199,7 @@ def class_table(source: str | os.PathLike[str]) -> ClassTable:
     return read_classes(Path(name))
 
 
-def folder_classes(root: Path, known: str | None) -> ClassTable | tuple[None, None]:
+def folder_classes(root: Path, known: str | None) -> NamedClasses | tuple[None, None]:
     """Names and colours of the class ids that the labels of a folder hold, each ``None`` if they are not known.
 
     Parameters
@@ -217,10 +217,10 @@ def folder_classes(root: Path, known: str | None) -> ClassTable | tuple[None, No
     path = root / "classes.json"
     if path.is_file():
         return read_classes(path)
-    return (None, None) if known is None else class_table(known)
+    return (None, None) if known is None else find_classes(known)
 
 
-def read_classes(path: Path) -> ClassTable:
+def read_classes(path: Path) -> NamedClasses:
     """Read a JSON file that names classes.
 
     Parameters
