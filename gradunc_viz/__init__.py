@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "datasets.frames": ["Frame", "Frames", "open_frames"],
-    "datasets.layouts": ["LAYOUTS"],
+    "datasets.layouts": ["LAYOUTS", "Layout", "register_layout"],
     "deploy.scored_model": ["ScoredModel"],
     "exchange.imports": ["import_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
@@ -23,10 +23,13 @@ _HOMES = {
     "metrics.segment_table": ["segment_statistics"],
     "metrics.segmentation": ["segmentation"],
     "metrics.threshold_curves": ["sparsification", "threshold_curves"],
+    "networks.head": ["HeadKind", "register_head"],
     "networks.load": ["load_model"],
+    "networks.loaders": ["Loader", "register_loader"],
     "networks.network": ["Network"],
     "networks.tracing": ["capture"],
     "run.compute": ["compute", "score_image"],
+    "run.settings": ["Settings"],
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "Score", "lookup"],
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
+    from .datasets.layouts import Layout as Layout
+    from .datasets.layouts import register_layout as register_layout
     from .deploy.scored_model import ScoredModel as ScoredModel
     from .exchange.imports import import_maps as import_maps
     from .exchange.submission import read_submission as read_submission
@@ -63,11 +68,16 @@ if TYPE_CHECKING:
     from .metrics.segmentation import segmentation as segmentation
     from .metrics.threshold_curves import sparsification as sparsification
     from .metrics.threshold_curves import threshold_curves as threshold_curves
+    from .networks.head import HeadKind as HeadKind
+    from .networks.head import register_head as register_head
     from .networks.load import load_model as load_model
+    from .networks.loaders import Loader as Loader
+    from .networks.loaders import register_loader as register_loader
     from .networks.network import Network as Network
     from .networks.tracing import capture as capture
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image
+    from .run.settings import Settings as Settings
     from .schema.errors import GraduncError as GraduncError
     from .schema.frame import IGNORE as IGNORE
     from .schema.frame import validate as validate

@@ -9,16 +9,46 @@ from pathlib import Path
 
 from ..schema.errors import GraduncError
 from ..schema.scores import SCORES
-from .values import DONE, _bytes, _console
+from . import options
+from .command import command
+from .values import DONE, console, natural, positive, size_on_disk, width
 
 
-def _explore(arguments: argparse.Namespace) -> int:
+@command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
+def explore(arguments: argparse.Namespace) -> int:
+    """Serve the dashboard until it is interrupted."""
     from ..explorer import serve
 
     serve(arguments.cache, port=arguments.port, open_browser=not arguments.no_browser)
     return DONE
 
 
+def _figures_options(parser: argparse.ArgumentParser) -> None:
+    from ..figures.save import FORMATS
+    from ..figures.style import WIDTHS
+    from ..metrics.arrays.components import TRACKS
+
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder; index.html shows all of it")
+    parser.add_argument("--format", choices=FORMATS, default="pdf", help="of the figures (default: %(default)s)")
+    parser.add_argument("--width", type=width, metavar="NAME", help=f"{', '.join(WIDTHS)}, or inches")
+    parser.add_argument("--style", type=Path, metavar="FILE", help="a .mplstyle file that replaces settings")
+    parser.add_argument("--dpi", type=positive, default=300, metavar="N", help="of images (default: %(default)s)")
+    parser.add_argument(
+        "--track",
+        default="anomaly",
+        metavar="TRACK|CACHE=TRACK,..",
+        help=f"size limits of unknown objects: {' or '.join(TRACKS)}, or one for each cache (default: %(default)s)",
+    )
+
+
+@command(
+    "figures",
+    "draw the figures and tables of caches for a paper, with a contact sheet",
+    options.caches,
+    options.scores_to_show,
+    _figures_options,
+    options.quiet,
+)
 def _figures(arguments: argparse.Namespace) -> int:
     from ..figures import figure_set, style
 
@@ -31,7 +61,7 @@ def _figures(arguments: argparse.Namespace) -> int:
             arguments.out,
             format=arguments.format,
             dpi=arguments.dpi,
-            scores=None if arguments.scores is None else [part.strip() for part in arguments.scores.split(",")],
+            scores=arguments.scores,
             track=track,
             progress=not arguments.quiet,
         )
@@ -41,6 +71,48 @@ def _figures(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    from ..metrics.arrays.components import TRACKS
+    from ..metrics.metric import METRICS
+    from ..schema.tasks import TASKS
+
+    parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
+    parser.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
+    parser.add_argument(
+        "--metric", choices=tuple(METRICS), default="auprc", help="what --by shows (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"
+    )
+    parser.add_argument(
+        "--bootstrap", type=natural, default=200, metavar="N", help="samples of frames for intervals (default: 200)"
+    )
+    parser.add_argument(
+        "--components",
+        choices=tuple(TRACKS),
+        metavar="TRACK",
+        help="also sIoU, PPV and F1 per object at the best-F1 threshold, with the size limits of that track "
+        f"({' or '.join(TRACKS)}); reads the score maps",
+    )
+    for name, text in (("json", "a list of records"), ("csv", "comma-separated values"), ("latex", "a booktabs table")):
+        parser.add_argument(
+            f"--{name}",
+            nargs="?",
+            type=Path,
+            const=Path("-"),
+            metavar="FILE",
+            help=f"write {text} (default: to stdout)",
+        )
+
+
+@command(
+    "evaluate",
+    "say how well scores find mistakes or unknown objects",
+    options.caches,
+    options.scores_to_show,
+    _evaluate_options,
+    options.quiet,
+)
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..metrics import evaluate
     from ..store.choice import named_caches
@@ -51,7 +123,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         result = evaluate(
             caches,
             arguments.task,
-            scores=None if arguments.scores is None else [part.strip() for part in arguments.scores.split(",")],
+            scores=arguments.scores,
             by=arguments.by,
             bootstrap=arguments.bootstrap,
         )
@@ -77,12 +149,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         written = True
     if written:
         return DONE
-    console = _console()
+    terminal = console()
     for table in tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling):
-        console.print(table)
+        terminal.print(table)
     pooling = arguments.by or arguments.pooling
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        terminal.print(line, markup=False, highlight=False, soft_wrap=True)
     return DONE
 
 
@@ -97,6 +169,7 @@ def _put(path: Path, text: str) -> None:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+@command("info", "say what a cache holds", options.cache, options.score_files)
 def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
@@ -117,14 +190,15 @@ def _info(arguments: argparse.Namespace) -> int:
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
         "input size": "x".join(map(str, settings["input_size"])) if settings["input_size"] else "each image's own",
-        "on disk": _bytes(cache.path),
+        "on disk": size_on_disk(cache.path),
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
-    _console().print(table)
+    console().print(table)
     return DONE
 
 
+@command("scores", "list the scores", options.score_files)
 def _scores(_: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
@@ -144,21 +218,22 @@ def _scores(_: argparse.Namespace) -> int:
             "x" if name in PAPER_SCORES else "",
             Text(entry.formula),
         )
-    _console().print(table)
+    console().print(table)
     print("Any other p > 0 has a gradient norm too: pgn_oh_p0.7, pgn_uni_p3_paper ...")
     return DONE
 
 
+@command("layouts", "list the layouts of frame folders")
 def _layouts(_: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..datasets.frames import LAYOUTS
+    from ..datasets.layouts import LAYOUTS
 
     table = Table(box=None)
     for title in ("name", "what", "expected files"):
         table.add_column(title, no_wrap=title == "name")
     for name, layout in LAYOUTS.items():
         table.add_row(name, Text(layout.description), Text(layout.tree))
-    _console().print(table)
+    console().print(table)
     return DONE

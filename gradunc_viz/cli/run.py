@@ -1,4 +1,4 @@
-"""Commands that compute: compute, stream, demo, import, submit."""
+"""Commands that compute: demo, compute, stream, import, submit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .look import _explore
-from .values import DONE, SKIPPED, _bytes, _class_table, _console
+from . import options
+from .command import command
+from .values import DONE, SKIPPED, class_options, console, positive, size_on_disk
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -30,10 +31,28 @@ def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "on_error": arguments.on_error,
         "limit": arguments.limit,
         "images": not arguments.no_images,
-        **_class_table(arguments.classes),
+        **class_options(arguments.classes),
     }
 
 
+def _compute_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
+    parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
+    parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
+    parser.add_argument("--profile", action="store_true", help="say where the time went")
+
+
+@command(
+    "compute",
+    "score a folder of frames with a network and cache the result",
+    options.network,
+    options.frames,
+    options.scores_to_compute,
+    options.running,
+    _compute_options,
+    options.quiet,
+)
 def _compute(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..run.compute import compute_report
@@ -70,9 +89,21 @@ def _print_stages(report: Any) -> None:
     for name, stage in report.stages.items():
         per_frame = 1e3 * stage.seconds / len(report.computed)
         table.add_row(name, f"{per_frame:.1f}", f"{stage.seconds / report.seconds:.0%}", STAGES[name])
-    _console().print(table)
+    console().print(table)
 
 
+def _stream_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, GIF, TIFF or video")
+
+
+@command(
+    "stream",
+    "time a video or an image sequence with and without scores",
+    _stream_options,
+    options.network,
+    options.scores_to_compute,
+    options.running,
+)
 def _stream(arguments: argparse.Namespace) -> int:
     from itertools import islice
 
@@ -95,7 +126,7 @@ def _print_report(report: Any, out: Path) -> int:
     done = len(report.computed)
     rate = f" in {report.seconds:.1f} s ({done / report.seconds:.2f} frames/s)" if done and report.seconds else ""
     already = f", {len(report.existing)} were there already" if report.existing else ""
-    print(f"{out}: computed {done} frames on {report.device}{rate}{already}; {_bytes(out)}")
+    print(f"{out}: computed {done} frames on {report.device}{rate}{already}; {size_on_disk(out)}")
     for frame_id, message in report.skipped:
         print(f"skipped {frame_id}: {' '.join(message.split())}", file=sys.stderr)
     if report.skipped:
@@ -105,12 +136,18 @@ def _print_report(report: Any, out: Path) -> int:
     return DONE
 
 
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
+
+
+@command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
 def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.catalog import data_path
     from ..datasets.frames import open_frames
     from ..networks.load import load_model
     from ..run.compute import compute_report
     from ..schema.frame import SCHEMA_VERSION
+    from .look import explore
 
     started = time.perf_counter()
     network = load_model("demo")
@@ -120,9 +157,30 @@ def _demo(arguments: argparse.Namespace) -> int:
     print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
     print(f"{time.perf_counter() - started:.1f} s", flush=True)
     arguments.cache = [out]
-    return _explore(arguments)
+    return explore(arguments)
 
 
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "maps", type=Path, metavar="MAPS", help="folder of FRAME_ID.npy, .npz, .hdf5, .h5, .tif or .tiff"
+    )
+    parser.add_argument("--name", metavar="NAME", help="the score is called ext:NAME (default: the folder's name)")
+    parser.add_argument(
+        "--smaller-is-uncertain", action="store_true", help="small values mean uncertain; turns the sign"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="DIR", help="folder of FRAME_ID.png with class ids, for the task error"
+    )
+
+
+@command(
+    "import",
+    "make a cache of score maps that others computed",
+    _import_options,
+    options.frames,
+    options.limit,
+    options.quiet,
+)
 def _import(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..exchange.imports import ImportSettings, import_maps_report
@@ -140,9 +198,24 @@ def _import(arguments: argparse.Namespace) -> int:
     return _print_report(report, arguments.out)
 
 
+def _submit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--score", required=True, metavar="NAME", help="see 'gradunc scores'")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="such as outputs/anomaly_p/METHOD/AnomalyTrack-all"
+    )
+
+
+@command(
+    "submit",
+    "write a score in the form of a SegmentMeIfYouCan submission",
+    options.cache,
+    _submit_options,
+    options.score_files,
+    options.quiet,
+)
 def _submit(arguments: argparse.Namespace) -> int:
     from ..exchange.submission import write_submission
 
     files = write_submission(arguments.cache, arguments.score, arguments.out, progress=not arguments.quiet)
-    print(f"{arguments.out}: wrote {arguments.score} of {len(files)} frames; {_bytes(arguments.out)}")
+    print(f"{arguments.out}: wrote {arguments.score} of {len(files)} frames; {size_on_disk(arguments.out)}")
     return DONE

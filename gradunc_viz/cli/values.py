@@ -3,80 +3,113 @@
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
 
-from ..schema.errors import GraduncError
+from ..schema.errors import GraduncError, brief
+from ..schema.user_file import executed, neighbours_importable
 
 DONE, ERROR, USAGE, SKIPPED = 0, 1, 2, 3
 
 
-def _size(text: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int]:
+    """``HxW`` -> (height, width)."""
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH such as 512x1024")
     return int(height), int(width)
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def integers(text: str) -> tuple[int, ...]:
+    """``0,19`` -> (0, 19)."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of channels; expected such as 19 or 0,19") from None
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
     return int(text)
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """A whole number of 0 or more."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return int(text)
 
 
-def _width(text: str) -> str | float:
+def width(text: str) -> str | float:
+    """The width of a figure: a name or inches."""
     from ..figures.style import width_inches
 
     try:
-        width: str | float = float(text)
+        given: str | float = float(text)
     except ValueError:
-        width = text
+        given = text
     try:
-        width_inches(width)
+        width_inches(given)
     except GraduncError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return width
+    return given
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
+    """A port that can be served on."""
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 1 to 65535")
     return int(text)
 
 
-def _class_table(spec: str | None) -> dict[str, Any]:
-    """Names and colours from a convention's name or a JSON file like ``classes.json``."""
+def names(text: str) -> list[str]:
+    """``A,B`` -> [A, B]."""
+    return [part.strip() for part in text.split(",")]
+
+
+def class_options(spec: str | None) -> dict[str, Any]:
+    """Names and colours of classes as a run takes them, from a convention's name or a file."""
     if spec is None:
         return {}
-    if not Path(spec).suffix:
-        from ..datasets.catalog import known_classes
+    from ..datasets.conventions import find_classes
 
-        table = list(known_classes(spec))
-    else:
-        try:
-            entries = json.loads(Path(spec).read_text())
-            table = [(str(entry["name"]), tuple(entry["color"])) for entry in sorted(entries, key=lambda e: e["id"])]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GraduncError(f"{spec}: cannot be read as a list of {{id, name, color}} ({error})") from error
-    return {"classes": [name for name, _ in table], "colors": [color for _, color in table]}
+    classes, colors = find_classes(spec)
+    return {"classes": classes, "colors": colors}
 
 
-def _bytes(path: Path) -> str:
+def run_score_file(path: str | Path) -> None:
+    """Execute a Python file, once, so that the scores that it registers exist.
+
+    Parameters
+    ----------
+    path
+        Its folder is importable meanwhile, as when the file is run as a script. A file that has been executed in this
+        process is not executed again.
+
+    Raises
+    ------
+    GraduncError
+        If there is no such file, or it fails; the text names it and what it raised.
+    """
+    file = Path(path).expanduser().resolve()
+    name = f"gradunc_score_file_{file.stem}_{hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return
+    if not file.is_file():
+        raise GraduncError(f"score file {path} {'is no file' if file.exists() else 'does not exist'}")
+    try:
+        with neighbours_importable(file):
+            executed(file, name)
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
+        raise GraduncError(f"score file {path} failed: {brief(error)}") from error
+
+
+def size_on_disk(path: Path) -> str:
+    """Bytes of all files in a folder, in words."""
     size = float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
     for unit in ("B", "kB", "MB"):
         if size < 1000:
@@ -85,7 +118,7 @@ def _bytes(path: Path) -> str:
     return f"{size:.3g} GB"
 
 
-def _console() -> Any:
+def console() -> Any:
     """Tables as wide as the terminal; wide where the output goes to a file or another program."""
     from rich.console import Console
 

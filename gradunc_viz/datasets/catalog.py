@@ -9,9 +9,10 @@ from typing import Any
 
 from ..schema.errors import GraduncError
 
-__all__ = ["ResourceError", "catalog", "data_path", "known_classes"]
+__all__ = ["Color", "ResourceError", "catalog", "data_path", "known_classes"]
 
 Color = tuple[int, int, int]
+"""(red, green, blue) of 0..255."""
 
 
 class ResourceError(GraduncError, FileNotFoundError):
@@ -32,7 +33,8 @@ def data_path(name: str) -> Path:
         Naming every place that was looked at.
     """
     package = Path(__file__).resolve().parents[1]
-    # A wheel holds the data inside the package; a checkout, also one installed as editable, beside it.
+    # A wheel holds the data inside the package; a checkout, also one installed as editable, beside it, where
+    # importlib.resources, which knows packages only, does not look. Nothing is installed as a zip file (zarr, torch).
     places = [package / "data" / name, package.parent / "data" / name]
     for place in places:
         if place.exists():

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..schema.errors import FrameError
 from ..schema.frame import IGNORE
-from .catalog import known_classes
+from .catalog import Color, catalog, known_classes
 
 __all__ = [
     "ANOMALY_IDS",
@@ -31,7 +31,10 @@ __all__ = [
     "LAF_TRAIN_IDS",
     "ROAD_ANOMALY_IDS",
     "Conversion",
-    "class_table",
+    "NamedClasses",
+    "find_classes",
+    "folder_classes",
+    "read_classes",
     "read_json",
     "read_mapping",
     "some",
@@ -172,34 +175,67 @@ def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str]) -> Conversi
     return Conversion(table, f"only {some('id', sorted(table))} that {source} maps")
 
 
-def class_table(
-    root: Path, known: str | None
-) -> tuple[tuple[str, ...] | None, tuple[tuple[int, int, int], ...] | None]:
-    """Return names and colours of the class ids that labels hold, each ``None`` if they are not known.
+NamedClasses = tuple[tuple[str, ...], tuple[Color, ...] | None]
+"""Names of the class ids 0..n-1, and their colours if those are known."""
+
+
+def find_classes(source: str | os.PathLike[str]) -> NamedClasses:
+    """Names and colours of classes, from the name of a convention or a file.
+
+    Parameters
+    ----------
+    source
+        A label convention of the catalogue (see `known_classes`), or the path of a file (see `read_classes`).
+
+    Raises
+    ------
+    GraduncError
+        If it is neither.
+    """
+    name = os.fspath(source)
+    if name in catalog()["classes"] or not (Path(name).suffix or Path(name).is_file()):
+        classes = known_classes(name)
+        return tuple(title for title, _ in classes), tuple(color for _, color in classes)
+    return read_classes(Path(name))
+
+
+def folder_classes(root: Path, known: str | None) -> NamedClasses | tuple[None, None]:
+    """Names and colours of the class ids that the labels of a folder hold, each ``None`` if they are not known.
 
     Parameters
     ----------
     root
-        Folder of the set. If it holds ``classes.json``, a list of
-        ``{"id": 0, "name": "road", "color": [128, 64, 128]}``, this names the class ids, after any mapping.
+        Folder of the set. If it holds ``classes.json``, this names the class ids, after any mapping.
     known
         Label convention of the catalogue that holds otherwise, if any.
 
     Raises
     ------
     FrameError
-        If ``classes.json`` is not such a list with the ids 0..n-1, each once, of different names. An entry
-        for 255 is passed over.
+        If ``classes.json`` is not what `read_classes` reads.
     """
     path = root / "classes.json"
-    if not path.is_file():
-        if known is None:
-            return None, None
-        return tuple(name for name, _ in known_classes(known)), tuple(color for _, color in known_classes(known))
-    entries = read_json(path)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and {"id", "name"} <= e.keys() for e in entries):
-        raise FrameError(f'{path}: expected a list of {{"id": ..., "name": ..., "color": [r, g, b]}}')
-    entries = [entry for entry in entries if entry["id"] != IGNORE]
+    if path.is_file():
+        return read_classes(path)
+    return (None, None) if known is None else find_classes(known)
+
+
+def read_classes(path: Path) -> NamedClasses:
+    """Read a JSON file that names classes.
+
+    Parameters
+    ----------
+    path
+        Of a list of ``{"id": 0, "name": "road", "color": [128, 64, 128]}``, of a list of names in the order of their
+        ids, or of an object ``{"0": "road"}``. The colour may be left out of all entries.
+
+    Raises
+    ------
+    FrameError
+        If the file holds anything else, or its ids are not 0..n-1, each once, of different names. An entry for 255 is
+        passed over.
+    """
+    entries = [entry for entry in _entries(path, read_json(path)) if entry["id"] != IGNORE]
     ids = [entry["id"] for entry in entries]
     if not ids or not all(type(value) is int for value in ids) or sorted(ids) != list(range(len(ids))):
         raise FrameError(f"{path}: holds {some('id', ids)}, expected 0..n-1, each once")
@@ -212,7 +248,27 @@ def class_table(
     return names, tuple(_color(path, entry) for entry in entries)
 
 
-def _color(path: Path, entry: Mapping[str, Any]) -> tuple[int, int, int]:
+def _entries(path: Path, content: Any) -> list[Mapping[str, Any]]:
+    """Bring any of the forms of a class file to a list of ``{id, name}`` with or without a color."""
+    match content:
+        case list() if content and all(isinstance(entry, str) for entry in content):
+            return [{"id": position, "name": name} for position, name in enumerate(content)]
+        case dict() if all(key.isdecimal() for key in content):
+            return [{"id": int(key), "name": name} for key, name in content.items()]
+        case list() if all(isinstance(entry, dict) and {"id", "name"} <= entry.keys() for entry in content):
+            return content
+    raise FrameError(
+        f'{path}: expected a list of {{"id": ..., "name": ..., "color": [r, g, b]}}, a list of names or '
+        f'{{"0": "name", ...}}; found {_excerpt(content)}'
+    )
+
+
+def _excerpt(content: Any) -> str:
+    text = json.dumps(content)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def _color(path: Path, entry: Mapping[str, Any]) -> Color:
     match entry.get("color"):
         case [int(red), int(green), int(blue)] if all(0 <= part <= _MAX_8_BIT for part in (red, green, blue)):
             return red, green, blue

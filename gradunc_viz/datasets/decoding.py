@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
 
-__all__ = ["read_image"]
+__all__ = ["image_size", "opened_image", "read_bytes", "read_image", "read_mask"]
 
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -47,7 +47,7 @@ class _Strict:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file and turn whatever goes wrong with it into an error that names it."""
     try:
         with _Strict(), Image.open(path) as image:
@@ -63,7 +63,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise FrameError(f"{path}: cannot be decoded, expected a whole image file ({reason})") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file; a `FrameError` names it if that fails."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -81,8 +82,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _size(path: Path) -> tuple[int, int]:
-    with _opened(path) as image:
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels, upright, from the header of an image file."""
+    with opened_image(path) as image:
         width, height = image.size
         sideways = _orientation(image) in (5, 6, 7, 8)
     return (width, height) if sideways else (height, width)
@@ -90,7 +92,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB; opacity is dropped, 16-bit grey is scaled to 8 bits."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         if _orientation(image) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_GREY:
@@ -106,9 +108,9 @@ def read_image(path: Path) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def _decode_mask(path: Path, grey_rgb: bool) -> np.ndarray:
+def read_mask(path: Path, grey_rgb: bool) -> np.ndarray:
     """Decode to the ids as stored, (H, W) integers: palette indices, not colours."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         # Pillow stretches 2- and 4-bit grey to 0..255, which is right for a picture and wrong for ids.
         tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
         stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0].args), 1) if tiles and image.format == "PNG" else 1

@@ -18,18 +18,11 @@ import numpy as np
 
 from ..schema.errors import FrameError, SchemaError
 from ..schema.frame import IGNORE, check_frame_id
-from .conventions import class_table, read_mapping
-from .decoding import _decode_mask, _opened, _read_bytes, _size, read_image
+from .conventions import folder_classes, read_mapping
+from .decoding import image_size, opened_image, read_bytes, read_image, read_mask
 from .layouts import LAYOUTS, FrameFiles, Mask
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames"]
-
-# ----------------------------------------------------------------------------------------------------------
-# decoding
-
-
-# ----------------------------------------------------------------------------------------------------------
-# frames
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, upright, from the header of the image file."""
-        return _size(self.image_path)
+        return image_size(self.image_path)
 
     @property
     def image(self) -> np.ndarray:
@@ -105,7 +98,7 @@ class Frame:
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
         if mask is None:
             return None
-        stored = _decode_mask(mask.path, mask.conversion.grey_rgb)
+        stored = read_mask(mask.path, mask.conversion.grey_rgb)
         if stored.shape != self.size:
             expected = f"expected {_text(self.size)} as {self.image_path.name} is"
             raise FrameError(f"{mask.path}: mask is {_text(stored.shape)}, {expected}")
@@ -114,12 +107,12 @@ class Frame:
     @property
     def image_bytes(self) -> bytes:
         """The image file as it is, encoded; EXIF orientation is not applied to it."""
-        return _read_bytes(self.image_path)
+        return read_bytes(self.image_path)
 
     @property
     def image_format(self) -> str:
         """How `image_bytes` is encoded, from the header: ``"jpeg"``, ``"png"``, ``"webp"`` ..."""
-        with _opened(self.image_path) as image:
+        with opened_image(self.image_path) as image:
             name = (image.format or "").lower()
         return "jpeg" if name == "mpo" else name  # a JPEG file with further pictures appended
 
@@ -132,7 +125,7 @@ class Frame:
         parts: list[tuple[str, bytes]] = [("image", self.image_bytes)]
         for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
             if mask:
-                parts += [(name, _read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
+                parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
         for name, content in parts:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
@@ -247,10 +240,9 @@ def open_frames(
     FrameError
         If there is no such folder or layout, no image, two frames of one id, or the mapping is no mapping.
     """
-    if layout not in LAYOUTS:
-        raise FrameError(f"unknown layout {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    arrangement = LAYOUTS.find(layout)
     root = Path(path)
-    files = LAYOUTS[layout].files(root, split)
+    files = arrangement.files(root, split)
     if labels is not None:
         conversion = read_mapping(labels)
         if not any(frame.label for frame in files):
@@ -267,7 +259,7 @@ def open_frames(
         if frame.id in first:
             raise FrameError(f"{first[frame.id].image} and {frame.image}: both are frame {frame.id!r}, expected one")
         first[frame.id] = frame
-    classes, colors = class_table(root, LAYOUTS[layout].classes if labels is None else None)
+    classes, colors = folder_classes(root, arrangement.classes if labels is None else None)
     found = [Frame(frame, classes, colors) for frame in files]
     return Frames(found, path=root, layout=layout, classes=classes, colors=colors)
 

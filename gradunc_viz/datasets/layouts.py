@@ -1,7 +1,7 @@
 """Where the conventions of published data sets keep their files.
 
 A `Layout` lists the files of each frame and looks into none of them. Every mask comes with the `Conversion`
-that says what the ids stored in it mean.
+that says what the ids stored in it mean. A layout of one's own takes its place among them with `register_layout`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from ..schema.errors import FrameError
+from ..schema.registry import Registry
 from .conventions import (
     ANOMALY_IDS,
     CAMVID_IDS,
@@ -29,7 +31,7 @@ from .conventions import (
     some,
 )
 
-__all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "FrameFiles", "Layout", "Mask"]
+__all__ = ["IMAGE_SUFFIXES", "LAYOUTS", "FrameFiles", "Layout", "Mask", "images_in", "masks_of", "register_layout"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Suffixes, in lower case, of the files that count as images."""
@@ -127,8 +129,23 @@ def _walk(folder: Path, deep: bool) -> Iterator[Path]:
         seen.add(real)
 
 
-def _images(folder: Path, ending: str = "", deep: bool = False) -> dict[str, Path]:
-    """Map the names of a folder's images, relative and without `ending` and suffix, to the images, sorted."""
+def images_in(folder: Path, ending: str = "", deep: bool = False) -> dict[str, Path]:
+    """Map the names of a folder's images, relative and without `ending` and suffix, to the images, sorted.
+
+    Parameters
+    ----------
+    folder
+        One that is absent holds none.
+    ending
+        What the names of the images end in before their suffix.
+    deep
+        Whether folders in it are looked through as well.
+
+    Raises
+    ------
+    FrameError
+        If two files have one name.
+    """
     images: dict[str, Path] = {}
     for path in sorted(_walk(folder, deep)) if folder.is_dir() else ():
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -140,11 +157,15 @@ def _images(folder: Path, ending: str = "", deep: bool = False) -> dict[str, Pat
     return images
 
 
-def _masks(names: Iterable[str], folder: Path, conventions: Mapping[str, Conversion]) -> dict[str, Mask]:
+def masks_of(names: Iterable[str], folder: Path, conventions: Mapping[str, Conversion]) -> dict[str, Mask]:
     """Find the masks of the images called `names`.
 
     Parameters
     ----------
+    names
+        As from `images_in`.
+    folder
+        Where the masks are; where it is absent there are none.
     conventions
         File name of the mask, ``{}`` standing for the image's, -> its conversion; the first that exists
         counts.
@@ -177,9 +198,9 @@ def _one_of(root: Path, *names: str) -> Path:
 
 def _folder(root: Path, _split: str) -> list[FrameFiles]:
     deep = (root / "images").is_dir()
-    images = _images(root / "images" if deep else root, deep=deep)
-    labels = _masks(images, _one_of(root, "labels", "masks", "annotations"), {"{}.png": CLASS_IDS})
-    anomalies = _masks(images, root / "anomalies", {"{}.png": ANOMALY_IDS})
+    images = images_in(root / "images" if deep else root, deep=deep)
+    labels = masks_of(images, _one_of(root, "labels", "masks", "annotations"), {"{}.png": CLASS_IDS})
+    anomalies = masks_of(images, root / "anomalies", {"{}.png": ANOMALY_IDS})
     return [
         FrameFiles(name.replace("/", "__"), image, labels.get(name), anomalies.get(name))
         for name, image in images.items()
@@ -188,18 +209,18 @@ def _folder(root: Path, _split: str) -> list[FrameFiles]:
 
 def _flat(images: Mapping[str, Path], folder: Path, conventions: Mapping[str, Conversion]) -> list[FrameFiles]:
     """Frames of one folder of images with anomaly masks in another."""
-    masks = _masks(images, folder, conventions)
+    masks = masks_of(images, folder, conventions)
     return [FrameFiles(name, image, anomaly=masks.get(name)) for name, image in images.items()]
 
 
 def _smiyc(root: Path, _split: str) -> list[FrameFiles]:
-    return _flat(_images(root / "images"), root / "labels_masks", {"{}_labels_semantic.png": ANOMALY_IDS})
+    return _flat(images_in(root / "images"), root / "labels_masks", {"{}_labels_semantic.png": ANOMALY_IDS})
 
 
 def _camvid(root: Path, split: str) -> list[FrameFiles]:
     folder = root / f"{split}annot"
-    images = _images(root / split) if folder.is_dir() else {}
-    masks = _masks(images, folder, {"{}.png": CAMVID_IDS})
+    images = images_in(root / split) if folder.is_dir() else {}
+    masks = masks_of(images, folder, {"{}.png": CAMVID_IDS})
     return [FrameFiles(name, image, masks.get(name)) for name, image in images.items()]
 
 
@@ -208,8 +229,8 @@ def _city_tree(
 ) -> list[FrameFiles]:
     """Frames of the Cityscapes tree: a folder per city or sequence, file names ending in what they hold."""
     folder = root / truth / split
-    images = _images(root / "leftImg8bit" / split, "_leftImg8bit", deep=True) if folder.is_dir() else {}
-    masks = _masks(images, folder, {f"{{}}_{truth}_{ending}.png": ids for ending, ids in conventions.items()})
+    images = images_in(root / "leftImg8bit" / split, "_leftImg8bit", deep=True) if folder.is_dir() else {}
+    masks = masks_of(images, folder, {f"{{}}_{truth}_{ending}.png": ids for ending, ids in conventions.items()})
     return [
         FrameFiles(name.rpartition("/")[2], image, **({kind: masks[name]} if name in masks else {}))
         for name, image in images.items()
@@ -219,8 +240,8 @@ def _city_tree(
 def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
     pairs = next((place for place in (root / split, root) if (place / "original").is_dir()), None)
     if pairs:
-        return _flat(_images(pairs / "original"), pairs / "labels", {"{}.png": GREY_ANOMALY_IDS})
-    masks = _images(root / "fishyscapes_lostandfound", "_labels") or _images(root, "_labels")
+        return _flat(images_in(pairs / "original"), pairs / "labels", {"{}.png": GREY_ANOMALY_IDS})
+    masks = images_in(root / "fishyscapes_lostandfound", "_labels") or images_in(root, "_labels")
     places = ("laf_images", "images", "leftImg8bit", "lostandfound/leftImg8bit")
     folder = next((root / place for place in places if (root / place).is_dir()), None)
     if not (masks and folder):
@@ -229,7 +250,8 @@ def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
     # Found: 04_Maurener_Weg_8/04_Maurener_Weg_8_000000_000030_leftImg8bit.png. The masks say which images are
     # in the set.
     images = {
-        name.rpartition("/")[2].removesuffix("_leftImg8bit"): path for name, path in _images(folder, deep=True).items()
+        name.rpartition("/")[2].removesuffix("_leftImg8bit"): path
+        for name, path in images_in(folder, deep=True).items()
     }
     frames = []
     for name, mask in masks.items():
@@ -243,9 +265,9 @@ def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
 
 def _roadanomaly(root: Path, _split: str) -> list[FrameFiles]:
     if (root / "original").is_dir():
-        images = _images(root / "original") if (root / "labels").is_dir() else {}
+        images = images_in(root / "original") if (root / "labels").is_dir() else {}
         return _flat(images, root / "labels", {"{}.png": GREY_ANOMALY_IDS})
-    images = _images(root / "frames")
+    images = images_in(root / "frames")
     index = root / "frame_list.json"
     if index.is_file():
         listed = read_json(index)
@@ -258,9 +280,12 @@ def _roadanomaly(root: Path, _split: str) -> list[FrameFiles]:
     return _flat(images, root / "frames", {"{}.labels/labels_semantic.png": ROAD_ANOMALY_IDS})
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    layout.name: layout
-    for layout in (
+LAYOUTS: Registry[Layout] = Registry(
+    Layout,
+    attrgetter("name"),
+    "layout",
+    "gradunc_viz.layouts",
+    (
         Layout(
             "folder",
             "your own images; labels/ holds class ids, anomalies/ 0 known, 1 anomaly; 255 ignore in both",
@@ -324,6 +349,20 @@ LAYOUTS: Mapping[str, Layout] = {
             "or original/NAME.jpg, labels/NAME.png",
             _roadanomaly,
         ),
-    )
-}
-"""Every layout by name."""
+    ),
+    FrameError,
+)
+"""Every layout by name, registered ones too."""
+
+
+def register_layout(layout: Layout) -> Layout:
+    """Add a layout: `open_frames` and the command line know it by its name from then on.
+
+    Packages bring theirs through the entry point group ``gradunc_viz.layouts``.
+
+    Raises
+    ------
+    FrameError
+        If the name is taken.
+    """
+    return LAYOUTS.register(layout)

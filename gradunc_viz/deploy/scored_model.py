@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..kernels.dispatch import Kernels
 from ..kernels.traceable import traceable_norms, traceable_softmax
-from ..networks.head import Head
+from ..networks.head import Head, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.tapped import TappedNetwork
@@ -113,6 +113,7 @@ class ScoredModel(nn.Module):
             raise ModelError(f"{network.name} has {head.logits.shape[1]} class; expected two or more")
         self.network = TappedNetwork(network.net, head.plan)
         self.layer_name, self.align_corners = head.name, head.align_corners
+        self._geometry = geometry_of(head.layer)
         device = head.logits.device
         channels = network.class_channels(head.logits.shape[1])
         self.register_buffer("channels", None if channels is None else channels.to(device), persistent=False)
@@ -133,7 +134,7 @@ class ScoredModel(nn.Module):
             if fast:
                 norms = norms_and_softmax(head, self._wanted)[0]
             else:
-                norms = traceable_norms(logits, features, head.layer, self._wanted, self.channels)
+                norms = traceable_norms(logits, features, self._geometry, self._wanted, self.channels)
             norms = resize_log2_norms(norms, size, self.align_corners)
             maps |= {name: norms[:, i] for i, name in enumerate(self._norms)}
         if self._softmax:

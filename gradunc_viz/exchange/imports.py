@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..datasets.decoding import _decode_mask
+from ..datasets.decoding import read_mask
 from ..datasets.frames import Frame, Frames
 from ..kernels.resize import bilinear
 from ..run.classes import ClassTable, frame_classes
@@ -355,7 +355,7 @@ class ImportedMaps:
         path = self._prediction_path(frame)
         if path is None:
             return np.zeros(size, "i8")
-        ids = _decode_mask(path, True)
+        ids = read_mask(path, True)
         if ids.shape != size:
             raise FrameError(f"{path}: prediction is {ids.shape}, expected {size} as {frame.image_path.name} is")
         if ids.max() >= len(self.classes):

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..datasets.decoding import _opened
+from ..datasets.decoding import opened_image
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
 
 __all__ = ["MapFiles", "file_digest", "import_h5py"]
@@ -167,7 +167,7 @@ def _read_hdf5(path: Path) -> np.ndarray:
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    with _opened(path) as image:
+    with opened_image(path) as image:
         if image.format != "TIFF" or len(image.getbands()) != 1 or image.mode in ("1", "P"):
             raise FrameError(f"{path}: is {image.format} of mode {image.mode}, expected TIFF of one channel of numbers")
         _check_shape(path, image.size)

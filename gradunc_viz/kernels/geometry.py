@@ -3,23 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..schema.errors import HeadError
 
-__all__ = ["sum_over_taps"]
+__all__ = ["Geometry", "sum_over_taps"]
 
 
-def sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tensor:
+@dataclass(frozen=True)
+class Geometry:
+    """How the places and channels that leave a last layer are connected to those that enter it.
+
+    As it stands, with its defaults, that of a 1 x 1 convolution: every place by itself.
+
+    Attributes
+    ----------
+    inputs, outputs : int
+        Channels of the features and of the logits.
+    groups : int
+        Equal parts that the channels fall into, each connected within itself.
+    bias : bool
+        Whether the layer has one.
+    kernel_size, stride, dilation : (vertical, horizontal)
+        As of `torch.nn.Conv2d`; where `transposed`, as of `torch.nn.ConvTranspose2d`.
+    padding : (left, right, top, bottom)
+        What is put around the features; where `transposed`, what is cut off the output, equally on both sides.
+    padding_mode : str
+        ``"zeros"``, or a mode of `torch.nn.functional.pad`.
+    transposed : bool
+    name : str
+        The layer in words, for errors.
+    """
+
+    inputs: int
+    outputs: int
+    groups: int = 1
+    bias: bool = False
+    kernel_size: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding_mode: str = "zeros"
+    transposed: bool = False
+    name: str = "the last layer"
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether every place of the output is of the same place of the input alone."""
+        return self.kernel_size == (1, 1) == self.stride and not any(self.padding)
+
+    def before(self, axis: int) -> int:
+        """Padding at the top (axis 0) or on the left (axis 1)."""
+        return self.padding[2 - 2 * axis]
+
+    def padded(self, planes: Tensor) -> Tensor:
+        """Features, (N, planes, h, w), with what the layer puts around them."""
+        if not any(self.padding):
+            return planes
+        return F.pad(planes, self.padding, "constant" if self.padding_mode == "zeros" else self.padding_mode)
+
+
+def sum_over_taps(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:
     """Apply the layer's geometry with a kernel of ones to every plane of (N, planes, h', w').
 
     Parameters
     ----------
     planes : Tensor (N, planes, h', w')
         Sums over the channels that enter the layer.
-    layer : Conv2d, ConvTranspose2d or Linear
+    layer : Geometry
     size : (h, w)
         Of the layer's output.
 
@@ -37,20 +91,14 @@ def sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tens
     The kernel is separable and its sums are of views, without the rounding of a convolution: nothing cancels, so a
     sum of zeros is zero and a small sum beside a large one keeps its digits.
     """
-    if isinstance(layer, nn.Linear):
-        _check_size(planes, size, layer)
-        return planes
-    if isinstance(layer, nn.ConvTranspose2d):
+    if layer.transposed:
         return _transposed(planes, layer, size)
-    assert isinstance(layer, nn.Conv2d)
     found = tuple(planes.shape[2:])
-    padding = _padding(layer)
-    if any(padding):
-        planes = F.pad(planes, padding, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    planes = layer.padded(planes)
     for axis, (kernel, dilation) in enumerate(zip(layer.kernel_size, layer.dilation, strict=True)):
         span = dilation * (kernel - 1) + 1
         if planes.shape[2 + axis] < span:
-            raise HeadError(f"features of size {found} are smaller than the kernel of {layer}")
+            raise HeadError(f"features of size {found} are smaller than the kernel of {layer.name}")
         taps = planes.unfold(2 + axis, span, layer.stride[axis])
         planes = taps[..., 0]
         for tap in range(1, kernel):
@@ -59,17 +107,17 @@ def sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tens
     return planes
 
 
-def _transposed(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) -> Tensor:
+def _transposed(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:
     """Put every value where each tap of the transposed kernel takes it, one axis after the other."""
     found = tuple(planes.shape[2:])
     for axis in (0, 1):
         stride, kernel, dilation = layer.stride[axis], layer.kernel_size[axis], layer.dilation[axis]
-        padding, length, target = int(layer.padding[axis]), found[axis], int(size[axis])
+        padding, length, target = layer.before(axis), found[axis], int(size[axis])
         # the size of the output, which the call may have chosen, tells the output padding
         extra = target - ((length - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
         if not 0 <= extra < max(stride, dilation):
             raise HeadError(
-                f"logits of size {tuple(size)} cannot come from features {found[0]} x {found[1]} by {layer}"
+                f"logits of size {tuple(size)} cannot come from features {found[0]} x {found[1]} by {layer.name}"
             )
         shape = list(planes.shape)
         shape[2 + axis] = target
@@ -85,20 +133,9 @@ def _transposed(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) 
     return planes
 
 
-def _padding(layer: nn.Conv2d) -> list[int]:
-    """Return the padding as `torch.nn.functional.pad` wants it: left, right, top, bottom."""
-    if layer.padding == "valid":
-        return [0, 0, 0, 0]
-    if layer.padding == "same":
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
-    vertical, horizontal = (int(edge) for edge in layer.padding)
-    return [horizontal, horizontal, vertical, vertical]
-
-
-def _check_size(planes: Tensor, size: Sequence[int], layer: nn.Module) -> None:
+def _check_size(planes: Tensor, size: Sequence[int], layer: Geometry) -> None:
     if tuple(planes.shape[2:]) != tuple(size):
         raise HeadError(
-            f"logits have size {tuple(size)}, but {layer} makes {tuple(planes.shape[2:])} of these features; "
+            f"logits have size {tuple(size)}, but {layer.name} makes {tuple(planes.shape[2:])} of these features; "
             "expected the layer's own output, before any resizing"
         )

@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..schema.scores import LOG2_FLOOR
+from .geometry import Geometry
 
 __all__ = ["traceable_norms", "traceable_softmax"]
 
@@ -61,7 +62,7 @@ def traceable_softmax(logits: Tensor, names: Sequence[str]) -> Tensor:
 def traceable_norms(
     logits: Tensor,
     features: Tensor,
-    layer: nn.Module,
+    layer: Geometry,
     wanted: Sequence[tuple[str, float, str]],
     channels: Tensor | None = None,
 ) -> Tensor:
@@ -72,12 +73,12 @@ def traceable_norms(
     logits : Tensor (N, C, h, w)
         At least two classes.
     features : Tensor (N, D, h', w')
-    layer : Conv2d, ConvTranspose2d or Linear
+    layer : Geometry
     channels : LongTensor (C,), optional
         Which of the layer's output channels the logits are.
     """
     dtype = torch.float64 if any(p > 2 for _, p, _ in wanted) else torch.float32
-    groups = int(getattr(layer, "groups", 1))
+    groups = layer.groups
     n, depth, height, width = features.shape
     psi = features.to(dtype).abs()
     scale = psi.amax((1, 2, 3), keepdim=True)
@@ -94,13 +95,13 @@ def traceable_norms(
     return torch.stack(norms, 1)
 
 
-def _group_matrix(layer: nn.Module, logits: Tensor, channels: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _group_matrix(layer: Geometry, logits: Tensor, channels: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """(groups, C) with 1 where a logit is of a group; None where there is one group."""
-    groups = int(getattr(layer, "groups", 1))
+    groups = layer.groups
     if groups == 1:
         return None
     index = torch.arange(logits.shape[1], device=logits.device) if channels is None else channels.to(logits.device)
-    of_logit = index // (int(layer.out_channels) // groups)  # type: ignore[arg-type]
+    of_logit = index // (layer.outputs // groups)
     return (torch.arange(groups, device=logits.device)[:, None] == of_logit[None]).to(dtype)
 
 
@@ -144,19 +145,15 @@ def _label_sums(
     return found
 
 
-def _sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Tensor:
+def _sum_over_taps(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:
     """The layer's geometry with a kernel of ones, of (N, groups, h', w'), as sums of shifted slices."""
-    if isinstance(layer, nn.Linear):
+    if layer.pointwise:
         return planes
     stride: Sequence[int] = (1, 1)
-    if isinstance(layer, nn.ConvTranspose2d):
+    if layer.transposed:
         planes = _spread(planes, layer, size)
     else:
-        assert isinstance(layer, nn.Conv2d)
-        stride = layer.stride
-        padding = _padding(layer)
-        if any(padding):
-            planes = F.pad(planes, padding, "constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+        stride, planes = layer.stride, layer.padded(planes)
     for axis in (0, 1):
         kernel, dilation, step, count = layer.kernel_size[axis], layer.dilation[axis], stride[axis], size[axis]
         slices = []
@@ -170,7 +167,7 @@ def _sum_over_taps(planes: Tensor, layer: nn.Module, size: Sequence[int]) -> Ten
     return planes
 
 
-def _spread(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) -> Tensor:
+def _spread(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:
     """Zeros between and around the features, so that a convolution of them is the transposed one."""
     n, groups, height, width = planes.shape
     down, right = layer.stride
@@ -180,18 +177,7 @@ def _spread(planes: Tensor, layer: nn.ConvTranspose2d, size: Sequence[int]) -> T
     edges: list[int] = []
     for axis in (1, 0):
         reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-        before = reach - int(layer.padding[axis])
+        before = reach - layer.before(axis)
         # so that the slices of all taps are as long as the logits
         edges += [before, size[axis] + reach - before - planes.shape[2 + axis]]
     return F.pad(planes, edges)
-
-
-def _padding(layer: nn.Conv2d) -> list[int]:
-    """As `torch.nn.functional.pad` wants it: left, right, top, bottom."""
-    if layer.padding == "valid":
-        return [0, 0, 0, 0]
-    if layer.padding == "same":
-        total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
-    vertical, horizontal = (int(edge) for edge in layer.padding)
-    return [horizontal, horizontal, vertical, vertical]

@@ -2,8 +2,8 @@
 
 How the head is found
 ---------------------
-Nothing is guessed from names or positions: the forward pass itself is watched. A forward hook on every
-`torch.nn.Conv2d`, `~torch.nn.ConvTranspose2d` and `~torch.nn.Linear` marks the layer's output, and a
+Nothing is guessed from names or positions: the forward pass itself is watched. A forward hook on every layer
+of a kind in `HEAD_KINDS` marks the layer's output, and a
 `torch.overrides.TorchFunctionMode` hands the mark on through operations that leave every value with its
 class: views, permutations, slices, casts, resizing, cropping and padding, dropout in evaluation mode. The
 mark on the tensor that the network returns names the head. Any other operation (a sum, a softmax, a
@@ -26,21 +26,146 @@ only the head's input and output are left.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..kernels.geometry import Geometry
 from ..schema.errors import HeadError, ModelError
+from ..schema.registry import Registry
 
-__all__ = ["HEAD_KINDS", "Head", "Plan", "Wrapper", "find_layer", "follow", "logits_of"]
+__all__ = [
+    "HEAD_KINDS",
+    "Head",
+    "HeadKind",
+    "Plan",
+    "Wrapper",
+    "find_layer",
+    "follow",
+    "geometry_of",
+    "kind_of",
+    "kinds_text",
+    "logits_of",
+    "register_head",
+]
 
-HEAD_KINDS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-"""Kinds of layer whose gradient norm has a closed form."""
 
-_KINDS_TEXT = "Conv2d, ConvTranspose2d or Linear"
+@dataclasses.dataclass(frozen=True)
+class HeadKind:
+    """A kind of layer whose gradient norm has a closed form.
+
+    Attributes
+    ----------
+    module
+        Class of the layers; a subclass is of the same kind unless it has one of its own.
+    geometry
+        From a layer to how it connects its output to its input. The gradient must be that of a plain kernel there: of
+        a layer that multiplies every feature by a weight of its own and adds up what falls on one place.
+    rows
+        Whether features and logits are rows of channels, (..., D) and (..., C), which the network lays out as a map;
+        otherwise they are (N, D, h', w') and (N, C, h, w), or without N.
+    """
+
+    module: type[nn.Module]
+    geometry: Callable[[Any], Geometry]
+    rows: bool = False
+
+    @property
+    def class_axis(self) -> int:
+        """Axis of the layer's output along which the classes lie, from the end."""
+        return -1 if self.rows else -3
+
+
+def _of_convolution(layer: nn.Conv2d) -> Geometry:
+    if layer.padding == "valid":
+        top = bottom = left = right = 0
+    elif layer.padding == "same":
+        down, across = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        top, left = down // 2, across // 2
+        bottom, right = down - top, across - left
+    else:
+        top, left = (int(edge) for edge in layer.padding)
+        bottom, right = top, left
+    return Geometry(**_common(layer), padding=(left, right, top, bottom), padding_mode=layer.padding_mode)
+
+
+def _of_transposed(layer: nn.ConvTranspose2d) -> Geometry:
+    vertical, horizontal = (int(edge) for edge in layer.padding)
+    return Geometry(**_common(layer), padding=(horizontal, horizontal, vertical, vertical), transposed=True)
+
+
+def _common(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
+    return {
+        "inputs": layer.in_channels,
+        "outputs": layer.out_channels,
+        "groups": layer.groups,
+        "bias": layer.bias is not None,
+        "kernel_size": tuple(layer.kernel_size),
+        "stride": tuple(layer.stride),
+        "dilation": tuple(layer.dilation),
+        "name": str(layer),
+    }
+
+
+def _of_linear(layer: nn.Linear) -> Geometry:
+    return Geometry(layer.in_features, layer.out_features, bias=layer.bias is not None, name=str(layer))
+
+
+HEAD_KINDS: Registry[HeadKind] = Registry(
+    HeadKind,
+    lambda kind: f"{kind.module.__module__}.{kind.module.__qualname__}",
+    "kind of head",
+    "gradunc_viz.heads",
+    (
+        HeadKind(nn.Conv2d, _of_convolution),
+        HeadKind(nn.ConvTranspose2d, _of_transposed),
+        HeadKind(nn.Linear, _of_linear, rows=True),
+    ),
+    HeadError,
+)
+"""Every kind of head by the full name of its class, registered ones too."""
+
+
+def register_head(kind: HeadKind) -> HeadKind:
+    """Add a kind of head: networks that end in such a layer have gradient norms from then on.
+
+    Packages bring theirs through the entry point group ``gradunc_viz.heads``.
+
+    Raises
+    ------
+    HeadError
+        If the class has a kind already.
+    """
+    return HEAD_KINDS.register(kind)
+
+
+def kind_of(layer: nn.Module) -> HeadKind | None:
+    """The kind of a layer, that of the nearest class it derives from; None if it can be no head."""
+    kinds = {kind.module: kind for kind in HEAD_KINDS.values()}
+    return next((kinds[one] for one in type(layer).__mro__ if one in kinds), None)
+
+
+def kinds_text() -> str:
+    """The kinds in words: ``"Conv2d, ConvTranspose2d or Linear"``."""
+    *first, last = (kind.module.__name__ for kind in HEAD_KINDS.values())
+    return f"{', '.join(first)} or {last}"
+
+
+def geometry_of(layer: nn.Module) -> Geometry:
+    """How a last layer connects its output to its input.
+
+    Raises
+    ------
+    HeadError
+        If it is of no kind whose gradient norm has a closed form.
+    """
+    kind = kind_of(layer)
+    if kind is None:
+        raise HeadError(f"the last layer is a {type(layer).__name__}; expected {kinds_text()}")
+    return kind.geometry(layer)
 
 
 class Wrapper(nn.Module):
@@ -118,10 +243,12 @@ class Head:
         }
         return card(f"Head {self.name}", rows, _class_map(self.logits))
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Let go of what was captured."""
         self.__dict__.clear()
 
-    def _fill(self, plan: Plan, features: Tensor, logits: Tensor) -> None:
+    def fill(self, plan: Plan, features: Tensor, logits: Tensor) -> None:
+        """Take what entered and left the layer of a plan, as the layer was called."""
         self.logits, self.features = plan.arrange(logits), plan.arrange(features)
         self.layer, self.name, self.align_corners, self.plan = plan.layer, plan.name, plan.align_corners, plan
 
@@ -221,14 +348,6 @@ def _pick(output: Any) -> Tensor:
     )
 
 
-# --------------------------------------------------------------------------------------------------
-# marks
-
-
-# --------------------------------------------------------------------------------------------------
-# contexts
-
-
 def find_layer(root: nn.Module, head: str | nn.Module) -> tuple[str, nn.Module]:
     """Name and layer of a head given by dotted name or as the module itself.
 
@@ -241,11 +360,11 @@ def find_layer(root: nn.Module, head: str | nn.Module) -> tuple[str, nn.Module]:
     found = [(name, one) for name, one in modules.items() if one is head or (name == head and isinstance(head, str))]
     if not found:
         asked = repr(head) if isinstance(head, str) else f"the given {type(head).__name__}"
-        names = [repr(name) for name, one in modules.items() if isinstance(one, HEAD_KINDS)][-8:]
+        names = [repr(name) for name, one in modules.items() if kind_of(one)][-8:]
         raise HeadError(f"{asked} is no layer of {type(root).__name__}; the last candidates are {', '.join(names)}")
     name, layer = found[0]
-    if not isinstance(layer, HEAD_KINDS):
-        raise HeadError(f"layer {name!r} is a {type(layer).__name__}: expected {_KINDS_TEXT}")
+    if kind_of(layer) is None:
+        raise HeadError(f"layer {name!r} is a {type(layer).__name__}: expected {kinds_text()}")
     return name, layer
 
 
@@ -268,7 +387,7 @@ def follow(plan: Plan) -> Iterator[Head]:
     def keep(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         nonlocal calls
         if calls == plan.index:
-            captured._fill(plan, args[0] if args else kwargs["input"], output)
+            captured.fill(plan, args[0] if args else kwargs["input"], output)
         calls += 1
 
     handle = plan.layer.register_forward_hook(keep, with_kwargs=True)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import itertools
 import json
 import pickle
 import re
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from ..schema.errors import ModelError
+from ..schema.errors import GraduncError, ModelError, brief
+from ..schema.user_file import executed, neighbours_importable
+from .loaders import find_loader
 from .network import IMAGENET, Network, Normalization
-from .weights import _brief, _existing, _read, _refusal, _unwrapped, load_weights
+from .weights import existing, load_weights, read_state, refusal
 
-__all__ = ["load_model"]
+__all__ = ["demo_network", "load_model", "network_of_file", "torchvision_network", "transformers_network"]
 
 
 def load_model(
@@ -44,7 +44,8 @@ def load_model(
           `weights`;
         - ``"FILE.py:FUNCTION"``: what the function returns; the file is executed, with its folder importable.
           The function gets the path of the weights if it takes an argument, otherwise they are loaded into
-          its result.
+          its result;
+        - ``"PREFIX:..."`` of a loader that was registered, see `gradunc_viz.networks.loaders.register_loader`.
     weights
         A ``.safetensors`` file or a state dict written by `torch.save`.
     drop_channels, normalize, classes, head
@@ -58,53 +59,79 @@ def load_model(
         If there is no such network, or the weights cannot be read or do not fit.
     """
     if weights is not None:
-        _existing(weights)
-    known: dict[str, Any] = {}
-    name = str(spec)
+        existing(weights)
     if isinstance(spec, nn.Module):
-        net, name = spec, type(spec).__name__
-        if isinstance(spec, Network):
-            net, name = spec.net, spec.name
-            known = {key: getattr(spec, key) for key in ("classes", "colors", "normalize", "drop_channels", "head")}
+        net = spec
         if weights is not None:
-            load_weights(net, weights)
-    elif spec == "demo":
-        net, known = _from_demo(weights)
-    elif spec.startswith("hf:"):
-        net, known = _from_transformers(spec.removeprefix("hf:"), weights)
-    elif spec.startswith("torchvision:"):
-        net, known = _from_torchvision(spec.removeprefix("torchvision:"), weights)
-    elif ".py:" in spec:
-        net = _from_file(spec, weights)
+            load_weights(net.net if isinstance(net, Network) else net, weights)
     else:
-        raise ModelError(
-            f"unknown model {spec!r}: expected 'demo', 'hf:DIR_OR_ID', 'torchvision:NAME' or 'FILE.py:FUNCTION'"
-        )
+        loader, rest = find_loader(spec)
+        try:
+            net = _made(loader.function, (rest,), weights, spec)
+        except pickle.UnpicklingError as error:
+            raise ModelError(f"{spec}: {refusal(weights if weights is not None else 'its weights file')}") from error
+        except GraduncError:
+            raise
+        except (Exception, SystemExit) as error:  # loaders and users' files may raise anything
+            raise ModelError(f"{spec} failed: {brief(error)}") from error
+    settings: dict[str, Any] = {"name": spec if isinstance(spec, str) else type(net).__name__}
+    if isinstance(net, Network):
+        settings |= {key: getattr(net, key) for key in ("classes", "colors", "normalize", "drop_channels", "head")}
+        settings |= {} if isinstance(spec, str) else {"name": net.name}
+        net = net.net
     if classes is not None:
-        known.update(classes=classes, colors=None)
+        settings |= {"classes": classes, "colors": None}
     if normalize is not None:
-        known["normalize"] = normalize
+        settings["normalize"] = normalize
     if drop_channels := tuple(drop_channels):
-        known["drop_channels"] = drop_channels
+        settings["drop_channels"] = drop_channels
     if head is not None:
-        known["head"] = head
-    return Network(net, name=name, **known)
+        settings["head"] = head
+    return Network(net, **settings)
 
 
-def _from_demo(weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def _made(make: Callable[..., Any], arguments: tuple[str, ...], weights: str | Path | None, spec: str) -> nn.Module:
+    """Call what makes a network; it gets the weights' path if it takes one more argument, else its result gets them."""
+    signature = inspect.signature(make)
+
+    def takes(*values: str) -> bool:
+        try:
+            signature.bind(*values)
+        except TypeError:
+            return False
+        return True
+
+    taken = weights is not None and takes(*arguments, str(weights))
+    if taken:
+        arguments = (*arguments, str(weights))
+    elif not takes(*arguments):
+        wanted = "no weights were given" if weights is None else "expected at most one argument, the weights' path"
+        name = getattr(make, "__name__", repr(make))
+        raise ModelError(f"{spec}: {name}{signature} cannot be called, {wanted}")
+    net = make(*arguments)
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"{spec} returned {type(net).__name__}: expected a torch.nn.Module")
+    if weights is not None and not taken:
+        load_weights(net.net if isinstance(net, Network) else net, weights)
+    return net
+
+
+def demo_network(_: str) -> Network:
+    """The embedded demo network, see `load_model`."""
     from ..demo import CLASSES
     from ..demo.network import load_demo_network
 
-    net = load_demo_network() if weights is None else load_demo_network(weights)
-    return net, {"classes": [name for name, _ in CLASSES], "colors": [rgb for _, rgb in CLASSES]}
+    names, colors = zip(*CLASSES, strict=True)
+    return Network(load_demo_network(), classes=names, colors=colors)
 
 
-def _from_transformers(source: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def transformers_network(source: str, weights: str | Path | None = None) -> Network:
+    """A semantic-segmentation model of transformers, by folder or name on the hub, see `load_model`."""
     try:
         from transformers import AutoConfig, AutoModelForSemanticSegmentation
         from transformers.utils import logging
     except (ImportError, RuntimeError) as error:
-        raise ModelError(f"hf:{source} needs transformers: pip install 'gradunc-viz[hf]' ({_brief(error)})") from error
+        raise ModelError(f"hf:{source} needs transformers: pip install 'gradunc-viz[hf]' ({brief(error)})") from error
 
     # A path that does not exist must not be mistaken for a name on the hub.
     local = Path(source).expanduser()
@@ -126,7 +153,7 @@ def _from_transformers(source: str, weights: str | Path | None) -> tuple[nn.Modu
             )
         else:
             # Not `load_weights`: a file may name weights otherwise than the module; transformers translates.
-            state = _unwrapped(_read(Path(weights)), weights)
+            state = read_state(weights)
             blank = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
             net, report = type(blank).from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -139,7 +166,7 @@ def _from_transformers(source: str, weights: str | Path | None) -> tuple[nn.Modu
     except ModelError:
         raise
     except Exception as error:
-        reason = _brief(error)
+        reason = brief(error)
         if "Unrecognized configuration class" in reason:
             kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", reason)
             reason = (
@@ -155,7 +182,7 @@ def _from_transformers(source: str, weights: str | Path | None) -> tuple[nn.Modu
     labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
     generic = all(name == f"LABEL_{index}" for index, name in labels.items())
     classes = None if generic else [labels[index] for index in sorted(labels)]
-    return net, {"classes": classes, "normalize": _preprocessing(source)}
+    return Network(net, classes=classes, normalize=_preprocessing(source))
 
 
 def _preprocessing(source: str) -> str | Normalization | None:
@@ -180,12 +207,13 @@ def _preprocessing(source: str) -> str | Normalization | None:
     return None if found == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) else found
 
 
-def _from_torchvision(architecture: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def torchvision_network(architecture: str, weights: str | Path | None = None) -> Network:
+    """An architecture of ``torchvision.models.segmentation``, see `load_model`."""
     try:
         from torchvision import models
     except (ImportError, RuntimeError) as error:
         raise ModelError(
-            f"torchvision:{architecture} needs torchvision: pip install 'gradunc-viz[torchvision]' ({_brief(error)})"
+            f"torchvision:{architecture} needs torchvision: pip install 'gradunc-viz[torchvision]' ({brief(error)})"
         ) from error
     names = models.list_models(module=models.segmentation)
     if architecture not in names:
@@ -193,7 +221,7 @@ def _from_torchvision(architecture: str, weights: str | Path | None) -> tuple[nn
     options: dict[str, Any] = {"weights": None, "weights_backbone": None}
     if weights is not None:
         # The number of classes and the auxiliary head are not in the name: the weights tell.
-        state = _unwrapped(_read(Path(weights)), weights)
+        state = read_state(weights)
         last = [value for name, value in state.items() if name.startswith("classifier.") and name.endswith(".weight")]
         if last:
             options["num_classes"] = last[-1].shape[0]
@@ -202,75 +230,30 @@ def _from_torchvision(architecture: str, weights: str | Path | None) -> tuple[nn
     net = models.get_model(architecture, **options)
     if weights is not None:
         load_weights(net, weights)
-    return net.eval(), {"normalize": "imagenet"}
+    return Network(net.eval(), normalize="imagenet")
 
 
 _serial = itertools.count()
 
 
-def _from_file(spec: str, weights: str | Path | None) -> nn.Module:
+def network_of_file(spec: str, weights: str | Path | None = None) -> nn.Module:
+    """What a function of a user's file returns, see `load_model`."""
     file, _, function = spec.rpartition(":")
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise ModelError(f"model file {file} does not exist")
-    folder = str(path.parent)
-    # Its own neighbours may be imported, as when the file is run as a script.
-    sys.path.insert(0, folder)
-    try:
-        net = _call(_imported(path, spec), function, spec, weights)
-    except pickle.UnpicklingError as error:
-        raise ModelError(f"{spec}: {_refusal(weights if weights is not None else 'its weights file')}") from error
-    except ModelError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{spec} failed: {_brief(error)}") from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-    if not isinstance(net, nn.Module):
-        raise ModelError(f"{spec} returned {type(net).__name__}: expected a torch.nn.Module")
-    return net
+    with neighbours_importable(path):
+        module = executed(path, f"gradunc_user_model_{next(_serial)}_{path.stem}")
+        return _made(_function(module, function, spec), (), weights, spec)
 
 
-def _imported(path: Path, spec: str) -> ModuleType:
-    name = f"gradunc_user_model_{next(_serial)}_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise ModelError(f"{spec}: {path} cannot be imported")
-    module = importlib.util.module_from_spec(found)
-    # Dataclasses look their module up while they are being defined.
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _call(module: ModuleType, function: str, spec: str, weights: str | Path | None) -> Any:
-    make = getattr(module, function, None)
-    if not callable(make):
-        own = [
-            name
-            for name, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
-        ]
-        raise ModelError(f"{spec}: no function {function!r} in the file; it has {', '.join(own) or 'none'}")
-    signature = inspect.signature(make)
-    arguments = []
-    if weights is not None:
-        try:
-            signature.bind(str(weights))
-            arguments = [str(weights)]
-        except TypeError:
-            pass
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        wanted = "no weights were given" if weights is None else "expected at most one argument, the weights' path"
-        raise ModelError(f"{spec}: {function}{signature} cannot be called, {wanted}") from error
-    net = make(*arguments)
-    if weights is not None and not arguments and isinstance(net, nn.Module):
-        load_weights(net, weights)
-    return net
+def _function(module: ModuleType, name: str, spec: str) -> Callable[..., Any]:
+    function: Any = getattr(module, name, None)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
+    own = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+    ]
+    raise ModelError(f"{spec}: no function {name!r} in the file; it has {', '.join(own) or 'none'}")

@@ -172,7 +172,7 @@ class Inference:
             with self._precision():
                 return self.network.infer(x)
         head = Head()
-        head._fill(plan, features, logits)
+        head.fill(plan, features, logits)
         return head
 
 

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..schema.errors import HeadError
-from .head import _KINDS_TEXT, HEAD_KINDS, Head, Plan, Wrapper, find_layer, logits_of
+from .head import Head, Plan, Wrapper, find_layer, kind_of, kinds_text, logits_of
 
 __all__ = ["capture"]
 
@@ -62,7 +62,9 @@ class _Call:
 
     @property
     def class_axis(self) -> int:
-        return -1 if isinstance(self.layer, nn.Linear) else -3
+        kind = kind_of(self.layer)
+        assert kind is not None
+        return kind.class_axis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,9 +115,29 @@ class _Mixed:
 _Mark = _Trail | _Mixed
 
 
-def _function_name(function: Any) -> str:
-    name = getattr(function, "__name__", "?")
-    return getattr(function.__self__, "__name__", name) if name == "__get__" else name
+@dataclasses.dataclass(frozen=True)
+class _Operation:
+    """One call of a function of torch, and the tensors that it returned."""
+
+    function: Any
+    args: Any
+    kwargs: Mapping[str, Any]
+    outputs: list[Tensor]
+
+    @property
+    def name(self) -> str:
+        name = getattr(self.function, "__name__", "?")
+        return getattr(self.function.__self__, "__name__", name) if name == "__get__" else name
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return list(_tensors((self.args, tuple(self.kwargs.values()))))
+
+    def repeated(self, source: Tensor, stand_in: Tensor) -> list[Tensor]:
+        """What it returns with another tensor in place of `source`."""
+        kwargs = {key: stand_in if value is source else value for key, value in self.kwargs.items()}
+        function = _ON_STAND_IN.get(self.name, self.function)
+        return list(_tensors((function(*(stand_in if value is source else value for value in self.args), **kwargs),)))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -157,7 +179,7 @@ class _Tracer(TorchFunctionMode):
     def begin(self, root: nn.Module, args: Any) -> None:
         """Before the forward pass: start afresh, so that two passes are never in memory together."""
         self.forget()
-        self.head._clear()
+        self.head.clear()
         self.running = True
 
     def called(self, layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -189,10 +211,10 @@ class _Tracer(TorchFunctionMode):
                 )
             grid = trail.grid if trail.rows is None else trail.rows[:, 0]
             plan = Plan(call.layer, call.name, call.index, self.counts[call.name], grid, trail.align_corners)
-            self.head._fill(plan, call.features, logits if trail.output is None else trail.output)
+            self.head.fill(plan, call.features, logits if trail.output is None else trail.output)
             if len(self.head.logits) != len(logits):
                 shapes = f"{tuple(self.head.logits.shape)} and {tuple(logits.shape)}"
-                self.head._clear()
+                self.head.clear()
                 raise HeadError(f"the output of {call.name!r} and the network's differ in batch size: {shapes}")
         finally:
             self.forget()
@@ -203,18 +225,16 @@ class _Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if self.running:
-            self._pass_on(func, args, kwargs, result)
+            self._pass_on(_Operation(func, args, kwargs, list(_tensors((result,)))))
         return result
 
-    def _pass_on(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        name = _function_name(func)
-        outputs = list(_tensors((result,)))
+    def _pass_on(self, done: _Operation) -> None:
+        name, inputs, outputs = done.name, done.inputs, done.outputs
         if not outputs and name != "__setitem__":
             return
-        inputs = list(_tensors((args, tuple(kwargs.values()))))
         marked = [(tensor, self.marks[tensor]) for tensor in inputs if tensor in self.marks]
         if marked and isinstance(marked[0][1], _Trail):
-            trails = self._continued(func, name, *marked[0], args, kwargs, outputs)
+            trails = _continued(done, *marked[0])
             if trails is not None:
                 for output, trail in zip(outputs, trails, strict=True):
                     # An operation that had nothing to do returns its input, which is marked already.
@@ -231,55 +251,6 @@ class _Tracer(TorchFunctionMode):
         note = first if harmless and isinstance(first, _Mixed) else _mix(name, [mark for _, mark in marked])
         for output in outputs:
             self.marks[output] = note
-
-    def _continued(
-        self,
-        func: Any,
-        name: str,
-        source: Tensor,
-        trail: _Trail,
-        args: Any,
-        kwargs: Any,
-        outputs: list[Tensor],
-    ) -> list[_Trail] | None:
-        """Return the marks of the outputs, or None if the operation may part a value from its class."""
-        trail = dataclasses.replace(trail, output=source if trail.output is None else trail.output)
-        if name in _SAME:
-            return [trail]
-        if "dropout" in name:
-            training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
-            return None if training else [trail]
-        if name in _LAYOUT:
-            repeat = _ON_STAND_IN.get(name, func)
-
-            def moved(stand_in: Tensor) -> list[Tensor]:
-                swap = {key: stand_in if value is source else value for key, value in kwargs.items()}
-                done = repeat(*(stand_in if value is source else value for value in args), **swap)
-                return list(_tensors((done,)))
-
-            try:
-                channels = moved(trail.channels)
-                rows = [None] * len(channels) if trail.rows is None else moved(trail.rows)
-            except (RuntimeError, TypeError):
-                return None
-            return [dataclasses.replace(trail, channels=c, rows=r) for c, r in zip(channels, rows, strict=True)]
-        if name in _RESIZE and source is (args[0] if args else kwargs.get("input")):
-            (output,) = outputs
-            if not trail.in_order() or output.shape[:2] != source.shape[:2]:
-                return None
-            fifth = args[4] if len(args) > 4 and name in ("interpolate", "upsample") else False
-            corners = kwargs.get("align_corners", fifth)
-            classes = torch.arange(output.shape[1], device=output.device).view(1, -1, 1, 1)
-            return [
-                dataclasses.replace(
-                    trail,
-                    channels=classes.expand(output.shape),
-                    rows=None,
-                    grid=trail.grid if trail.rows is None else trail.rows[:, 0],
-                    align_corners=trail.align_corners or corners is True or name == "upsample_bilinear",
-                )
-            ]
-        return None
 
     def _overwrite(self, changed: list[Tensor], name: str) -> None:
         """Take note of tensors changed in place, under whatever name their memory is known."""
@@ -316,7 +287,7 @@ class _Tracer(TorchFunctionMode):
         if self.named:
             return self._named(classes)
         if not self.layers:
-            raise HeadError(f"no convolution or linear layer in {type(self.root).__name__}: expected {_KINDS_TEXT}")
+            raise HeadError(f"no convolution or linear layer in {type(self.root).__name__}: expected {kinds_text()}")
         if isinstance(mark, _Mixed):
             named = [(name, shape) for name, shape in mark.calls if classes in (shape[-1], *shape[-3:-2])]
             listed = self._listed(named or mark.calls[-5:])
@@ -331,7 +302,7 @@ class _Tracer(TorchFunctionMode):
                 f"{listed}: name the layer to use, as in head={example!r}"
             )
         if not self.shapes:
-            raise HeadError(f"none of the {len(self.layers)} layers of kind {_KINDS_TEXT} ran in the forward pass")
+            raise HeadError(f"none of the {len(self.layers)} layers of kind {kinds_text()} ran in the forward pass")
         fitting = [(name, shape) for name, shape in self.shapes.items() if classes in (shape[-1], *shape[-3:-2])]
         listed = self._listed(fitting or list(self.shapes.items())[-5:])
         raise HeadError(
@@ -366,6 +337,41 @@ class _Tracer(TorchFunctionMode):
             for name, shape in calls
         ]
         return ", ".join(texts)
+
+
+def _continued(done: _Operation, source: Tensor, trail: _Trail) -> list[_Trail] | None:
+    """Return the marks of the outputs, or None if the operation may part a value from its class."""
+    name, args, kwargs = done.name, done.args, done.kwargs
+    trail = dataclasses.replace(trail, output=source if trail.output is None else trail.output)
+    if name in _SAME:
+        return [trail]
+    if "dropout" in name:
+        training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
+        return None if training else [trail]
+    if name in _LAYOUT:
+        try:
+            channels = done.repeated(source, trail.channels)
+            rows = [None] * len(channels) if trail.rows is None else done.repeated(source, trail.rows)
+        except (RuntimeError, TypeError):
+            return None
+        return [dataclasses.replace(trail, channels=c, rows=r) for c, r in zip(channels, rows, strict=True)]
+    if name in _RESIZE and source is (args[0] if args else kwargs.get("input")):
+        (output,) = done.outputs
+        if not trail.in_order() or output.shape[:2] != source.shape[:2]:
+            return None
+        fifth = args[4] if len(args) > 4 and name in ("interpolate", "upsample") else False
+        corners = kwargs.get("align_corners", fifth)
+        classes = torch.arange(output.shape[1], device=output.device).view(1, -1, 1, 1)
+        return [
+            dataclasses.replace(
+                trail,
+                channels=classes.expand(output.shape),
+                rows=None,
+                grid=trail.grid if trail.rows is None else trail.rows[:, 0],
+                align_corners=trail.align_corners or corners is True or name == "upsample_bilinear",
+            )
+        ]
+    return None
 
 
 def _mix(operation: str, marks: Iterable[_Mark]) -> _Mixed:
@@ -408,7 +414,7 @@ def capture(net: nn.Module, head: str | nn.Module | None = None) -> Iterator[Hea
         root, head = net.net, net.head if head is None else head
     layers: dict[nn.Module, str]
     if head is None:
-        layers = {one: name for name, one in root.named_modules() if isinstance(one, HEAD_KINDS)}
+        layers = {one: name for name, one in root.named_modules() if kind_of(one)}
     else:
         name, layer = find_layer(root, head)
         layers = {layer: name}

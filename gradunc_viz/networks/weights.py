@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..schema.errors import ModelError
+from ..schema.errors import ModelError, brief
 
-__all__ = ["load_weights"]
+__all__ = ["existing", "load_weights", "read_state", "refusal"]
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
@@ -33,7 +33,7 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
     ModelError
         If the file cannot be read, holds pickled objects, or does not fit the network.
     """
-    state = _unwrapped(_read(_existing(path)), path)
+    state = read_state(path)
     own = net.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
@@ -56,7 +56,8 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
     net.load_state_dict(state)
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path) -> Path:
+    """The path of a weights file, or a `ModelError` if there is none."""
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"weights file {path} {'is no file' if path.exists() else 'does not exist'}")
@@ -73,12 +74,13 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # on unusual pickles, which are then refused or read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(_refusal(path)) from error
+        raise ModelError(refusal(path)) from error
     except Exception as error:
-        raise ModelError(f"{path} cannot be read as weights: {_brief(error)}") from error
+        raise ModelError(f"{path} cannot be read as weights: {brief(error)}") from error
 
 
-def _refusal(path: str | Path) -> str:
+def refusal(path: str | Path) -> str:
+    """What to tell of a file that is not unpickled."""
     return (
         f"{path} holds more than tensors, or is damaged, and unpickling it could run code: refused; load it "
         "where you trust it and save its state dict with "
@@ -86,7 +88,15 @@ def _refusal(path: str | Path) -> str:
     )
 
 
-def _unwrapped(state: Any, path: str | Path) -> dict[str, Any]:
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read a state dict, with wrappers and prefixes taken off.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, holds pickled objects or no state dict.
+    """
+    state = _read(existing(path))
     while isinstance(state, Mapping):
         inner = [state[key] for key in ("state_dict", "model", "model_state_dict") if key in state]
         if not inner or not isinstance(inner[0], Mapping):
@@ -99,9 +109,3 @@ def _unwrapped(state: Any, path: str | Path) -> dict[str, Any]:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
-
-
-def _brief(error: BaseException) -> str:
-    """Type and first line of an error: ours are one line, whatever caused them."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

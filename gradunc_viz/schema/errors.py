@@ -14,6 +14,7 @@ __all__ = [
     "SchemaError",
     "SettingsError",
     "UnknownScoreError",
+    "brief",
 ]
 
 
@@ -62,3 +63,9 @@ class UnknownScoreError(GraduncError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr of the text
         return str(self.args[0])
+
+
+def brief(error: BaseException) -> str:
+    """Type and first line of an error: ours are one line, whatever caused them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
 import numpy as np
 
 from .errors import GraduncError, UnknownScoreError
+from .registry import loaded_entry_points
 
 __all__ = [
     "DEFAULT_SCORES",
@@ -313,9 +313,8 @@ def recall(description: Mapping[str, Any]) -> None:
 
 @cache
 def _load_entry_points() -> None:
-    """Load what installed packages bring, once; a package that fails says so when its score is asked for."""
-    for point in entry_points(group=ENTRY_POINTS):
-        found = point.load()
+    """Register what installed packages bring, once: each entry point names a `Score`, or a module that registers some."""
+    for found in loaded_entry_points(ENTRY_POINTS):
         if isinstance(found, Score) and found.name not in SCORES:
             register(found)
 

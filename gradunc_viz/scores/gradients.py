@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.geometry import sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
+from ..networks.head import geometry_of
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS
 from .needs import ForwardPass, HeadOutput
@@ -55,8 +56,9 @@ def gradient_norms(
         What the layer returned; for a linear layer moved to channels first.
     features : Tensor (N, D, h', w')
         What entered the layer.
-    layer : Conv2d, ConvTranspose2d or Linear
-        Any kernel, stride, dilation, padding, padding mode and groups. Its weights are not read.
+    layer : Conv2d, ConvTranspose2d, Linear or a kind of one's own
+        Any kernel, stride, dilation, padding, padding mode and groups. Its weights are not read. See
+        `gradunc_viz.networks.head.register_head`.
     p : float or sequence of float
         Norms, each > 0 and finite.
     labels : "oh", "uni" or a sequence of these
@@ -138,7 +140,7 @@ def norms_and_softmax(
     dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
     parts = _by_precision(once, dtype) or {dtype: []}
     wide = torch.float64 in parts
-    sums_of = kernels.sums_of(logits, features, wide=wide) if getattr(layer, "groups", 1) == 1 else None
+    sums_of = kernels.sums_of(logits, features, wide=wide) if geometry_of(layer).groups == 1 else None
     if sums_of is None:
         norms = _reference_norms(head, once, dtype)
         found = softmax_scores(logits, softmax, label, kernels)
@@ -179,7 +181,7 @@ def _summed(
         log2 of the scale, and the sums.
     """
     scale, sums = feature_sums(features, ps, dtype, at_least=1.0 if bias else 0.0, **options)
-    sums = sum_over_taps(sums, layer, size)
+    sums = sum_over_taps(sums, geometry_of(layer), size)
     if bias:
         sums = sums.unflatten(1, (len(ps), -1))
         powers = torch.stack([scale**-p for p in ps], 1).to(dtype)
@@ -192,7 +194,7 @@ def _reference_norms(head: HeadOutput, wanted: Sequence[Request], out_dtype: tor
     logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
     assert features is not None
     group = _groups(layer, logits.shape[1], head.channels, logits.device)
-    groups = int(getattr(layer, "groups", 1))
+    groups = geometry_of(layer).groups
     result = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=out_dtype)
     if result.numel() == 0:
         return result
@@ -228,7 +230,9 @@ def gradient_factors(
     _check(logits, features, layer, [request], False, None)
     group = _groups(layer, logits.shape[1], None, logits.device)
     if group is not None:
-        raise HeadError(f"the norm of a layer with groups={layer.groups} does not factorise; expected groups=1")
+        raise HeadError(
+            f"the norm of a layer with groups={geometry_of(layer).groups} does not factorise; expected groups=1"
+        )
     out_dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
     dtype = next(iter(_by_precision([request], out_dtype)))
     log2_scale, sums = _summed(feature_sums, features, layer, logits.shape[2:], [request[1]], dtype, False)
@@ -249,19 +253,14 @@ def _check(
     bias: bool,
     channels: Tensor | None,
 ) -> None:
-    if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        raise HeadError(f"the last layer is a {type(layer).__name__}; expected Conv2d, ConvTranspose2d or Linear")
-    outputs, inputs = (
-        (layer.out_features, layer.in_features)
-        if isinstance(layer, nn.Linear)
-        else (layer.out_channels, layer.in_channels)
-    )
-    expected = outputs if channels is None else len(channels)
+    geometry = geometry_of(layer)
+    expected = geometry.outputs if channels is None else len(channels)
     if logits.ndim != 4 or logits.shape[1] != expected:
         raise HeadError(f"logits have shape {tuple(logits.shape)}; expected (N, {expected}, h, w)")
-    if features.ndim != 4 or features.shape[1] != inputs or features.shape[0] != logits.shape[0]:
-        raise HeadError(f"features have shape {tuple(features.shape)}; expected ({logits.shape[0]}, {inputs}, h, w)")
-    if bias and layer.bias is None:
+    if features.ndim != 4 or features.shape[1] != geometry.inputs or features.shape[0] != logits.shape[0]:
+        expected_features = f"({logits.shape[0]}, {geometry.inputs}, h, w)"
+        raise HeadError(f"features have shape {tuple(features.shape)}; expected {expected_features}")
+    if bias and not geometry.bias:
         raise HeadError("the gradient of the bias was asked for, but the last layer has no bias")
     for label, p, variant in wanted:
         if label not in ("oh", "uni"):
@@ -283,8 +282,8 @@ def _by_precision(wanted: Sequence[Request], out_dtype: torch.dtype) -> dict[tor
 
 def _groups(layer: nn.Module, n_logits: int, channels: Tensor | None, device: torch.device) -> Tensor | None:
     """Group of the layer that each logit belongs to, or None where there is one group."""
-    groups = getattr(layer, "groups", 1)
-    if groups == 1:
+    geometry = geometry_of(layer)
+    if geometry.groups == 1:
         return None
     index = torch.arange(n_logits, device=device) if channels is None else channels.to(device)
-    return index // (int(layer.out_channels) // int(groups))  # type: ignore[arg-type]
+    return index // (geometry.outputs // geometry.groups)

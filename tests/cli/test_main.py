@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -10,11 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 from tiny import SCORES, TinyNet
 
 import gradunc_viz as gv
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli.command import COMMANDS
+from gradunc_viz.cli.main import main
+from gradunc_viz.cli.values import run_score_file
 
 MODEL = """
 import sys
@@ -38,7 +42,7 @@ def model(tmp_path: Path) -> str:
 
 
 def run(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in arguments])
 
 
 def compute(model: str, data: Path, out: Path, *more: object) -> int:
@@ -160,8 +164,11 @@ def test_another_network_is_refused_and_nothing_lost(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("info", tmp_path / "none", "--debug") == 1
-    assert "Traceback" in capsys.readouterr().err
+    for arguments in (("info", tmp_path / "none", "--debug"), ("--debug", "info", tmp_path / "none")):
+        assert run(*arguments) == 1
+        assert "Traceback" in capsys.readouterr().err
+    assert run("info", tmp_path / "none") == 1
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -240,14 +247,145 @@ def test_evaluate_writes_records(tiny_cache: gv.Cache, tmp_path: Path, capsys: p
     assert run("evaluate", tiny_cache.path, "--json", tmp_path / "no/where.json") == 1
 
 
-def test_help_is_light() -> None:
+HEAVY = {"torch", "panel", "bokeh", "holoviews", "xarray", "zarr", "sklearn", "scipy", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], "evaluate"),
+        (["compute", "--help"], "--drop-channels"),
+        (["stream", "--help"], "torchvision:NAME"),
+        (["import", "--help"], "roadanomaly"),
+        (["explore", "--help"], "--no-browser"),
+        (["layouts"], "roadanomaly"),
+        (["scores"], "entropy"),
+    ],
+)
+def test_help_is_light(arguments: list[str], said: str) -> None:
     code = (
-        "import sys, gradunc_viz.cli.main as c\n"
-        "try: c.main(['compute', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'panel', 'bokeh', 'holoviews', 'xarray', 'zarr', 'sklearn'} & set(sys.modules)\n"
+        "import sys, runpy\n"
+        f"sys.argv = ['gradunc', *{arguments}]\n"
+        "try: runpy.run_module('gradunc_viz.cli', run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--drop-channels" in done.stdout
+    assert said in done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "gradunc_viz.cli", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"gradunc-viz {gv.__version__}\n"
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    said = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"    {name} " in said
+        assert command.text.split()[-1] in said
+
+
+def actions(name: str) -> list[argparse.Action]:
+    parser = argparse.ArgumentParser()
+    for add in COMMANDS[name].options:
+        add(parser)
+    return parser._actions[1:]
+
+
+def test_an_option_means_the_same_wherever_it_is_taken() -> None:
+    meanings: dict[str, set[object]] = {}
+    for name in COMMANDS:
+        for action in actions(name):
+            meaning = (action.help, action.metavar, action.type, repr(action.choices), repr(action.default))
+            meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
+    several = {option for option, found in meanings.items() if option and len(found) > 1}
+    assert several == {"--out", "--scores"}  # a cache, a folder of figures; what to compute, what to look at
+    assert len(meanings["--scores"]) == 2
+
+
+def test_choices_are_what_is_registered() -> None:
+    choices = {action.dest: action.choices for action in actions("evaluate") if action.choices}
+    assert choices["task"] == tuple(gv.metrics.TASKS)
+    assert {"auroc", "auprc"} <= set(choices["metric"]) <= set(gv.metrics.METRICS)
+    assert {"anomaly", "obstacle"} <= set(choices["components"])
+    assert next(a.choices for a in actions("figures") if a.dest == "format") == gv.figures.FORMATS
+
+
+# --- scores of a user's own file
+
+SCORE = """
+from gini_formula import FORMULA
+from gradunc_viz.schema.scores import Score, register
+
+def gini(logits):
+    return 1 - logits.softmax(1).square().sum(1)
+
+register(Score("gini", "mine", +1, "1", FORMULA, "Gini", "a test", compute=gini, upper="1"))
+"""
+
+
+@pytest.fixture
+def score_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that registers the score "gini" when it is executed."""
+    monkeypatch.setitem(gv.SCORES, "gini", None)  # removed when the test ends
+    monkeypatch.delitem(gv.SCORES, "gini")
+    (tmp_path / "gini_formula.py").write_text("FORMULA = '1 - sum_c pi_c^2'")
+    file = tmp_path / "own.py"
+    file.write_text(SCORE)
+    return file
+
+
+def test_a_file_of_scores_is_executed_once(score_file: Path) -> None:
+    path = list(sys.path)
+    run_score_file(score_file)
+    run_score_file(str(score_file))  # the score would be registered already
+    assert gv.lookup("gini").function(torch.zeros(1, 4, 1, 1)).item() == 0.75
+    assert sys.path == path
+
+
+def test_scores_of_ones_own_are_named_like_any_other(
+    score_file: Path, tiny_cache: gv.Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("scores") == 0
+    assert "gini" not in capsys.readouterr().out
+    assert run("scores", "--score-file", score_file) == 0
+    assert "1 - sum_c pi_c^2" in capsys.readouterr().out
+    assert run("evaluate", tiny_cache.path, "--scores", "gini", "--score-file", score_file) == 1
+    assert "gini" in error_line(capsys)  # known, though not in this cache
+    assert run("info", tiny_cache.path, "--score-file", score_file, "--score-file", score_file) == 0
+
+
+def test_every_command_that_names_scores_takes_files_of_them() -> None:
+    taking = {name for name in COMMANDS if any(action.dest == "score_files" for action in actions(name))}
+    assert taking == {"compute", "stream", "evaluate", "explore", "figures", "info", "scores", "submit"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "own.py does not exist"),
+        ("import nowhere_at_all", "own.py failed: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("raise ValueError('one\\ntwo')", "own.py failed: ValueError: one"),
+        ("raise SystemExit(3)", "own.py failed: SystemExit: 3"),
+        ("def (", "own.py failed: SyntaxError"),
+        ("from gradunc_viz.schema.scores import *\nregister(SCORES['msp'])", "score 'msp' is registered already"),
+    ],
+)
+def test_a_file_of_scores_that_fails_is_named(
+    text: str | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.py"
+    if text is not None:
+        file.write_text(text)
+    before = set(sys.modules)
+    assert run("scores", "--score-file", file) == 1
+    line = error_line(capsys)
+    assert expected in line
+    assert str(file) in line
+    assert not [name for name in set(sys.modules) - before if name.startswith("gradunc_score_file")]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.schema import registry as plugins
 from gradunc_viz.schema import scores as registry
 from gradunc_viz.schema.errors import CacheMismatchError, GraduncError, NonFiniteError, UnknownScoreError
 from gradunc_viz.schema.scores import Score, lookup, recall, register
@@ -139,7 +140,7 @@ def test_another_formula_under_its_name_is_another_score(cache, tiny_set, monkey
     def gini(logits, features):
         return 2 - logits.softmax(1).square().sum(1)
 
-    with pytest.raises(CacheMismatchError, match="own_scores.mine_gini was"):
+    with pytest.raises(CacheMismatchError, match=r"own_scores\.mine_gini was"):
         gv.compute(TinyNet().eval(), frames, cache.path, scores=SCORES, progress=False)
 
 
@@ -205,7 +206,16 @@ def test_packages_bring_scores(registered, monkeypatch):
         def load():
             return Score("from_package", "own", 1, "1", "", "", "", compute=lambda logits: logits[:, 0])
 
+    class Broken:
+        name, value = "broken", "nowhere:score"
+
+        @staticmethod
+        def load():
+            raise ImportError("no such thing")
+
+    points = {"gradunc_viz.scores": [Broken(), Point()]}
     registry._load_entry_points.cache_clear()
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "gradunc_viz.scores" else [])
-    assert lookup("from_package").family == "own"
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
+    with pytest.warns(UserWarning, match="broken = nowhere:score cannot be loaded .no such thing"):
+        assert lookup("from_package").family == "own"
     registry._load_entry_points.cache_clear()

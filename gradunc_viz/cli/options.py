@@ -1,0 +1,133 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from .values import integers, names, port, positive, size
+
+__all__ = [
+    "cache",
+    "caches",
+    "debug",
+    "frames",
+    "network",
+    "quiet",
+    "running",
+    "score_files",
+    "scores_to_compute",
+    "scores_to_show",
+    "serving",
+]
+
+
+def debug(parser: argparse.ArgumentParser, default: bool | str = False) -> None:
+    """What every command takes, before its name and after it."""
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def network(parser: argparse.ArgumentParser) -> None:
+    """Which network."""
+    from ..networks.loaders import sources
+
+    parser.add_argument("--model", required=True, metavar="SPEC", help=sources())
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a state dict")
+    parser.add_argument("--normalize", choices=("none", "imagenet"), help="default: what the model says, else none")
+    parser.add_argument(
+        "--drop-channels", type=integers, default=(), metavar="19,..", help="output channels that are no class"
+    )
+    parser.add_argument("--head", metavar="NAME", help="layer that produces the logits, where it cannot be found")
+
+
+def running(parser: argparse.ArgumentParser) -> None:
+    """How the network runs, and on how many frames."""
+    parser.add_argument("--input-size", type=size, metavar="HxW", help="resize images to this for the network")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--autocast", choices=("bf16", "fp16"), help="let layers run in half precision")
+    limit(parser)
+
+
+def limit(parser: argparse.ArgumentParser) -> None:
+    """How many frames."""
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N frames")
+
+
+def frames(parser: argparse.ArgumentParser) -> None:
+    """Which frames, what their labels mean, and the cache that is made of them."""
+    from ..datasets.catalog import catalog
+    from ..datasets.layouts import LAYOUTS
+
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
+    parser.add_argument(
+        "--layout",
+        default="folder",
+        metavar="NAME",
+        help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: %(default)s)",
+    )
+    parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON {id in label masks: class id}")
+    parser.add_argument(
+        "--classes",
+        metavar="NAME|FILE",
+        help=f"class names: {', '.join(catalog()['classes'])}, or JSON as in classes.json",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"
+    )
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
+    )
+    parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
+
+
+def scores_to_compute(parser: argparse.ArgumentParser) -> None:
+    """Which scores are computed."""
+    parser.add_argument(
+        "--scores", default="default", metavar="A,B", help="names, default, paper or all (see 'gradunc scores')"
+    )
+    score_files(parser)
+
+
+def scores_to_show(parser: argparse.ArgumentParser) -> None:
+    """Which of the cached scores are looked at."""
+    parser.add_argument("--scores", type=names, metavar="A,B", help="names (default: all that are cached and fit)")
+    score_files(parser)
+
+
+def score_files(parser: argparse.ArgumentParser) -> None:
+    """Scores of one's own."""
+    parser.add_argument(
+        "--score-file",
+        dest="score_files",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.py",
+        help="run a file that registers scores of your own; may be repeated",
+    )
+
+
+def cache(parser: argparse.ArgumentParser) -> None:
+    """One cache."""
+    parser.add_argument("cache", type=Path, metavar="CACHE")
+
+
+def caches(parser: argparse.ArgumentParser) -> None:
+    """One cache or several."""
+    parser.add_argument("cache", type=Path, nargs="+", metavar="CACHE")
+
+
+def serving(parser: argparse.ArgumentParser) -> None:
+    """Where the dashboard is served."""
+    default = os.environ.get("PORT", "5006")
+    parser.add_argument(
+        "--port", type=port, default=default, metavar="N", help="port on 127.0.0.1 (default: %(default)s)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+
+
+def quiet(parser: argparse.ArgumentParser) -> None:
+    """Without a progress bar."""
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
