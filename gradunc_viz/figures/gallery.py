@@ -12,8 +12,9 @@ from ..schema.errors import GraduncError
 from ..store.cache import Cache
 from ..store.choice import named_caches, representative
 from ..store.frame import decode_image, score
+from ..style.palette import OUTLINE
 from ..style.scores import plain, score_title
-from .panel import ANOMALY, contour, square_around
+from .panel import contour, square_around
 from .style import BAR, Page, Width, active_width, style, width_inches
 
 __all__ = ["gallery"]
@@ -106,7 +107,7 @@ def gallery(
                 axis.set_axis_off()
                 axis.set_gid(f"{failure.frame}:{failure.box}:{'score' if down else 'image'}")
                 image = axis.imshow(picture, aspect="auto", **options)
-                contour(axis, outline[part], ANOMALY)
+                contour(axis, outline[part], OUTLINE)
                 if not down:
                     axis.set_title(_text(failure, kind), pad=2)
         page.colorbar(image, inches / 4, _HEAD + rows * block + 0.03, inches / 2, score_title(score_name))

@@ -25,11 +25,12 @@ from ...schema.errors import GraduncError
 from ...schema.tasks import TASK_OUTCOMES
 from ...store.cache import Cache
 from ...store.choice import frame_key
-from ...style.scores import score_style
+from ...style.palette import RIGHT
+from ...style.scores import score_look
 from ..state.memo import remember
 from ..state.shared_counts import set_histograms
 from .distributions import score_distribution
-from .look import GUIDE, chart_opts, noted, thin
+from .look import GUIDE, LINE_WIDTH, chart_opts, line_style, noted, thin
 
 __all__ = [
     "KINDS",
@@ -220,9 +221,7 @@ def _chart(
             (which.y.label, f"@{which.y.name}{{0.0000}}"),
             ("threshold", "@threshold{0.000}"),
         ]
-        parts.append(
-            curve.opts(**score_style(name), line_width=2, tools=["hover"], hover_tooltips=tooltips, backend="bokeh")
-        )
+        parts.append(curve.opts(**line_style(name), tools=["hover"], hover_tooltips=tooltips, backend="bokeh"))
     rate = next(iter(lines.values())).base_rate
     if kind in ("pr", "reliability"):
         parts.append(_guide(which, [0, 1], [rate, rate]))
@@ -383,9 +382,9 @@ def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bin
     )
     bars = hv.Rectangles(data, ["left", "bottom", "right", "accuracy"], ["mean confidence", "pixels"])
     bars = bars.redim(left=x).opts(
-        color="#56b4e9",
+        color=RIGHT,
         fill_alpha=0.45,
-        line_color="#56b4e9",
+        line_color=RIGHT,
         tools=["hover"],
         backend="bokeh",
         hover_tooltips=[
@@ -397,7 +396,7 @@ def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bin
     )
     diagonal = hv.Curve(([0, 1], [0, 1]), x, y).opts(color=GUIDE, line_dash="dotted", line_width=1, backend="bokeh")
     points = hv.Curve((found["confidence"].values[used], height[used]), x, y).opts(
-        color="#0072b2", line_width=2, backend="bokeh"
+        color=RIGHT, line_width=LINE_WIDTH, backend="bokeh"
     )
     ece = float(found["ece"])
     return (
@@ -477,7 +476,7 @@ def marks(
     for name, threshold in thresholds.items():
         point = read_at(name, found[name], threshold)
         x, y = _place(kind, point, lines[name])
-        rows.append((max(x, left), y, name, threshold, score_style(name)["color"]))
+        rows.append((max(x, left), y, name, threshold, score_look(name).color))
     columns = list(zip(*rows, strict=True)) or [()] * 5
     return hv.Points(tuple(columns), [which.x, which.y], ["score", "threshold", "color"]).opts(
         color="color",
