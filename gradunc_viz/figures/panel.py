@@ -313,7 +313,7 @@ def _boxes(dataset: xr.Dataset, insets: Any) -> list[tuple[int, int, int, int]]:
         if not (0 <= top < bottom <= dataset.sizes["y"] and 0 <= left < right <= dataset.sizes["x"]):
             raise GraduncError(f"inset {tuple(box)} (top, left, bottom, right) lies not inside the frame")
         return [(int(top), int(left), int(bottom), int(right))]
-    from ..metrics.failures import largest_region
+    from ..metrics.regions import largest_region
 
     mask = dataset["anomaly"].values == 1 if "anomaly" in dataset else None
     if mask is None and "label" in dataset:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..metrics import evaluate
 from ..metrics.meta import meta_regression
+from ..metrics.regions import FAILURES
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
@@ -190,7 +191,7 @@ def _error_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Itera
         slug = _slug(name)
         yield _Entry(f"confusion_{slug}", f"{name}: confusion matrix", partial(confusion, cache))
         yield _Entry(f"meta_scatter_{slug}", f"{name}: meta regression", partial(_scatter, cache, scores))
-        yield _Entry(f"mistakes_{slug}", f"{name}: confident mistakes", partial(gallery, cache, "mistakes"))
+        yield _failures(cache, name, "confident_mistakes", "error")
 
 
 def _anomaly_entries(
@@ -198,9 +199,13 @@ def _anomaly_entries(
 ) -> Iterator[_Entry]:
     yield _Entry("table_ood", "Table: unknown objects", partial(ood_table, own, track=track, scores=scores))
     for name, cache in own.items():
-        limits = track if isinstance(track, str) else track.get(name, "anomaly")
-        for kind, title in (("missed", "missed objects"), ("alarms", "false alarms")):
-            yield _Entry(f"{kind}_{_slug(name)}", f"{name}: {title}", partial(gallery, cache, kind, track=limits))
+        for kind in ("missed_objects", "false_alarms"):
+            yield _failures(cache, name, kind, "anomaly")
+
+
+def _failures(cache: Cache, name: str, kind: str, task: str) -> _Entry:
+    title = f"{name}: {FAILURES[kind].title.lower()}"
+    return _Entry(f"{kind}_{_slug(name)}", title, partial(gallery, cache, kind, task=task))
 
 
 def _panel(cache: Cache) -> matplotlib.figure.Figure:

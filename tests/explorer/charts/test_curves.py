@@ -149,11 +149,11 @@ def test_counts_at_a_threshold_are_those_of_the_pixels(cache: Cache, name: str, 
 
 
 def test_derived_numbers_of_an_operating_point() -> None:
-    point = OperatingPoint("msp", 0.5, tp=6, fp=2, fn=4, tn=88)
+    point = OperatingPoint(6, 2, 4, 88, score="msp", threshold=0.5)
     assert (point.precision, point.recall, point.fpr) == (0.75, 0.6, 2 / 90)
     assert point.f1 == pytest.approx(2 * 0.75 * 0.6 / 1.35)
     assert point.above == 0.08
-    nothing = OperatingPoint("msp", 9.0, 0, 0, 0, 0)
+    nothing = OperatingPoint(0, 0, 0, 0, score="msp", threshold=9.0)
     assert all(np.isnan(v) for v in (nothing.precision, nothing.recall, nothing.fpr, nothing.f1, nothing.above))
 
 
