@@ -319,10 +319,11 @@ def find_failures(
     """
     opened = next(iter(named_caches(cache).values()))
     task = task or default_task({"": opened})
-    frames = options.pop("frames", None)
+    frames = options.get("frames")
     if threshold is None:
         threshold = best_threshold(opened, score, task, frames)
-    query = FailureQuery(kind, score, task, threshold, **options)
+    fewer = options.get("n", 24), options.get("min_pixels", 1), options.get("per_frame")
+    query = FailureQuery(kind, score, task, threshold, *fewer)
     last = None
     for last in search_failures(opened, query, frames):
         for name, problem in last.problems.items():
