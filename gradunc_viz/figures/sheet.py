@@ -16,6 +16,7 @@ import matplotlib.figure
 import numpy as np
 
 from ..metrics import evaluate
+from ..metrics.arrays.components import TRACKS
 from ..metrics.meta import meta_regression
 from ..metrics.regions import FAILURES
 from ..metrics.segment_table import segment_statistics
@@ -199,13 +200,14 @@ def _anomaly_entries(
 ) -> Iterator[_Entry]:
     yield _Entry("table_ood", "Table: unknown objects", partial(ood_table, own, track=track, scores=scores))
     for name, cache in own.items():
-        for kind in ("missed_objects", "false_alarms"):
-            yield _failures(cache, name, kind, "anomaly")
+        smallest = TRACKS[track if isinstance(track, str) else track.get(name, "anomaly")].min_truth
+        yield _failures(cache, name, "missed_objects", "anomaly", min_pixels=smallest)
+        yield _failures(cache, name, "false_alarms", "anomaly")
 
 
-def _failures(cache: Cache, name: str, kind: str, task: str) -> _Entry:
+def _failures(cache: Cache, name: str, kind: str, task: str, min_pixels: int = 1) -> _Entry:
     title = f"{name}: {FAILURES[kind].title.lower()}"
-    return _Entry(f"{kind}_{_slug(name)}", title, partial(gallery, cache, kind, task=task))
+    return _Entry(f"{kind}_{_slug(name)}", title, partial(gallery, cache, kind, task=task, min_pixels=min_pixels))
 
 
 def _panel(cache: Cache) -> matplotlib.figure.Figure:
