@@ -10,7 +10,7 @@ from ..metrics.operating_point import ThresholdCounts
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import _TRUTH
 from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
-from ..style.scores import _UNITS, units_text
+from ..style.scores import units_text
 from .state.frame_store import FrameData
 from .state.pane import Pane
 
@@ -221,7 +221,7 @@ def readout(
     name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None, where: str = "frame"
 ) -> str:
     """Show the threshold in the score's units, the share of pixels above it and how they agree with the labels."""
-    units = "" if units_text(name) == _UNITS["1"] else units_text(name)
+    units = "" if lookup(name).units == "1" else units_text(name)
     above = "" if share is None else f"<div class='big'>{share:.2%}</div><div>of pixels at or above</div>"
     head = (
         f"<div class='cell'><div class='big'>{threshold:.4g} <small>{units}</small></div>"

@@ -15,8 +15,8 @@ from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import TASK_TEXT
 from ..store.choice import Caches, chosen, task_of
-from ..style.scores import plain, score_title
-from .style import Width, canvas, score_style
+from ..style.scores import norm_look, plain, score_look, score_title
+from .style import Width, canvas, line_style
 
 __all__ = ["metric_bars", "p_ablation"]
 
@@ -97,9 +97,9 @@ def metric_bars(
             one = result.sel(cache=name, score=list(names))
             value, low, high = (one[v].values for v in (metric, f"{metric}_low", f"{metric}_high"))
             place = np.arange(len(names))
-            axis.barh(place, np.nan_to_num(value), 0.72, color=[score_style(n)["color"] for n in names], gid=metric)
+            axis.barh(place, np.nan_to_num(value), 0.72, color=[score_look(n).color for n in names], gid=metric)
             for y, score in enumerate(names):
-                if score_style(score)["markerfacecolor"] == "white":
+                if score_look(score).hollow:
                     axis.patches[y].set(hatch="////////", edgecolor="white", linewidth=0)
             known = np.isfinite(low) & np.isfinite(value)
             if known.any():
@@ -179,8 +179,7 @@ def p_ablation(
                 value, low, high = (
                     one[v].sel(score=[e.name for e in own]).values for v in (metric, f"{metric}_low", f"{metric}_high")
                 )
-                look = score_style(f"pgn_{label}_p1" + ("_paper" if variant == "paper" else ""))
-                look["marker"] = {"oh": "o", "uni": "s"}[label]
+                look = line_style(norm_look(label, variant))
                 title = {"oh": "one-hot", "uni": "uniform"}[label] + (", paper" if variant == "paper" else ", exact")
                 axis.plot(p, value, **look, markersize=3.5, label=title, gid=f"{label}:{variant}")
                 if bootstrap:
@@ -190,7 +189,7 @@ def p_ablation(
             for level in levels:
                 height = float(one[metric].sel(score=level))
                 if np.isfinite(height):
-                    look = {key: score_style(level)[key] for key in ("color", "linestyle")}
+                    look = {key: line_style(score_look(level))[key] for key in ("color", "linestyle")}
                     axis.axhline(height, **look, linewidth=0.9, label=score_title(level), gid=level)
             axis.set(xscale="log", xlabel="p of the norm", ylim=(0, None))
             axis.xaxis.set_major_locator(FixedLocator(ticks))

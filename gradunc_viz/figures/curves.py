@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
+from ..metrics.threshold_curves import log_start
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASK_TEXT
 from ..store.choice import Caches, chosen, task_of
@@ -169,12 +170,9 @@ def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool)
         xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({TASK_TEXT[task]})"
     )
     if log_x:
-        fpr, tpr = curves["fpr"].values, curves["tpr"].values
-        # from where any score has found one in a hundred
-        visible = fpr[(tpr >= 0.01) & (fpr > 0)]
-        low = 10.0 ** np.floor(np.log10(visible.min())) if visible.size else 1e-4
-        axis.set(xscale="log", xlim=(max(low, 1e-6), 1))
-        grid = np.geomspace(max(low, 1e-6), 1, 200)
+        low = log_start(curves["fpr"].values, curves["tpr"].values)
+        axis.set(xscale="log", xlim=(low, 1))
+        grid = np.geomspace(low, 1, 200)
         axis.plot(grid, grid, **_CHANCE)
     else:
         axis.plot([0, 1], [0, 1], **_CHANCE)

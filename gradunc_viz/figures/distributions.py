@@ -14,8 +14,9 @@ from ..schema.errors import GraduncError
 from ..schema.scores import lookup
 from ..schema.tasks import TASKS
 from ..store.choice import Caches, chosen, task_of
-from ..style.scores import plain, score_title
-from .style import GROUPS, Width, canvas
+from ..style.palette import GROUPS
+from ..style.scores import plain, score_title, units_label
+from .style import Width, canvas
 
 __all__ = ["distributions"]
 
@@ -131,6 +132,6 @@ def _rows(axis: Axes, one: xr.Dataset, min_pixels: int, score: str) -> None:
     axis.set_yticklabels([plain(name) for name in drawn])
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    units = {"1": "", "log2": r" [$\log_2$]"}.get(lookup(score).units, f" [{lookup(score).units}]")
+    units = units_label(score)
     sign = r"$-$" if lookup(score).orientation < 0 else ""
-    axis.set_xlabel(sign + score_title(score) + units)
+    axis.set_xlabel(sign + score_title(score) + (f" [{units}]" if units else ""))

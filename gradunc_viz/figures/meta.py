@@ -8,7 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from ..schema.errors import GraduncError
-from .style import GROUPS, Width, canvas
+from ..style.palette import GROUPS
+from .style import Width, canvas
 
 __all__ = ["meta_scatter"]
 

@@ -15,23 +15,21 @@ from PIL import Image
 
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
-from ..schema.scores import lookup
+from ..schema.scores import GradientNorm, lookup
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches
 from ..store.frame import decode_image, score
-from ..style.scores import plain, score_title
-from .style import BAR, GROUPS, Page, Width, active_width, style, width_inches
+from ..style.palette import OUTLINE, WRONG
+from ..style.scores import plain, score_title, units_label
+from .style import BAR, Page, Width, active_width, style, width_inches
 
 __all__ = ["DEFAULT_COLUMNS", "contour", "panel"]
 
 DEFAULT_COLUMNS = ("image", "label", "prediction", "error", "entropy", "pgn_oh_p0.5")
 
-ANOMALY = "#ff2fa8"
-"""Contours of unknown objects: a magenta that no class colour and no score has."""
-
 INSET = "#ffe14d"
 
-_KNOWN, _WRONG = "#c9ced6", GROUPS["wrong"]
+_KNOWN = "#c9ced6"
 _TITLE, _LINE, _GAP, _ENTRY = 0.15, 0.142, 0.03, 0.95
 """Inches: of the titles, of a line of the legend, between pictures, of an entry of the legend."""
 
@@ -243,11 +241,11 @@ def _picture(
     if name == "label":
         if "label" in dataset:
             return _class_colors(cache, dataset["label"].values[part]), {}
-        return _coded(dataset["anomaly"].values[part], {0: _KNOWN, 1: _WRONG}), {}
+        return _coded(dataset["anomaly"].values[part], {0: _KNOWN, 1: WRONG}), {}
     if name == "error":
         label, prediction = dataset["label"].values[part], dataset["prediction"].values[part]
         wrong = np.where(label == IGNORE, IGNORE, label != prediction)
-        return _coded(wrong, {0: _KNOWN, 1: _WRONG}), {}
+        return _coded(wrong, {0: _KNOWN, 1: WRONG}), {}
     low, high = rights[name]
     try:
         return score(dataset, name).values[part], {"vmin": low, "vmax": high}
@@ -289,7 +287,7 @@ def _show(axis: Axes, picture: np.ndarray, options: dict[str, Any], shape: tuple
     return axis.imshow(picture, extent=extent, interpolation="nearest", aspect="auto", **options)
 
 
-def contour(axis: Axes, mask: np.ndarray, color: str = ANOMALY) -> None:
+def contour(axis: Axes, mask: np.ndarray, color: str = OUTLINE) -> None:
     """Outline the true pixels of a mask, (y, x), in the coordinates of `imshow`."""
     if not mask.any():
         return
@@ -315,7 +313,7 @@ def _boxes(dataset: xr.Dataset, insets: Any) -> list[tuple[int, int, int, int]]:
         if not (0 <= top < bottom <= dataset.sizes["y"] and 0 <= left < right <= dataset.sizes["x"]):
             raise GraduncError(f"inset {tuple(box)} (top, left, bottom, right) lies not inside the frame")
         return [(int(top), int(left), int(bottom), int(right))]
-    from ..metrics.failures import largest_region
+    from ..metrics.regions import largest_region
 
     mask = dataset["anomaly"].values == 1 if "anomaly" in dataset else None
     if mask is None and "label" in dataset:
@@ -370,8 +368,7 @@ def _inset(
 
 
 def _units(name: str) -> str:
-    units = lookup(name).units
-    return {"1": "", "log2": r"$\log_2$ of the norm"}.get(units, units)
+    return units_label(name) + (" of the norm" if isinstance(lookup(name), GradientNorm) else "")
 
 
 def _present(rows: list[Row], shown: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:
@@ -393,11 +390,11 @@ def _handles(rows: list[Row], shown: Sequence[str], contours: bool) -> list[Patc
     handles = [Patch(facecolor=[v / 255 for v in color], label=plain(name)) for name, color in _present(rows, shown)]
     coded = "error" in shown or ("label" in shown and any("label" not in d for _, _, d in rows))
     if "error" in shown:
-        handles.append(Patch(facecolor=_WRONG, label="wrong"))
+        handles.append(Patch(facecolor=WRONG, label="wrong"))
     if "label" in shown and any("label" not in d for _, _, d in rows):
-        handles.append(Patch(facecolor=_WRONG, label="unknown object"))
+        handles.append(Patch(facecolor=WRONG, label="unknown object"))
     if coded:
         handles.append(Patch(facecolor="white", edgecolor="0.6", label="ignored"))
     if contours and any("anomaly" in d for _, _, d in rows):
-        handles.append(Patch(facecolor="none", edgecolor=ANOMALY, label="outline of unknown"))
+        handles.append(Patch(facecolor="none", edgecolor=OUTLINE, label="outline of unknown"))
     return handles

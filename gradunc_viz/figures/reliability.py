@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..metrics import calibration
 from ..store.choice import Caches, named_caches
+from ..style.palette import GROUPS
 from ..style.scores import plain
-from .style import GROUPS, Width, canvas
+from .style import Width, canvas
 
 __all__ = ["reliability"]
 

@@ -16,7 +16,9 @@ import matplotlib.figure
 import numpy as np
 
 from ..metrics import evaluate
+from ..metrics.arrays.components import TRACKS
 from ..metrics.meta import meta_regression
+from ..metrics.regions import FAILURES
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
@@ -190,7 +192,7 @@ def _error_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Itera
         slug = _slug(name)
         yield _Entry(f"confusion_{slug}", f"{name}: confusion matrix", partial(confusion, cache))
         yield _Entry(f"meta_scatter_{slug}", f"{name}: meta regression", partial(_scatter, cache, scores))
-        yield _Entry(f"mistakes_{slug}", f"{name}: confident mistakes", partial(gallery, cache, "mistakes"))
+        yield _failures(cache, name, "confident_mistakes", "error")
 
 
 def _anomaly_entries(
@@ -198,9 +200,14 @@ def _anomaly_entries(
 ) -> Iterator[_Entry]:
     yield _Entry("table_ood", "Table: unknown objects", partial(ood_table, own, track=track, scores=scores))
     for name, cache in own.items():
-        limits = track if isinstance(track, str) else track.get(name, "anomaly")
-        for kind, title in (("missed", "missed objects"), ("alarms", "false alarms")):
-            yield _Entry(f"{kind}_{_slug(name)}", f"{name}: {title}", partial(gallery, cache, kind, track=limits))
+        smallest = TRACKS[track if isinstance(track, str) else track.get(name, "anomaly")].min_truth
+        yield _failures(cache, name, "missed_objects", "anomaly", min_pixels=smallest)
+        yield _failures(cache, name, "false_alarms", "anomaly")
+
+
+def _failures(cache: Cache, name: str, kind: str, task: str, min_pixels: int = 1) -> _Entry:
+    title = f"{name}: {FAILURES[kind].title.lower()}"
+    return _Entry(f"{kind}_{_slug(name)}", title, partial(gallery, cache, kind, task=task, min_pixels=min_pixels))
 
 
 def _panel(cache: Cache) -> matplotlib.figure.Figure:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,17 +18,17 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..schema.errors import GraduncError
-from ..schema.scores import GradientNorm, lookup
+from ..style.scores import DASHES, Look, score_look
 
 __all__ = [
     "BAR",
-    "GROUPS",
     "WIDTHS",
     "Figure",
     "Page",
     "active_width",
     "applied",
     "canvas",
+    "line_style",
     "score_style",
     "style",
     "style_of",
@@ -298,53 +297,27 @@ BAR = 0.36
 # --------------------------------------------------------------------------------------------------------------------
 # scores
 
-GROUPS: Mapping[str, str] = {"right": "#3b6fb6", "wrong": "#e06c00", "normal": "#3b6fb6", "anomaly": "#e06c00"}
-"""Colour of each outcome: blue and orange, apart for every kind of colour blindness and in grey."""
 
-# light to dark with p: hue tells the label of the loss, lightness and marker the norm
-_RAMPS = {
-    "oh": ("#86bdea", "#5aa2de", "#2f86cc", "#0f67a8", "#08406f"),
-    "uni": ("#f2ad4e", "#e8912a", "#d17308", "#a85500", "#703800"),
-}
-_MARKERS = {0.1: "v", 0.3: "s", 0.5: "o", 1.0: "D", 2.0: "^"}
-_OTHERS: Mapping[str, dict[str, Any]] = {
-    "entropy": {"color": "#000000", "linestyle": "-", "marker": "x"},
-    "msp": {"color": "#5c5c5c", "linestyle": (0, (1, 1)), "marker": "+"},
-    "margin": {"color": "#b35f95", "linestyle": (0, (4, 1, 1, 1)), "marker": "1"},
-    "energy": {"color": "#00785a", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "2"},
-    "max_logit": {"color": "#6a4ba3", "linestyle": (0, (2, 1)), "marker": "3"},
-}
-_EXTERNAL = ("#00785a", "#b35f95", "#6a4ba3", "#8c2d19", "#3c7a89")
+def line_style(look: Look) -> dict[str, Any]:
+    """``color``, ``linestyle``, ``marker`` and ``markerfacecolor`` for `matplotlib.axes.Axes.plot`."""
+    lengths = DASHES[look.dash]
+    return {
+        "color": look.color,
+        "linestyle": (0, lengths) if lengths else "-",
+        "marker": look.marker,
+        "markerfacecolor": "white" if look.hollow else look.color,
+    }
 
 
 def score_style(name: str) -> dict[str, Any]:
-    """Colour, line and marker of a score, the same in every figure.
+    """Colour, line and marker of a score: the same in every figure and, without markers, in the explorer's charts.
 
-    Gradient norms of one-hot labels are blue and solid, of uniform labels orange and dashed; light to dark, and the
-    marker, tell p; hollow markers and dots between dashes are the paper's formula. Scores of the softmax are black.
+    The colour and the marker of a gradient norm tell its p, the dash its label and formula; hollow markers are the
+    paper's formula.
 
     Returns
     -------
     dict
         ``color``, ``linestyle``, ``marker``, ``markerfacecolor`` for `matplotlib.axes.Axes.plot`.
     """
-    entry = lookup(name)
-    if isinstance(entry, GradientNorm):
-        ramp = _RAMPS[entry.label]
-        p = entry.p
-        # 0.1 and below is lightest, 2 and above darkest
-        place = np.clip(np.interp(np.log(p), np.log([0.1, 0.3, 0.5, 1.0, 2.0]), range(5)), 0, 4)
-        color = ramp[round(float(place))]
-        paper = entry.variant == "paper"
-        line = {("oh", False): "-", ("oh", True): (0, (6, 1, 1, 1)), ("uni", False): (0, (4, 1.5))}
-        return {
-            "color": color,
-            "linestyle": line.get((entry.label, paper), (0, (4, 1, 1, 1))),
-            "marker": _MARKERS.get(p, "P"),
-            "markerfacecolor": "white" if paper else color,
-        }
-    if name in _OTHERS:
-        return {**_OTHERS[name], "markerfacecolor": _OTHERS[name]["color"]}
-    # by the name alone, so that an imported score has its colour in every cache
-    color = _EXTERNAL[zlib.crc32(name.encode()) % len(_EXTERNAL)]
-    return {"color": color, "linestyle": (0, (3, 1, 1, 1)), "marker": "*", "markerfacecolor": color}
+    return line_style(score_look(name))

@@ -12,6 +12,7 @@ from ..store.cache import Cache
 from ..store.frame import score
 from .arrays.components import SIOU_THRESHOLDS, TRACKS, ComponentTable, component_metrics, pool_components
 from .evaluation import evaluate
+from .operating_point import reaches
 
 __all__ = ["evaluate_components", "frame_components", "with_components"]
 
@@ -23,15 +24,15 @@ def frame_components(
     frames: Iterable[str | int] | None = None,
     track: str = "anomaly",
 ) -> dict[str, ComponentTable | None]:
-    """Components of every frame, predicted where the oriented score exceeds a threshold.
+    """Components of every frame, predicted where the oriented score reaches a threshold.
 
     Parameters
     ----------
     cache : Cache
     score_name : str
     threshold : float
-        In units of the oriented score; a pixel is predicted unknown if its score is strictly larger, as in the
-        benchmark.
+        In units of the oriented score; a pixel is predicted unknown if its score reaches it, as everywhere
+        (`gradunc_viz.metrics.operating_point.reaches`). The benchmark's own code asks for strictly more.
     frames : iterable of frame ids or positions, optional
         All frames of the cache if left out.
     track : str
@@ -61,8 +62,7 @@ def frame_components(
         if "anomaly" not in dataset:
             tables[name] = None
             continue
-        # float64, since numpy would round a Python float to the map's float32 and move pixels across the threshold
-        predicted = score(dataset, score_name).values > np.float64(threshold)
+        predicted = reaches(score(dataset, score_name).values, threshold)
         tables[name] = component_metrics(dataset["anomaly"].values, predicted, **limits._asdict())
     return tables
 
@@ -79,7 +79,7 @@ def evaluate_components(
     Parameters
     ----------
     threshold : float, optional
-        Oriented score above which a pixel is called an unknown object; by default the one of the best F1 over all
+        Oriented score from which on a pixel is called an unknown object; by default the one of the best F1 over all
         pixels of these frames.
     cache, score_name, frames, track
         As in `frame_components`.
@@ -99,9 +99,7 @@ def evaluate_components(
     """
     if threshold is None:
         best = evaluate(cache, "anomaly", scores=score_name, frames=frames, bootstrap=0)
-        # the best threshold is the smallest score that is called positive; here only scores above are
-        chosen = np.float32(best["threshold"].sel(score=score_name, pooling="pixels").item())
-        threshold = float(np.nextafter(chosen, np.float32(-np.inf)))
+        threshold = float(best["threshold"].sel(score=score_name, pooling="pixels").item())
     tables = frame_components(cache, score_name, threshold, frames, track)
     empty = ComponentTable(*(np.empty(0) for _ in range(5)))
     per_frame = [pool_components([table or empty]) for table in tables.values()]

@@ -8,23 +8,37 @@ import numpy as np
 
 from ..counts.histogram import Histogram
 
-__all__ = ["OperatingPoint", "ThresholdCounts", "groups", "read_at", "threshold_counts"]
+__all__ = ["OperatingPoint", "ThresholdCounts", "groups", "reaches", "read_at", "threshold_counts"]
+
+
+def reaches(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Whether oriented scores reach a threshold: ``values >= threshold``, in float32.
+
+    Scores are float32. A threshold that comes from a slider, a link or a table, and is one of them, finds it only if it
+    is rounded as they are.
+
+    Parameters
+    ----------
+    values : float32 array
+    threshold : float
+
+    Returns
+    -------
+    bool array
+        False where a score is NaN.
+    """
+    return np.asarray(values >= np.float32(threshold))
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """Pixels by truth and by whether their score reaches a threshold.
+class ThresholdCounts:
+    """Evaluated pixels by truth and by whether their score reaches a threshold.
 
     Attributes
     ----------
-    score : str
-    threshold : float
-        In the units of the oriented score.
     tp, fp, fn, tn : int
     """
 
-    score: str
-    threshold: float
     tp: int
     fp: int
     fn: int
@@ -56,6 +70,21 @@ class OperatingPoint:
         return _share(self.tp + self.fp, self.tp + self.fp + self.fn + self.tn)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint(ThresholdCounts):
+    """Counts at a threshold that is known.
+
+    Attributes
+    ----------
+    score : str
+    threshold : float
+        In the units of the oriented score.
+    """
+
+    score: str
+    threshold: float
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
@@ -75,44 +104,28 @@ def read_at(score: str, histogram: Histogram, threshold: float) -> OperatingPoin
     low, high = histogram.low, histogram.high
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(high > low, (high - threshold) / (high - low), 1.0)
-        # float32 rounds the threshold of a slider, so that a tied bin is compared as the panes compare pixels
-        share = np.where(low >= np.float32(threshold), 1.0, np.where(high < np.float32(threshold), 0.0, share))
+        # the ends of a bin are scores: they are compared as the pixels are
+        share = np.where(reaches(low, threshold), 1.0, np.where(reaches(high, threshold), share, 0.0))
     share = np.nan_to_num(share)
     positive, negative = groups(histogram)
     tp, fp = (round(float((part * share).sum())) for part in (positive, negative))
-    return OperatingPoint(score, threshold, tp, fp, int(positive.sum()) - tp, int(negative.sum()) - fp)
-
-
-@dataclass(frozen=True)
-class ThresholdCounts:
-    """Evaluated pixels of one frame by truth and by whether their score reaches the threshold."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-    @property
-    def precision(self) -> float:
-        """Share of true ones among the pixels found; NaN if none is found."""
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else float("nan")
-
-    @property
-    def recall(self) -> float:
-        """Share of found ones among the true pixels; NaN if there is none."""
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else float("nan")
-
-    @property
-    def fpr(self) -> float:
-        """Share of found ones among the pixels that should not be found; NaN if there is none."""
-        return self.fp / (self.fp + self.tn) if self.fp + self.tn else float("nan")
+    fn, tn = int(positive.sum()) - tp, int(negative.sum()) - fp
+    return OperatingPoint(tp, fp, fn, tn, score=score, threshold=threshold)
 
 
 def threshold_counts(values: np.ndarray, target: tuple[np.ndarray, np.ndarray], threshold: float) -> ThresholdCounts:
-    """Count pixels with ``values >= threshold`` against `target`, see `FrameData.target`."""
+    """Count the pixels whose score reaches a threshold.
+
+    Parameters
+    ----------
+    values : float32 array
+        Oriented scores.
+    target : pair of bool arrays
+        Pixels to be found, and pixels that count, as `gradunc_viz.schema.tasks.Task.truth` tells them.
+    threshold : float
+    """
     positive, evaluated = target
-    # float32 as the values are: a threshold that is one of them finds it
-    found = (values >= np.float32(threshold)) & evaluated
+    found = reaches(values, threshold) & evaluated
     positive = positive & evaluated
     tp = int(np.count_nonzero(found & positive))
     fp = int(np.count_nonzero(found)) - tp

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from ..counts.histogram import Histogram
 from ..counts.pool import Pooled, _need_tables, pool
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
 from ..store.choice import Caches, _opened, class_index, default_task, named_caches, shared_scores
-from .arrays.risk import aurc, ause, oracle_aurc, sparsification_curve
-from .arrays.thresholds import pr_curve, roc_curve
+from .arrays.risk import aurc, ause, oracle_aurc, risk_coverage, sparsification_curve
+from .arrays.thresholds import auroc, average_precision, pr_curve, roc_curve
 from .evaluation import _coords, _set_sizes
+from .operating_point import groups
 
-__all__ = ["sparsification", "threshold_curves"]
+__all__ = ["CURVES", "Curve", "curve", "log_start", "oracle_sparsification", "sparsification", "threshold_curves"]
 
 
 def threshold_curves(
@@ -123,7 +126,7 @@ def _sparsified(
                 area[e, s, r] = aurc(errors[e], pixels)
                 gain[e, s, r] = ause(errors[e], pixels, oracles[e])
                 curve[e, s, r] = sparsification_curve(errors[e], pixels, dropped)
-            best[0, r] = np.maximum(0, (rate - dropped) / (1 - dropped)) / rate if rate > 0 else np.nan
+            best[0, r] = oracle_sparsification(rate, dropped)
             best[1, r] = sparsification_curve(total, count, dropped)
     dims: tuple[str, ...] = ("error", "score", "class")
     coords: dict[str, Any] = _coords(error=("error_rate", "brier"), score=names)
@@ -138,3 +141,110 @@ def _sparsified(
     }
     table = xr.Dataset(data, coords=coords)
     return table if by else table.isel({"class": 0})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# one curve of one histogram, as it is drawn
+
+
+CURVES = ("roc", "pr", "sparsification", "reliability")
+"""Kinds of curves over thresholds."""
+
+_RANKS = 20
+_RISEN = 0.01
+_SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class Curve:
+    """All points of one curve, from the strictest threshold on.
+
+    Attributes
+    ----------
+    x, y, threshold : array (point,)
+    area : float
+        AuROC, AuPRC, AuSE, or for the reliability AuROC.
+    base_rate : float
+        Share of positives; NaN without a pixel.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    threshold: np.ndarray
+    area: float
+    base_rate: float
+
+
+def curve(kind: str, histogram: Histogram) -> Curve:
+    """Curve of a pooled histogram, whose counts have the axes (positive or negative, bins).
+
+    Parameters
+    ----------
+    kind : str
+        ``"roc"``, true- over false-positive rate. ``"pr"``, precision over recall. ``"sparsification"``, error rate of
+        the pixels kept over that of all, over the share of the most uncertain that is dropped.
+        ``"reliability"``, rate of positives among pixels of like rank, in 20 groups of equal size.
+
+    Raises
+    ------
+    GraduncError
+        For another kind.
+    """
+    if kind not in CURVES:
+        raise GraduncError(f"unknown curve {kind!r}; expected one of {', '.join(CURVES)}")
+    positive, negative = groups(histogram)
+    pixels = positive + negative
+    total = pixels.sum()
+    rate = float(positive.sum() / total) if total else float("nan")
+    if kind == "roc":
+        x, y, threshold = roc_curve(positive, negative, histogram.low)
+        area = auroc(positive, negative)
+    elif kind == "pr":
+        x, y, threshold = pr_curve(positive, negative, histogram.low)
+        area = average_precision(positive, negative, histogram.tied)
+    elif kind == "sparsification":
+        kept, risk = risk_coverage(positive, pixels)
+        # at the threshold of a bin all from that bin on are dropped: what is kept ends one bin earlier
+        threshold = np.r_[histogram.low[pixels > 0], np.inf][1:][::-1]
+        x, y = 1 - kept[::-1], risk[::-1] / rate if rate else np.full(len(risk), np.nan)
+        area = ause(positive, pixels, oracle_aurc(rate))
+    else:
+        x, y, threshold = _rates(positive, pixels, histogram.low)
+        area = auroc(positive, negative)
+    return Curve(x, y, threshold, float(area), rate)
+
+
+def _rates(positive: np.ndarray, pixels: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rate of positives among pixels of like rank; a bin that straddles a border is shared between both sides."""
+    used = pixels > 0
+    number, found = np.r_[0.0, np.cumsum(pixels[used])], np.r_[0.0, np.cumsum(positive[used])]
+    if number[-1] == 0:
+        return np.empty(0), np.empty(0), np.empty(0)
+    edges = np.linspace(0, 1, _RANKS + 1)
+    at = np.interp(edges * number[-1], number, found)
+    bottoms = low[used]
+    middle = (edges[1:] + edges[:-1]) / 2
+    place = np.searchsorted(number[1:], middle * number[-1]).clip(0, len(bottoms) - 1)
+    return middle, np.diff(at) / (number[-1] / _RANKS), bottoms[place]
+
+
+def oracle_sparsification(error_rate: float, dropped: np.ndarray) -> np.ndarray:
+    """Relative error rate of what is kept if wrong pixels are dropped first: max(0, (r - d) / (1 - d)) / r."""
+    if not error_rate > 0:
+        return np.full(len(dropped), np.nan)
+    return np.asarray(np.maximum(0, (error_rate - dropped) / (1 - dropped)) / error_rate)
+
+
+def log_start(fpr: np.ndarray, tpr: np.ndarray) -> float:
+    """Left end of a logarithmic axis of the false-positive rate.
+
+    The power of ten below the first positive rate at which 1 % of the positives are found; at least a decade is shown.
+
+    Parameters
+    ----------
+    fpr, tpr : array
+        Points of all the curves that are drawn, in any order; NaN is passed over.
+    """
+    visible = fpr[(tpr >= _RISEN) & (fpr > 0)]
+    first = float(visible.min()) if visible.size else 1e-4
+    return float(10.0 ** np.floor(np.log10(np.clip(first, _SMALLEST, 0.0999))))

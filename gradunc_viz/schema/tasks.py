@@ -62,7 +62,7 @@ class Task:
         """Positive, negative: the order of every axis of counts."""
         return self.positive, self.negative
 
-    def truth(self, frame: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    def truth(self, frame: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
         """Pixels to be found, and pixels that count, (y, x) bool each; None where the frame has not the labels.
 
         Parameters

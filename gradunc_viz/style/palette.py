@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def class_colors(count: int) -> Sequence[tuple[int, int, int]]:
@@ -36,16 +36,34 @@ PIN = "#dc267f"
 """Mark of the pinned pixel."""
 
 
-ANOMALY = "#fe6100"
+RIGHT, WRONG = "#3b6fb6", "#e06c00"
+"""Pixels that should score low (right, normal), and that should score high (wrong, of an unknown object): blue and
+orange, apart for every kind of colour blindness and in grey, and from the page as from paper."""
+
+
+ANOMALY = WRONG
 """Pixels of unknown objects."""
+
+
+OUTLINE = "#ff2fa8"
+"""Outlines on photographs and score maps: a magenta that no class and no score has."""
 
 
 GREY = "#d5d9de"
 """Pixels that are evaluated and not marked."""
 
 
-GROUPS = {"right": "#648fff", "wrong": ANOMALY, "normal": "#648fff", "anomaly": ANOMALY}
-"""Colour of each outcome in charts."""
+GROUPS: Mapping[str, str] = {"right": RIGHT, "normal": RIGHT, "wrong": WRONG, "anomaly": WRONG}
+"""Colour of each outcome, in charts, maps and figures."""
+
+
+FAILURE_COLORS: Mapping[str, str] = {
+    "confident_mistakes": THRESHOLD,
+    "missed_objects": WRONG,
+    "false_alarms": FALSE_ALARM,
+    "needless_doubt": MISSED,
+}
+"""Colour of the outline of each kind of failure (`gradunc_viz.metrics.regions.FAILURES`)."""
 
 
 def class_palette(colors: Sequence[tuple[int, int, int]]) -> list[str]:

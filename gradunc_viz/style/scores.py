@@ -1,49 +1,135 @@
-"""Colour, dash, title and unit of every score."""
+"""Look, title and unit of every score, the same on the page and on paper."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ..schema.scores import GradientNorm, lookup
+from ..schema.scores import GradientNorm, Score, lookup
 
-__all__ = ["plain", "score_style", "score_title", "units_text"]
+__all__ = ["DASHES", "Look", "norm_look", "plain", "score_look", "score_title", "units_label", "units_text"]
 
 
-_UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
+DASHES: Mapping[str, tuple[float, ...]] = {
+    "solid": (),
+    "dashed": (4, 1.5),
+    "dotted": (1, 1.5),
+    "dotdash": (6, 1, 1, 1),
+    "long": (8, 2),
+    "dashdotdot": (4, 1, 1, 1, 1, 1),
+    "short": (2, 2),
+    "pairs": (4, 1, 4, 3),
+}
+"""Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a score is drawn.
+
+    Attributes
+    ----------
+    color : str
+        ``#rrggbb``, of 3:1 or more against the white page, the dark page and paper.
+    dash : str
+        Name in `DASHES`.
+    marker : str
+        Marker along the line, in matplotlib's letters, where there is room for one.
+    hollow : bool
+        Whether markers, or bars, are not filled.
+    """
+
+    color: str
+    dash: str
+    marker: str
+    hollow: bool = False
+
+
+# Seven colours in the narrow band of lightness that stands out from white as from dark, as far apart there as normal,
+# protan, deutan and tritan eyes allow: 22 or more in CIELAB. Norms go round from blue to brown with p.
+_BY_P = {0.1: "#169bdd", 0.3: "#675ee1", 0.5: "#c629a6", 1.0: "#e0760c", 2.0: "#a45e28"}
+_P_MARKERS = {0.1: "v", 0.3: "s", 0.5: "o", 1.0: "D", 2.0: "^"}
+_NORM_DASHES = {
+    ("oh", "exact"): "solid",
+    ("uni", "exact"): "dashed",
+    ("oh", "paper"): "dotted",
+    ("uni", "paper"): "dotdash",
+}
+_BY_NAME: Mapping[str, Look] = {
+    "entropy": Look("#7a7779", "solid", "x"),
+    "msp": Look("#b2886a", "long", "+"),
+    "margin": Look("#2f9360", "dashdotdot", "1"),
+    "energy": Look("#675ee1", "dashdotdot", "2"),
+    "max_logit": Look("#e0760c", "dashdotdot", "3"),
+}
+_OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
+_OTHER_DASHES = ("short", "pairs")
+_OTHER_MARKERS = ("*", "h", "p", "8", "<", ">")
+_OTHER_P_MARKERS = ("P", "X", "d")
+
+
+def _picked(choices: Sequence[str], text: str) -> str:
+    """One of some choices by a text alone, so that it is the same in every cache and every session."""
+    return choices[zlib.crc32(text.encode()) % len(choices)]
+
+
+def score_look(name: str) -> Look:
+    """How a score is drawn in every chart and every figure.
+
+    The colour and the marker of a gradient norm tell its p, the dash its label and formula; markers of the published
+    formula are hollow. What has no look of its own, a norm of another p or a score that is imported or a user's own,
+    has one by its name, so that it looks the same wherever it is shown.
+
+    Raises
+    ------
+    UnknownScoreError
+        If there is no such score.
+    """
+    entry = lookup(name)
+    if isinstance(entry, GradientNorm):
+        number = f"p = {entry.p:g}"
+        return Look(
+            _BY_P.get(entry.p) or _picked(_OTHER_COLORS, number),
+            _NORM_DASHES[entry.label, entry.variant],
+            _P_MARKERS.get(entry.p) or _picked(_OTHER_P_MARKERS, f"marker of {number}"),
+            hollow=entry.variant == "paper",
+        )
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    return Look(
+        _picked(_OTHER_COLORS, name),
+        _picked(_OTHER_DASHES, f"dash of {name}"),
+        _picked(_OTHER_MARKERS, f"marker of {name}"),
+    )
+
+
+def norm_look(label: str, variant: str) -> Look:
+    """How all the gradient norms of a label and a formula are drawn together, over p: dashes as of each of them."""
+    color, marker = {"oh": ("#169bdd", "o"), "uni": ("#e0760c", "s")}[label]
+    return Look(color, _NORM_DASHES[label, variant], marker, hollow=variant == "paper")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# words
+
+
+def _is_bounded(entry: Score) -> bool:
+    return entry.units == "1" and entry.upper == "1"
 
 
 def units_text(name: str) -> str:
-    """Units of a score as they stand in brackets behind its name."""
+    """Units of a score as they stand in brackets behind its name; those of a number without any: its range."""
     entry = lookup(name)
-    return "as given" if entry.family == "external" else _UNITS[entry.units]
+    if entry.units == "1":
+        return "0 to 1" if _is_bounded(entry) else "as given"
+    return entry.units
 
 
-# Paul Tol's and Okabe and Ito's colours: apart under every kind of colour blindness, visible on white and on black.
-_BY_P = {0.1: "#ccbb44", 0.3: "#e69f00", 0.5: "#d55e00", 1.0: "#009e73", 2.0: "#cc79a7"}
-
-
-_BY_NAME = {"msp": "#56b4e9", "entropy": "#0072b2", "margin": "#aa4499", "energy": "#999933", "max_logit": "#44aa99"}
-
-
-_OTHERS = ("#117733", "#4477aa", "#882255", "#66ccee", "#ee6677", "#aa3377")
-
-
-_DASHES = {("oh", "exact"): "solid", ("uni", "exact"): "dashed", ("oh", "paper"): "dotted", ("uni", "paper"): "dotdash"}
-
-
-def score_style(name: str) -> dict[str, str]:
-    """Colour and dash of a score's line: the same in every chart.
-
-    The colour of a gradient norm tells its p, the dash its label and variant.
-    """
-    entry = lookup(name)
-    other = _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
-    if not isinstance(entry, GradientNorm):
-        return {"color": _BY_NAME.get(name, other), "line_dash": "solid"}
-    if entry.p not in _BY_P:  # the colour of any other p is that of its one-hot norm
-        other = _OTHERS[zlib.crc32(str(entry.p).encode()) % len(_OTHERS)]
-    dash = _DASHES[entry.label, entry.variant]
-    return {"color": _BY_P.get(entry.p, other), "line_dash": dash}
+def units_label(name: str) -> str:
+    """Units of a score at a number or an axis, math in ``$...$``; empty where a number has none."""
+    units = lookup(name).units
+    return {"1": "", "log2": r"$\log_2$"}.get(units, plain(units))
 
 
 def score_title(name: str) -> str:

@@ -10,7 +10,7 @@ from synthetic import CLASSES, new_writer, write_frame
 import gradunc_viz as gv
 from gradunc_viz import figures
 from gradunc_viz.figures.panel import square_around
-from gradunc_viz.metrics.failures import find_failures, largest_region
+from gradunc_viz.metrics.regions import FAILURES, find_failures, largest_region
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.schema.frame import IGNORE
 from gradunc_viz.store.cache import open_cache
@@ -153,46 +153,27 @@ def test_largest_region_and_square() -> None:
     assert square_around((10, 20, 15, 28), (20, 30), margin=0.25, smallest=0.1, largest=1) == (6, 18, 18, 30)
 
 
-@pytest.mark.parametrize("kind", ["mistakes", "missed", "alarms"])
-def test_failures_are_what_they_are_called(scene: gv.Cache, kind: str) -> None:
-    cache = scene
-    # above every score, objects are missed and mistakes are confident; the default finds alarms
-    threshold = None if kind == "alarms" else 3.0
-    found, threshold = find_failures(cache, kind, "entropy", threshold=threshold, min_pixels=1, n=3)
-    assert found
-    if kind != "missed":
-        assert [f.pixels for f in found] == sorted((f.pixels for f in found), reverse=True)
-    for failure in found:
-        top, left, bottom, right = failure.box
-        dataset = cache[failure.frame]
-        part = slice(top, bottom), slice(left, right)
-        mask, values = failure.mask, gv.score(dataset, "entropy").values[part]
-        prediction = dataset["prediction"].values[part]
-        assert mask.sum() == failure.pixels
-        assert values[mask].mean() == pytest.approx(failure.score, rel=1e-5)
-        above = values[mask] >= np.float32(threshold)
-        if kind == "mistakes":
-            label = dataset["label"].values[part]
-            assert not above.any()
-            assert (label[mask] != prediction[mask]).all()
-            assert len(set(prediction[mask])) == len(set(label[mask])) == 1
-            names = f"{cache.classes[label[mask][0]]} as {cache.classes[prediction[mask][0]]}"
-            assert failure.text == names
-        elif kind == "missed":
-            assert (dataset["anomaly"].values[part][mask] == 1).all()
-            assert above.mean() == pytest.approx(failure.found)
-            assert failure.found <= 0.5
-        else:
-            assert above.all()
-            assert not (dataset["anomaly"].values[part][mask] == 1).any()
-    figure = figures.gallery(cache, kind, 3, score_name="entropy", threshold=threshold, min_pixels=1)
+@pytest.mark.parametrize("kind", list(FAILURES))
+@pytest.mark.parametrize("task", ["error", "anomaly"])
+def test_a_gallery_shows_the_failures(scene: gv.Cache, kind: str, task: str) -> None:
+    found = find_failures(scene, kind, "entropy", task, 0.7, n=3)
+    figure = figures.gallery(scene, kind, 3, score="entropy", task=task, threshold=0.7)
     cells = [a for a in figure.axes if str(a.get_gid()).endswith(":image")]
+    assert found
     assert [a.get_gid() for a in cells] == [f"{f.frame}:{f.box}:image" for f in found]
     assert f"{found[0].pixels:,} px" in cells[0].get_title()
+    assert ("% found" in cells[0].get_title()) == (kind == "missed_objects")
+
+
+def test_a_gallery_of_few(scene: gv.Cache) -> None:
+    gids = [f"{f.frame}:{f.box}:image" for f in find_failures(scene, "needless_doubt", n=9, per_frame=1, min_pixels=5)]
+    figure = figures.gallery(scene, "needless_doubt", 9, per_frame=1, min_pixels=5)
+    assert [a.get_gid() for a in figure.axes if str(a.get_gid()).endswith(":image")] == gids
+    assert len({gid.partition(":")[0] for gid in gids}) == len(gids) == 2
 
 
 def test_gallery_without_a_failure_says_so(scene: gv.Cache) -> None:
-    with pytest.raises(GraduncError, match="found no missed"):
-        figures.gallery(scene, "missed", threshold=-1e9)
+    with pytest.raises(GraduncError, match="found no missed objects"):
+        figures.gallery(scene, "missed_objects", threshold=-1e9)
     with pytest.raises(GraduncError, match="unknown kind of failure 'odd'"):
         figures.gallery(scene, "odd")

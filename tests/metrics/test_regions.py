@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from synthetic import write_cache
 
 from gradunc_viz.explorer.charts.crops import _outline, crop
+from gradunc_viz.explorer.page import Explorer
+from gradunc_viz.figures.gallery import gallery
+from gradunc_viz.metrics import evaluate
 from gradunc_viz.metrics import regions as failures
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
 from gradunc_viz.store.frame import score
+from gradunc_viz.style.palette import FAILURE_COLORS
 
 THRESHOLD = 1.1
 
@@ -91,6 +95,7 @@ def test_failures_are_the_components_of_the_pixels(cache: Cache, kind: str, task
         _, _, values = masks(cache, failure.frame, task)
         window = np.s_[failure.top : failure.bottom, failure.left : failure.right]
         inside = values[window][failure.mask]
+        assert failure.found == pytest.approx((inside >= np.float32(THRESHOLD)).mean())
         assert failure.mean == pytest.approx(inside.mean(), rel=1e-4)
         if kind in ("confident_mistakes", "missed_objects"):
             assert values[failure.y, failure.x] == inside.min()
@@ -102,9 +107,10 @@ def test_failures_are_the_components_of_the_pixels(cache: Cache, kind: str, task
 def test_blocks_lose_no_pixel(cache: Cache, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coarse search finds the same pixels, joined into no more regions; sizes stay in pixels."""
     threshold = THRESHOLD if kind == "missed_objects" else 0.7
-    fine = failures.frame_failures(cache["b"], kind, "entropy", "error", threshold, 10_000)
+    query = failures.FailureQuery(kind, "entropy", "error", threshold, 10_000)
+    fine = failures.frame_failures(cache["b"], query)
     monkeypatch.setattr(failures, "_COARSE", 300)
-    coarse = failures.frame_failures(cache["b"], kind, "entropy", "error", threshold, 10_000)
+    coarse = failures.frame_failures(cache["b"], query)
     assert failures._block(cache["b"]["prediction"].shape) == 3
     assert 0 < len(coarse) <= len(fine) - (kind != "missed_objects")  # the errors of this scene touch as they are
     if kind in ("confident_mistakes", "needless_doubt"):  # the others leave out what is found by a fourth
@@ -127,20 +133,22 @@ def test_a_single_pixel_is_found_in_a_large_frame(tmp_path: Path) -> None:
 
 
 def test_search_fills_the_list_frame_by_frame(cache: Cache) -> None:
-    steps = list(failures.search_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, 5))
+    steps = list(
+        failures.search_failures(cache, failures.FailureQuery("confident_mistakes", "entropy", "error", THRESHOLD, 5))
+    )
     assert [(step.done, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
     assert {failure.frame for failure in steps[0].found} == {"a"}
     assert {failure.frame for failure in steps[1].found} <= {"a", "b"}
     ranks = [failure.rank for failure in steps[2].found]
     assert ranks == sorted(ranks, reverse=True)
-    found = failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, 5)
+    found = failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, n=5)
     assert [f.rank for f in found] == ranks
-    only = failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, 5, frames=["c"])
+    only = failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, n=5, frames=["c"])
     assert {failure.frame for failure in only} == {"c"}
 
 
 def test_classes_of_a_failure(cache: Cache) -> None:
-    for failure in failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, 5):
+    for failure in failures.find_failures(cache, "confident_mistakes", "entropy", "error", THRESHOLD, n=5):
         dataset = cache[failure.frame]
         window = np.s_[failure.top : failure.bottom, failure.left : failure.right]
         for name, variable in ((failure.predicted, "prediction"), (failure.labelled, "label")):
@@ -154,7 +162,9 @@ def test_a_damaged_frame_is_named_and_passed_over(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a", "b"])
     cache.summary.load()
     (tmp_path / "cache" / "frames" / "a" / "prediction" / "zarr.json").unlink()
-    last = list(failures.search_failures(cache, "needless_doubt", "entropy", "error", THRESHOLD))[-1]
+    last = list(
+        failures.search_failures(cache, failures.FailureQuery("needless_doubt", "entropy", "error", THRESHOLD))
+    )[-1]
     assert list(last.problems) == ["a"]
     assert {failure.frame for failure in last.found} == {"b"}
     with pytest.raises(CacheError, match="'a' cannot be read"):
@@ -177,6 +187,47 @@ def test_what_cannot_be_searched_says_why(cache: Cache, tmp_path: Path) -> None:
     assert failures.find_failures(plain, "false_alarms", "entropy", "anomaly", 100.0) == ()
 
 
+@pytest.mark.parametrize("task", ["error", "anomaly"])
+@pytest.mark.parametrize("kind", list(failures.FAILURES))
+def test_page_figure_and_python_list_the_same(cache: Cache, kind: str, task: str) -> None:
+    found = [(f.frame, f.box, f.pixels) for f in failures.find_failures(cache, kind, "entropy", task, THRESHOLD)]
+    explorer = Explorer([cache], view=f"tab=failures&score=entropy&threshold={THRESHOLD}&task={task}&failure={kind}")
+    listed = explorer.desk.built["failures"].gallery.items
+    assert [(f.frame, f.box, f.pixels) for f in listed] == found
+    if not found:
+        with pytest.raises(GraduncError, match="found no"):
+            gallery(cache, kind, score="entropy", task=task, threshold=THRESHOLD)
+        return
+    figure = gallery(cache, kind, 24, score="entropy", task=task, threshold=THRESHOLD)
+    cells = [str(axis.get_gid()) for axis in figure.axes if str(axis.get_gid()).endswith(":image")]
+    assert cells == [f"{frame}:{box}:image" for frame, box, _ in found]
+
+
+@pytest.mark.parametrize("kind", list(failures.FAILURES))
+def test_fewer_of_them(cache: Cache, kind: str) -> None:
+    every = failures.find_failures(cache, kind, "entropy", "error", 0.7, n=10_000)
+    large = failures.find_failures(cache, kind, "entropy", "error", 0.7, n=10_000, min_pixels=4)
+    one = failures.find_failures(cache, kind, "entropy", "error", 0.7, n=10_000, per_frame=1)
+    assert [f.box for f in large] == [f.box for f in every if f.pixels >= 4]
+    worst = {f.frame: f.box for f in reversed(every)}
+    assert {f.frame: f.box for f in one} == worst
+    assert len(one) == len(worst)
+
+
+def test_what_is_meant_if_nothing_is_said(cache: Cache) -> None:
+    threshold = failures.best_threshold(cache, "entropy", "anomaly")
+    best = evaluate(cache, "anomaly", scores="entropy", bootstrap=0)["threshold"].sel(pooling="pixels")
+    assert threshold == float(best.item())
+    found = failures.find_failures(cache.path)
+    assert {(f.kind, f.score, f.threshold) for f in found} == {("confident_mistakes", "entropy", threshold)}
+    assert [f.box for f in found] == [
+        f.box for f in failures.find_failures(cache, "confident_mistakes", "entropy", "anomaly", threshold)
+    ]
+    for options in ({"n": 0}, {"min_pixels": 0}, {"per_frame": 0}):
+        with pytest.raises(GraduncError, match=f"{next(iter(options))} is 0; expected 1 or more"):
+            failures.find_failures(cache, **options)
+
+
 @pytest.mark.parametrize("kind", ["missed_objects", "false_alarms"])
 def test_crop_shows_the_surroundings_and_the_outline(cache: Cache, kind: str) -> None:
     failure = failures.find_failures(cache, kind, "entropy", "anomaly", 1.2, n=1)[0]
@@ -185,7 +236,7 @@ def test_crop_shows_the_surroundings_and_the_outline(cache: Cache, kind: str) ->
         assert picture.format == "JPEG"
         assert picture.size == (200, 150)
         pixels = np.asarray(picture.convert("RGB")).astype(int)
-    distance = np.abs(pixels - failures.FAILURES[kind].color).sum(-1)
+    distance = np.abs(pixels - ImageColor.getrgb(FAILURE_COLORS[kind])).sum(-1)
     drawn = distance < 90
     assert drawn.sum() > 20
     assert crop(cache, failure, width=200) is data  # from the store of the process
@@ -196,11 +247,11 @@ def test_outline_lies_around_the_region() -> None:
     """At twice the size, the line runs one pixel off the region, on all sides."""
     mask = np.ones((4, 6), bool)
     failure = failures.Failure(
-        "false_alarms", "a", "msp", 0.5, 10, 20, 14, 26, 10, 20, 24, 0.1, 2.4, 0.6, "road", "", mask
+        "false_alarms", "a", "msp", 0.5, 10, 20, 14, 26, 10, 20, 24, 0.1, 2.4, 0.6, 1.0, "road", "", mask
     )
     picture = np.zeros((60, 80, 3), "u1")
     _outline(picture, failure, left=0.0, top=0.0, scale=0.5)
-    line = (picture == failures.FAILURES["false_alarms"].color).all(-1)
+    line = (picture == ImageColor.getrgb(FAILURE_COLORS["false_alarms"])).all(-1)
     ys, xs = line.nonzero()
     assert (ys.min(), ys.max()) == (2 * 10 - 3, 2 * 14 - 1 + 3)
     assert (xs.min(), xs.max()) == (2 * 20 - 3, 2 * 26 - 1 + 3)

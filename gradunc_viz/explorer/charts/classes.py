@@ -6,6 +6,7 @@ Charts that cannot be drawn are notes that say why; `class_table` raises `Gradun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import holoviews as hv
@@ -13,13 +14,12 @@ import holoviews.plotting.bokeh
 import numpy as np
 import pandas as pd
 
-from ...counts.histogram import Histogram
 from ...metrics import calibration, segmentation
 from ...metrics.arrays.thresholds import auroc, average_precision
 from ...metrics.distributions import quantile, score_limits, spread
 from ...metrics.operating_point import groups
 from ...schema.errors import GraduncError
-from ...schema.tasks import TASK_OUTCOMES
+from ...schema.tasks import find_task
 from ...store.cache import Cache
 from ...store.choice import class_ids, frame_key
 from ...style.palette import GROUPS, THRESHOLD
@@ -68,12 +68,13 @@ def class_distributions(
     rows = [i for i in (range(len(cache.classes)) if chosen is None else chosen) if counts[:, i].any()]
     if not rows:
         raise GraduncError(f"{cache.name}: no pixel was predicted as one of the chosen classes")
-    edges = np.linspace(*_limits(histogram, rows), _BINS + 1)
+    shown = replace(histogram, weights={"counts": counts[:, rows]})
+    edges = np.linspace(*score_limits(shown, tail=0.005, least=_LEAST), _BINS + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     axis = hv.Dimension("score_value", label=score_axis(score))
     place = hv.Dimension("row", label="predicted class")
     parts: list[Any] = []
-    for side, (outcome, group) in enumerate(zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True)):
+    for side, (outcome, group) in enumerate(zip(find_task(task).outcomes[::-1], groups(histogram)[::-1], strict=True)):
         color = GROUPS[outcome]
         shapes, rows_of_marks = [], []
         for height, number in enumerate(reversed(rows)):
@@ -127,16 +128,6 @@ def class_distributions(
         )
         .opts(**chart_opts())
     )
-
-
-def _limits(histogram: Histogram, rows: Sequence[int]) -> tuple[float, float]:
-    """Range of a score that holds all but 0.5 % of the pixels of either group of every class; never empty."""
-    shown = [group[row] for group in groups(histogram) for row in rows if group[row].sum() >= _LEAST]
-    if not shown:
-        return score_limits(histogram)
-    ends = np.array([quantile(histogram, counts, (0.005, 0.995)) for counts in shown])
-    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def class_table(cache: Cache, score: str, task: str, *, frames: Sequence[str] | None = None) -> pd.DataFrame:

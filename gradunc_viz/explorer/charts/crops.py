@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy import ndimage
 
 from ...metrics.arrays.components import EIGHT
-from ...metrics.regions import FAILURES, Failure
+from ...metrics.regions import Failure
 from ...store.cache import Cache
 from ...store.frame import decode_image
+from ...style.palette import FAILURE_COLORS
 from ..state.memo import remember
 
 __all__ = ["crop"]
@@ -33,8 +34,7 @@ def crop(cache: Cache, failure: Failure, pad: float = 0.6, width: int = 240, hei
         If the image cannot be decoded.
     """
     height = height or round(width * 3 / 4)
-    key = ("crop", failure.frame, failure.kind, failure.score, failure.threshold, failure.top, failure.left,
-           failure.bottom, failure.right, pad, width, height)  # fmt: skip
+    key = ("crop", failure.frame, failure.kind, failure.score, failure.threshold, failure.box, pad, width, height)
     return remember(cache, key, lambda: _crop(_image(cache, failure.frame), failure, pad, width, height))
 
 
@@ -83,7 +83,7 @@ def _outline(picture: np.ndarray, failure: Failure, left: float, top: float, sca
     line = ndimage.binary_dilation(near, EIGHT, 2)
     edge = ndimage.binary_dilation(line, EIGHT)
     picture[edge & ~line] = picture[edge & ~line] // 3
-    picture[line & ~near] = FAILURES[failure.kind].color
+    picture[line & ~near] = ImageColor.getrgb(FAILURE_COLORS[failure.kind])
 
 
 def _shifted(start: float, length: float, limit: int) -> float:

@@ -15,28 +15,24 @@ import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
 
-from ...counts.histogram import Histogram
 from ...metrics import calibration
-from ...metrics.arrays.risk import ause, oracle_aurc, risk_coverage
-from ...metrics.arrays.thresholds import auroc, average_precision, pr_curve, roc_curve
-from ...metrics.distributions import density
-from ...metrics.operating_point import OperatingPoint, groups, read_at
+from ...metrics.operating_point import OperatingPoint, read_at
+from ...metrics.threshold_curves import Curve, curve, log_start, oracle_sparsification
 from ...schema.errors import GraduncError
-from ...schema.tasks import TASK_OUTCOMES
+from ...schema.tasks import find_task
 from ...store.cache import Cache
 from ...store.choice import frame_key
-from ...style.scores import score_style
+from ...style.palette import RIGHT
+from ...style.scores import score_look
 from ..state.memo import remember
 from ..state.shared_counts import set_histograms
 from .distributions import score_distribution
-from .look import GUIDE, chart_opts, noted, thin
+from .look import GUIDE, LINE_WIDTH, chart_opts, line_style, noted, thin
 
 __all__ = [
     "KINDS",
-    "TASK_OUTCOMES",
     "confidence_diagram",
     "counts_at",
-    "density",
     "marks",
     "nearest_threshold",
     "pr",
@@ -47,9 +43,7 @@ __all__ = [
     "tap_base",
 ]
 
-_RANKS = 20
 _SMALLEST = 1e-6
-_RISEN = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,6 @@ class _Kind:
     y: hv.Dimension
     area: str
 
-
-_RATES = {"error": "error rate of 5 % of the pixels", "anomaly": "anomaly rate of 5 % of the pixels"}
 
 KINDS = {
     "roc": _Kind(
@@ -93,54 +85,6 @@ KINDS = {
 """Kinds of curves by name."""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """All points of one curve, from the strictest threshold on, and the area that is named in the legend."""
-
-    x: np.ndarray
-    y: np.ndarray
-    threshold: np.ndarray
-    area: float
-    base_rate: float
-
-
-def _line(kind: str, histogram: Histogram) -> _Line:
-    positive, negative = groups(histogram)
-    total = positive.sum() + negative.sum()
-    rate = float(positive.sum() / total) if total else float("nan")
-    if kind == "roc":
-        x, y, threshold = roc_curve(positive, negative, histogram.low)
-        area = auroc(positive, negative)
-    elif kind == "pr":
-        x, y, threshold = pr_curve(positive, negative, histogram.low)
-        area = average_precision(positive, negative, histogram.tied)
-    elif kind == "sparsification":
-        pixels = positive + negative
-        kept, risk = risk_coverage(positive, pixels)
-        # at the threshold of a bin all from that bin on are dropped: what is kept ends one bin earlier
-        threshold = np.r_[histogram.low[pixels > 0], np.inf][1:][::-1]
-        x, y = 1 - kept[::-1], risk[::-1] / rate if rate else np.full(len(risk), np.nan)
-        area = ause(positive, pixels, oracle_aurc(rate))
-    else:
-        x, y, threshold = _rates(positive, positive + negative, histogram.low)
-        area = auroc(positive, negative)
-    return _Line(x, y, threshold, float(area), rate)
-
-
-def _rates(positive: np.ndarray, pixels: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rate of positives among pixels of like rank; a bin that straddles a border is shared between both sides."""
-    used = pixels > 0
-    number, found = np.r_[0.0, np.cumsum(pixels[used])], np.r_[0.0, np.cumsum(positive[used])]
-    if number[-1] == 0:
-        return np.empty(0), np.empty(0), np.empty(0)
-    edges = np.linspace(0, 1, _RANKS + 1)
-    at = np.interp(edges * number[-1], number, found)
-    bottoms = low[used]
-    middle = (edges[1:] + edges[:-1]) / 2
-    place = np.searchsorted(number[1:], middle * number[-1]).clip(0, len(bottoms) - 1)
-    return middle, np.diff(at) / (number[-1] / _RANKS), bottoms[place]
-
-
 def _lines(
     cache: Cache,
     kind: str,
@@ -148,9 +92,7 @@ def _lines(
     task: str,
     frames: Sequence[str] | None,
     classes: Sequence[str] | None,
-) -> dict[str, _Line]:
-    if kind not in KINDS:
-        raise GraduncError(f"unknown curve {kind!r}; expected one of {', '.join(KINDS)}")
+) -> dict[str, Curve]:
     if not scores:
         raise GraduncError("no score is chosen; choose at least one")
     if kind == "sparsification":
@@ -159,11 +101,11 @@ def _lines(
     found = set_histograms(cache, task, scores, frames=frames, classes=classes)
     chosen = None if classes is None else tuple(classes)
     lines = {
-        name: remember(cache, ("line", kind, task, name, frames, chosen), partial(_line, kind, histogram))
+        name: remember(cache, ("line", kind, task, name, frames, chosen), partial(curve, kind, histogram))
         for name, histogram in found.items()
     }
     rate = next(iter(lines.values())).base_rate
-    what = {"error": "wrong pixel", "anomaly": "pixel of an unknown object"}[task]
+    what = find_task(task).pixel
     if not rate > 0:
         raise GraduncError(f"{cache.name}: among the chosen pixels is no {what}; nothing to find")
     if rate == 1:
@@ -220,15 +162,13 @@ def _chart(
             (which.y.label, f"@{which.y.name}{{0.0000}}"),
             ("threshold", "@threshold{0.000}"),
         ]
-        parts.append(
-            curve.opts(**score_style(name), line_width=2, tools=["hover"], hover_tooltips=tooltips, backend="bokeh")
-        )
+        parts.append(curve.opts(**line_style(name), tools=["hover"], hover_tooltips=tooltips, backend="bokeh"))
     rate = next(iter(lines.values())).base_rate
     if kind in ("pr", "reliability"):
         parts.append(_guide(which, [0, 1], [rate, rate]))
     if kind == "sparsification":
         dropped = np.linspace(0, 1, 101)[:-1]
-        parts.append(_guide(which, dropped, np.maximum(0, (rate - dropped) / (1 - dropped)) / rate))
+        parts.append(_guide(which, dropped, oracle_sparsification(rate, dropped)))
     if thresholds:
         parts.append(marks(cache, kind, thresholds, task, frames=frames, classes=classes, log_x=log_x))
     limits = {"xlim": (left, 1.0)} if log_x else {"xlim": (0.0, 1.0)}
@@ -238,7 +178,7 @@ def _chart(
         .opts(
             title=which.title,
             xlabel=which.x.label,
-            ylabel=_RATES[task] if kind == "reliability" else which.y.label,
+            ylabel=f"{find_task(task).share} of 5 % of the pixels" if kind == "reliability" else which.y.label,
             logx=log_x,
             **limits,
             ylim=(0.0, None if top is None else 1.02),
@@ -256,10 +196,9 @@ def _chart(
     )
 
 
-def _left(lines: Mapping[str, _Line]) -> float:
-    """Left end of a logarithmic axis: a power of ten below which no curve has risen to 1 %."""
-    first = min((float(line.x[np.argmax(line.y >= _RISEN)]) for line in lines.values()), default=1.0)
-    return float(10.0 ** np.floor(np.log10(np.clip(first, _SMALLEST, 0.0999))))
+def _left(lines: Mapping[str, Curve]) -> float:
+    """Left end of a logarithmic axis."""
+    return log_start(*(np.concatenate([getattr(line, axis) for line in lines.values()]) for axis in ("x", "y")))
 
 
 def _guide(which: _Kind, x: Any, y: Any) -> hv.Curve:
@@ -383,9 +322,9 @@ def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bin
     )
     bars = hv.Rectangles(data, ["left", "bottom", "right", "accuracy"], ["mean confidence", "pixels"])
     bars = bars.redim(left=x).opts(
-        color="#56b4e9",
+        color=RIGHT,
         fill_alpha=0.45,
-        line_color="#56b4e9",
+        line_color=RIGHT,
         tools=["hover"],
         backend="bokeh",
         hover_tooltips=[
@@ -397,7 +336,7 @@ def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bin
     )
     diagonal = hv.Curve(([0, 1], [0, 1]), x, y).opts(color=GUIDE, line_dash="dotted", line_width=1, backend="bokeh")
     points = hv.Curve((found["confidence"].values[used], height[used]), x, y).opts(
-        color="#0072b2", line_width=2, backend="bokeh"
+        color=RIGHT, line_width=LINE_WIDTH, backend="bokeh"
     )
     ece = float(found["ece"])
     return (
@@ -477,7 +416,7 @@ def marks(
     for name, threshold in thresholds.items():
         point = read_at(name, found[name], threshold)
         x, y = _place(kind, point, lines[name])
-        rows.append((max(x, left), y, name, threshold, score_style(name)["color"]))
+        rows.append((max(x, left), y, name, threshold, score_look(name).color))
     columns = list(zip(*rows, strict=True)) or [()] * 5
     return hv.Points(tuple(columns), [which.x, which.y], ["score", "threshold", "color"]).opts(
         color="color",
@@ -497,7 +436,7 @@ def marks(
     )
 
 
-def _place(kind: str, point: OperatingPoint, line: _Line) -> tuple[float, float]:
+def _place(kind: str, point: OperatingPoint, line: Curve) -> tuple[float, float]:
     kept = point.fn + point.tn
     if kind == "roc":
         return point.fpr, point.recall

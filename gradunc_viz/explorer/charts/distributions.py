@@ -9,9 +9,8 @@ import holoviews.plotting.bokeh
 import numpy as np
 import xarray as xr
 
-from ...metrics.distributions import density, score_limits, spread
-from ...metrics.operating_point import groups
-from ...schema.tasks import TASK_OUTCOMES
+from ...metrics.distributions import INTERVALS, density, distribution
+from ...schema.tasks import find_task
 from ...store.cache import Cache
 from ...style.palette import GROUPS, THRESHOLD
 from ..state.shared_counts import set_histograms
@@ -19,8 +18,6 @@ from ..text import score_axis
 from .look import chart_opts, noted
 
 __all__ = ["score_distribution", "set_distribution"]
-
-_BINS = 80
 
 
 def score_distribution(
@@ -42,16 +39,17 @@ def score_distribution(
         None if the frame has no labels for the task.
     """
     outcomes = [str(found) for found in dataset["outcome"].values] if "outcome" in dataset.coords else []
-    if not set(TASK_OUTCOMES[task]) <= set(outcomes):
+    groups = find_task(task).outcomes[::-1]
+    if not set(groups) <= set(outcomes):
         return None
-    edges = np.linspace(*limits, _BINS + 1)
+    edges = np.linspace(*limits, INTERVALS + 1)
     axis = hv.Dimension("score", label=score_axis(name))
     share = hv.Dimension("share", label="pixels of the group [%]")
     parts = [
         hv.Histogram(
             (edges, 100 * density(dataset, name, outcome, edges)), kdims=axis, vdims=share, label=outcome
         ).opts(color=GROUPS[outcome], fill_alpha=0.45, line_color=GROUPS[outcome], line_width=1, backend="bokeh")
-        for outcome in TASK_OUTCOMES[task]
+        for outcome in groups
     ]
     mark = hv.VLine(threshold).opts(color=THRESHOLD, line_width=2, backend="bokeh")
     return (hv.Overlay(parts) * mark).opts(
@@ -95,13 +93,13 @@ def set_distribution(
         A note instead if there are no labels of the task.
     """
     histogram = set_histograms(cache, task, [score], frames=frames, classes=classes)[score]
-    edges = np.linspace(*score_limits(histogram), _BINS + 1)
+    edges, counts = distribution(histogram)
     axis = hv.Dimension("score", label=score_axis(score))
     height = hv.Dimension("height", label="pixels" if log else "pixels of the group [%]")
     floor = 0.5 if log else 0.0
     parts = []
-    for outcome, group in zip(TASK_OUTCOMES[task], groups(histogram)[::-1], strict=True):
-        pixels, total = spread(histogram, group, edges), int(group.sum())
+    for outcome, pixels in zip(find_task(task).outcomes[::-1], counts[::-1], strict=True):
+        total = int(pixels.sum())
         used = pixels > 0
         share = 100 * pixels[used] / max(total, 1)
         top = pixels[used] if log else share

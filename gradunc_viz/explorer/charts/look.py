@@ -13,16 +13,27 @@ import holoviews.plotting.bokeh
 import numpy as np
 
 from ...schema.errors import GraduncError
+from ...style.scores import DASHES, score_look
 
-__all__ = ["GUIDE", "chart_opts", "note", "noted", "thin"]
+__all__ = ["GUIDE", "LINE_WIDTH", "chart_opts", "line_style", "note", "noted", "thin"]
 
 P = ParamSpec("P")
 
 GUIDE = "#8a929c"
 """Reference lines (chance, oracle) and texts; stands out from white as from black."""
 
+LINE_WIDTH = 2
+"""Pixels of the line of a score."""
+
 _INK = {None: "#7b8591", False: "#4a5563", True: "#aab4c0"}
 _GRID = {None: "#8a929c", False: "#c9cfd6", True: "#4b5563"}
+
+
+def line_style(name: str) -> dict[str, Any]:
+    """Colour, dash and width of a score's line, as Bokeh takes them."""
+    look = score_look(name)
+    pixels = " ".join(str(round(LINE_WIDTH * length)) for length in DASHES[look.dash])
+    return {"color": look.color, "line_dash": pixels or "solid", "line_width": LINE_WIDTH}
 
 
 def chart_opts(dark: bool | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import param
 
-from ...metrics.operating_point import ThresholdCounts, threshold_counts
+from ...metrics.operating_point import ThresholdCounts, reaches, threshold_counts
 from ...metrics.regions import FAILURES
 from ...metrics.worst import WORST, usual_threshold
 from ...schema.errors import GraduncError
@@ -199,8 +199,8 @@ class ExplorerState(param.Parameterized):
         """Return the share of all pixels of the frame at or above the threshold."""
         if self.values is None:
             return None
-        limit = np.float32(self.threshold if threshold is None else threshold)
-        return float(np.count_nonzero(self.values >= limit) / self.values.size)
+        limit = self.threshold if threshold is None else threshold
+        return float(np.count_nonzero(reaches(self.values, limit)) / self.values.size)
 
     def threshold_of(self, score: str) -> float:
         """Threshold of a score: each keeps its own."""

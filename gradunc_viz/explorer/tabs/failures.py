@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import panel as pn
 
-from ...metrics.regions import FAILURES, Failure, Progress, search_failures
+from ...metrics.regions import FAILURES, Failure, FailureQuery, Progress, search_failures
 from ...style.scores import units_text
 from .. import text
 from ..charts.crops import crop
@@ -67,13 +67,13 @@ class FailuresTab(Tab):
     def _fill_list(self) -> None:
         state = self.state
         cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
-        frames = state.chosen_frames
+        frames, query = state.chosen_frames, FailureQuery(kind, score, task, threshold, _SHOWN)
         about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {units_text(score)}."
         self.status.object = text.note(f"{escape(about)} Searching …")
         self.gallery.show([])
 
         def steps() -> Iterator[tuple[Progress, list[Any]]]:
-            for progress in search_failures(cache, kind, score, task, threshold, _SHOWN, frames):
+            for progress in search_failures(cache, query, frames):
                 last = progress.done == progress.total
                 pictures = [(f, crop(cache, f), f"{f.text}\n{f.frame}") for f in progress.found] if last else []
                 yield progress, pictures

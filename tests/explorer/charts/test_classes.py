@@ -13,7 +13,7 @@ from synthetic import CLASSES, write_cache
 
 from gradunc_viz.explorer.charts import classes
 from gradunc_viz.schema.errors import GraduncError
-from gradunc_viz.schema.tasks import TASK_OUTCOMES
+from gradunc_viz.schema.tasks import TASKS
 from gradunc_viz.store.cache import Cache
 
 
@@ -68,7 +68,7 @@ def test_class_table_without_class_labels(tmp_path: Path) -> None:
 def test_ridges_have_the_quantiles_of_the_pixels(cache: Cache, task: str) -> None:
     chart = classes.class_distributions(cache, "entropy", task, threshold=0.7)
     dots = [part for part in chart if isinstance(part, hv.Points)]
-    assert [part.label for part in dots] == list(TASK_OUTCOMES[task])
+    assert [part.label for part in dots] == list(TASKS[task].outcomes[::-1])
     for positive, part in enumerate(dots):
         for name, count, median, q25, q75 in zip(
             *(part.dimension_values(d) for d in ("class", "pixels", "median", "q25", "q75")), strict=True

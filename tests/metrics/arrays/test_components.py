@@ -237,7 +237,7 @@ def test_cache_is_evaluated_frame_by_frame(tiny_cache, low_limits):
     tables = []
     for number, frame_id in enumerate(tiny_cache.ids):
         frame = tiny_cache[frame_id]
-        predicted = gv.score(frame, "entropy").values > np.float64(threshold)
+        predicted = gv.score(frame, "entropy").values >= np.float32(threshold)
         table = loop_component_metrics(frame["anomaly"].values, predicted, **low_limits._asdict())
         tables.append(table)
         row = result.isel(frame=number)
@@ -288,15 +288,14 @@ def test_a_frame_without_annotated_components_counts_with_its_false_positives(ti
     assert set(result["state"].values) == {"no annotated and no predicted component"}
 
 
-def test_the_threshold_is_strict_and_not_rounded(tiny_cache, monkeypatch):
+def test_a_score_reaches_a_threshold_that_is_its_own(tiny_cache, monkeypatch):
     monkeypatch.setitem(TRACKS, "anomaly", components.SizeLimits(min_truth=1, min_predicted=1))
     frame = tiny_cache[0]
     entropy = gv.score(frame, "entropy").where(frame["anomaly"] != 255)
     largest = float(entropy.max())
-    below = np.nextafter(largest, 0)
-    assert np.float32(below) == np.float32(largest)
-    assert frame_components(tiny_cache, "entropy", largest, frames=[0])["f00"].n_predicted == 0
-    assert frame_components(tiny_cache, "entropy", below, frames=[0])["f00"].n_predicted == 1
+    above = float(np.nextafter(np.float32(largest), np.float32(np.inf)))
+    for threshold, count in ((largest, 1), (np.nextafter(largest, 9), 1), (above, 0)):
+        assert frame_components(tiny_cache, "entropy", threshold, frames=[0])["f00"].n_predicted == count
 
 
 def test_wrong_requests_are_named(tiny_cache):
