@@ -15,9 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.networks.head import Head
+from gradunc_viz.networks.runner import Inference, Runner
 from gradunc_viz.run.compute import compute_report
-from gradunc_viz.run.pipeline import chosen_frames
+from gradunc_viz.run.network_maps import NetworkMaps
+from gradunc_viz.run.pipeline import Pipeline, chosen_frames
+from gradunc_viz.run.report import Report
+from gradunc_viz.run.settings import Settings, cache_key
 from gradunc_viz.schema.errors import CacheMismatchError, FrameError, ModelError, NonFiniteError, SchemaError
+from gradunc_viz.store.writer import CacheWriter
+from gradunc_viz.style.palette import class_colors
 
 # ----------------------------------------------------------------------------------------------------------
 # what holds the frames
@@ -91,6 +98,38 @@ def test_what_are_no_frames(tiny_set, tmp_path):
     with pytest.raises(FrameError, match=r"frames hold '.' of type str; expected frames of open_frames"):
         gv.compute(TinyNet().eval(), str(tiny_set), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------
+# what gives the logits
+
+
+class Flipped:
+    """A runner from outside the package: the mean over an image and its mirror image."""
+
+    def __init__(self, inner: Runner) -> None:
+        self.inner, self.network, self.device, self.prepare = inner, inner.network, inner.device, inner.prepare
+
+    def __call__(self, x: torch.Tensor, what: str) -> Head:
+        head, mirrored = self.inner(x, what), self.inner(x.flip(-1), what)
+        head.logits = (head.logits + mirrored.logits.flip(-1)) / 2
+        return head
+
+
+def test_another_runner_takes_the_place_of_the_network(tiny_net, tiny_set, tmp_path):
+    frames, network = gv.open_frames(tiny_set), gv.load_model(tiny_net, classes=list("abcd"))
+    settings, report = Settings(scores=SCORES, batch=2), Report()
+    source = NetworkMaps(Flipped(Inference(network, torch.device("cpu"))), settings, network.classes, report.stages)
+    key = cache_key(network, settings, network.classes)
+    with CacheWriter(tmp_path / "c", key, network.classes, tuple(class_colors(4))) as writer:
+        Pipeline(source, report).run(frames, writer, progress=False)
+    assert report.computed == list(frames.ids)
+    for frame in frames:
+        x = torch.from_numpy(frame.image).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            one, other = (tiny_net.classifier(F.softplus(tiny_net.body(image))) for image in (x, x.flip(-1)))
+        cached = gv.open_cache(tmp_path / "c")[frame.id]
+        np.testing.assert_allclose(cached["logits"], (one + other.flip(-1))[0] / 2, rtol=2e-3, atol=2e-3)
 
 
 # ----------------------------------------------------------------------------------------------------------
