@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..schema.errors import GraduncError
 from ..schema.scores import SCORES
+from ..schema.tasks import TASKS
 from .values import DONE, _bytes, _console
 
 
@@ -111,8 +112,7 @@ def _info(arguments: argparse.Namespace) -> int:
     rows = {
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
-        "class labels": f"{int(summary['has_label'].sum())} frames",
-        "anomaly labels": f"{int(summary['has_anomaly'].sum())} frames",
+        **{task.needs: f"{int(summary[task.flag].sum())} frames" for task in TASKS.values()},
         "network": f"{network['name']} (weights {network['weights'][:12]}, head {network['head']})",
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",

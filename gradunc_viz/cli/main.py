@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..metrics.metric import pixel_metrics
 from ..schema.errors import GraduncError
+from ..schema.tasks import TASKS
 from .look import _evaluate, _explore, _figures, _info, _layouts, _scores
 from .run import _compute, _demo, _import, _stream, _submit
 from .values import (
@@ -112,13 +114,11 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "say how well scores find mistakes or unknown objects")
     evaluate.add_argument("cache", type=Path, nargs="+", metavar="CACHE")
-    evaluate.add_argument(
-        "--task", choices=("error", "anomaly"), help="default: anomaly where there are anomaly labels"
-    )
+    evaluate.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
     evaluate.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
     evaluate.add_argument("--scores", metavar="A,B", help="names (default: all that are cached)")
     evaluate.add_argument(
-        "--metric", choices=("auroc", "auprc", "fpr95", "f1"), default="auprc", help="what --by shows (default: auprc)"
+        "--metric", choices=tuple(pixel_metrics()), default="auprc", help="what --by shows (default: auprc)"
     )
     evaluate.add_argument(
         "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"

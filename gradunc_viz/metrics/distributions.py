@@ -13,7 +13,7 @@ from ..counts.pool import pool
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASKS
 from ..store.cache import Cache
-from ..store.choice import class_index, default_task, named_caches
+from ..store.choice import Selection, class_index, default_task, named_caches
 from .operating_point import groups
 
 __all__ = ["density", "quantile", "score_distributions", "score_limits", "spread"]
@@ -59,7 +59,7 @@ def score_distributions(
     """
     opened = next(iter(named_caches(cache).values()))
     task = task or default_task({"": opened})
-    pooled = pool(opened, task, scores=scores, frames=frames, by="class")
+    pooled = pool(Selection.of(opened, task, scores=scores, frames=frames), by="class")
     if not pooled.frames:
         what = "class labels" if task == "error" else "anomaly labels"
         raise GraduncError(f"{opened.path}: no frame has {what}, which {task!r} needs")

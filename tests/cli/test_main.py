@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tiny import SCORES, TinyNet
 
 import gradunc_viz as gv
-from gradunc_viz.cli.main import main as cli
+from gradunc_viz.cli import main as cli
 
 MODEL = """
 import sys
