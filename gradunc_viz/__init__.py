@@ -33,6 +33,7 @@ _HOMES = {
     "scores.gradients": ["gradient_factors", "gradient_norms"],
     "store.cache": ["Cache", "open_cache"],
     "store.frame": ["score"],
+    "store.upgrade": ["upgrade_cache"],
 }
 """Where public names are defined."""
 
@@ -80,3 +81,4 @@ if TYPE_CHECKING:
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
     from .store.frame import score as score
+    from .store.upgrade import upgrade_cache as upgrade_cache

@@ -1,4 +1,4 @@
-"""Commands that show: explore, figures, evaluate, info, scores, layouts."""
+"""Commands that show: explore, figures, evaluate, info, upgrade, scores, layouts."""
 
 from __future__ import annotations
 
@@ -122,6 +122,18 @@ def _info(arguments: argparse.Namespace) -> int:
     for name, value in rows.items():
         table.add_row(name, Text(value))
     _console().print(table)
+    return DONE
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from ..schema.frame import SCHEMA_VERSION
+    from ..store.upgrade import upgrade_cache
+
+    done = upgrade_cache(arguments.cache)
+    for line in done:
+        print(f"{arguments.cache}: {line}")
+    if not done:
+        print(f"{arguments.cache}: schema version {SCHEMA_VERSION}, which is today's; nothing to do")
     return DONE
 
 

@@ -14,7 +14,7 @@ from .. import __version__
 from ..metrics.metric import pixel_metrics
 from ..schema.errors import GraduncError
 from ..schema.tasks import TASKS
-from .look import _evaluate, _explore, _figures, _info, _layouts, _scores
+from .look import _evaluate, _explore, _figures, _info, _layouts, _scores, _upgrade
 from .run import _compute, _demo, _import, _stream, _submit
 from .values import (
     DONE,
@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
 
     info = command("info", _info, "say what a cache holds")
     info.add_argument("cache", type=Path, metavar="CACHE")
+
+    upgrade = command("upgrade", _upgrade, "bring a cache up to today's layout without computing anew")
+    upgrade.add_argument("cache", type=Path, metavar="CACHE")
 
     evaluate = command("evaluate", _evaluate, "say how well scores find mistakes or unknown objects")
     evaluate.add_argument("cache", type=Path, nargs="+", metavar="CACHE")

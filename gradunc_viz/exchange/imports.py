@@ -35,6 +35,7 @@ from ..schema.errors import CacheMismatchError, FrameError, GraduncError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
+from ..store.backend import backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from ..style.palette import class_colors
@@ -259,7 +260,7 @@ def _map_classes(
 
 def _stored_edges(out: Path) -> np.ndarray | None:
     """Edges of a cache that is to be resumed: any edges are right, as long as all frames share them."""
-    if not (out / "zarr.json").is_file():
+    if not backend_of(out).is_cache():
         return None
     stored = open_cache(out).key.get("settings", {}).get("edges")
     return None if stored is None else np.frombuffer(base64.b64decode(stored), "<f4").astype("f4")

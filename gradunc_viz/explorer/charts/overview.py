@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
 from ...metrics import evaluate, segmentation
 from ...metrics.metric import pixel_metrics
 from ...metrics.pixel_metrics import bin_metrics
-from ...schema.errors import CacheError, GraduncError
+from ...schema.errors import GraduncError
 from ...store.cache import Cache
 from ...store.choice import frame_key
 from ..state.memo import remember
@@ -196,14 +195,5 @@ def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:
     for name in ids:
         if name not in cache:
             raise GraduncError(f"{cache.path}: no frame {name!r} among its {len(cache)} frames")
-        found[name] = remember(cache, ("thumbnail", name), partial(_thumbnail, cache, name))
+        found[name] = remember(cache, ("thumbnail", name), partial(cache.thumbnail, name))
     return found
-
-
-def _thumbnail(cache: Cache, frame: str) -> bytes:
-    # one array of some twenty: opening the whole frame would take ten times as long
-    file = cache.path / "frames" / frame / "thumbnail"
-    try:
-        return np.asarray(zarr.open_array(file, mode="r", zarr_format=3)[...]).tobytes()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CacheError(f"{file}: cannot be read ({error})") from error
