@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..datasets.decoding import _decode_mask
 from ..datasets.frames import Frame, Frames
@@ -37,6 +36,7 @@ from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.backend import backend_of
 from ..store.cache import Cache, open_cache
+from ..store.progress import tracked
 from ..store.writer import CacheWriter
 from ..style.palette import class_colors
 from .map_files import ScoreMaps, _file_digest
@@ -205,7 +205,7 @@ def compute_maps_report(
     options = ScoreOptions((entry.name,))
     started = time.perf_counter()
     with CacheWriter(out, key, known, palette) as writer:
-        for frame in tqdm(chosen, unit="frame", desc="importing maps", disable=not progress):
+        for frame in tracked(chosen, "importing maps", shown=progress):
             if source.predictions is None:  # without a prediction no pixel is right or wrong
                 frame = replace(frame, files=replace(frame.files, label=None))
             try:
@@ -270,7 +270,7 @@ def _sample_maps(source: _Source, ids: Sequence[str], strict: bool, progress: bo
     def readable() -> Iterator[np.ndarray]:
         last: GraduncError | None = None
         some = False
-        for frame_id in tqdm(ids, unit="map", desc="looking at maps", disable=not progress):
+        for frame_id in tracked(ids, "looking at maps", unit="map", shown=progress):
             try:
                 values = source.oriented(frame_id)
             except GraduncError as error:

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from ..datasets.frames import Frame, Frames
 from ..networks.head import Head
@@ -28,6 +27,7 @@ from ..networks.network import Network, network_input
 from ..networks.runner import Inference, out_of_memory
 from ..schema.errors import CacheMismatchError, DeviceError, FrameError, GraduncError
 from ..scores.maps import ScoredImage, ScoreOptions, score_maps
+from ..store.progress import counted
 from ..store.writer import CacheWriter
 from .assemble import frame_dataset
 from .decode import DecodedFrame, decode
@@ -118,19 +118,13 @@ class Pipeline:
             Under ``on_error="stop"`` for the first frame that fails, and where the cache cannot be written.
         """
         missing = self._missing(frames, writer)
-        bar = tqdm(
-            total=len(missing),
-            unit="frame",
-            desc=f"scoring on {self.device}",
-            disable=not progress or not missing,
-        )
         torch_threads = torch.get_num_threads()
         free_cores = _cores() - (torch_threads if self.device.type == "cpu" else 1)
         finishers = min(4, max(1, free_cores))
         started = time.perf_counter()
         try:
             with (
-                bar,
+                counted(len(missing), f"scoring on {self.device}", shown=progress) as scored_more,
                 ThreadPoolExecutor(finishers, "finish", _one_thread) as finishing,
                 ThreadPoolExecutor(2, "read", _one_thread) as reading,
             ):
@@ -146,7 +140,7 @@ class Pipeline:
                             else:
                                 pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
                             del scored
-                        bar.update(len(group))
+                        scored_more(len(group))
                     with self.stages("wait for writing"):
                         while pending:
                             self._finished(pending.popleft())

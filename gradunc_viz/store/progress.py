@@ -1,7 +1,7 @@
 """How far a long pass is, for whoever wants to know: a bar in the terminal, or a page that asked.
 
 A pass over frames says where it is by `followed`. Whoever wants to know wraps it in `reported`, or in `progress_bar` to
-see a bar. Work that is no pass over frames draws its own bar by `counted`. No other module shows one.
+see a bar. Work that is no pass over frames draws its own bar by `counted` or `tracked`. No other module shows one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["Report", "counted", "followed", "progress_bar", "reported"]
+__all__ = ["Report", "counted", "followed", "progress_bar", "reported", "tracked"]
 
 T = TypeVar("T")
 
@@ -105,3 +105,25 @@ def counted(total: int, what: str, *, unit: str = "frame", shown: bool = True) -
             bar.update(count)
 
         yield more
+
+
+def tracked(
+    items: Sequence[T], what: str | Callable[[T], str], *, unit: str = "frame", shown: bool = True
+) -> Iterator[T]:
+    """Go through items with a bar of their own.
+
+    Parameters
+    ----------
+    items : sequence
+    what : str or callable
+        What is done, in front of the bar; or what is done with an item, which needs a terminal.
+    unit : str
+        Of the items.
+    shown : bool
+    """
+    disable = None if shown and callable(what) else not shown  # None: no bar where stderr is no terminal
+    with tqdm(items, desc=None if callable(what) else what, unit=unit, disable=disable) as bar:
+        for item in bar:
+            if callable(what):
+                bar.set_description(what(item))
+            yield item

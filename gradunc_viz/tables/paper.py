@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 
 from ..metrics import METRICS, evaluate, sparsification
 from ..metrics.calibration import score_calibration
@@ -153,21 +154,30 @@ def segment_table(
         raise GraduncError(f"unknown model {model!r}, expected one of {', '.join(models)}")
     rows = dict(features) if features is not None else _feature_rows(names)
     selections = Selection.of_each(opened, "error", frames=frames)
-    columns, values, spread, notes = [], [], [], []
+    columns: list[Column] = []
+    values: list[list[float]] = []
+    spread: list[list[float]] = []
+    notes: list[str] = []
     for name, cache in opened.items():
         whole = Selection.of(cache, "error")
         if not whole.labelled:
             raise whole.without_labels("meta classification")
         own = [score for score in names if score in cache.scores] or list(representative(cache))
+        # rows of scores that this cache has not, if nobody asked for them
+        has = {*own, *(lookup(score).family for score in own), None}
+        absent = [wanted for wanted in rows.values() if wanted not in has] if features is None else []
         segments = segment_statistics(cache, own, selections[name].frames)
         for title, metric, task, kind in (
             (METRICS["auroc"].short, "auroc", meta_classification, models[model][0]),
             ("R²", "r2", meta_regression, models[model][1]),
         ):
-            found = [task(segments, wanted, kind, seeds, importance_repeats=0) for wanted in rows.values()]
+            learned = [
+                task(segments, wanted, kind, seeds, importance_repeats=0) if wanted not in absent else None
+                for wanted in rows.values()
+            ]
             columns.append(Column(name, title, +1))
-            values.append([float(f[f"{metric}_mean"].sel(estimator="model", split="test")) for f in found])
-            spread.append([float(f[f"{metric}_std"].sel(estimator="model", split="test")) for f in found])
+            for numbers, of in ((values, "mean"), (spread, "std")):
+                numbers.append([np.nan if one is None else _tested(one[f"{metric}_{of}"]) for one in learned])
         notes.append(
             f"{name}: {segments.sizes['segment']:,} segments of {len(segments.attrs['frames'])} frames; mean and "
             f"standard deviation over {seeds} random splits of the frames, {model.replace('_', ' ')} models"
@@ -184,6 +194,10 @@ def segment_table(
         tuple(notes),
         row_name="features",
     )
+
+
+def _tested(values: xr.DataArray) -> float:
+    return float(values.sel(estimator="model", split="test"))
 
 
 def _feature_rows(names: Sequence[str]) -> dict[str, str | Iterable[str] | None]:
