@@ -37,6 +37,7 @@ _HOMES = {
     "scores.own": ["register_score"],
     "store.cache": ["Cache", "open_cache"],
     "store.frame": ["score"],
+    "store.upgrade": ["upgrade_cache"],
 }
 """Where public names are defined."""
 
@@ -92,3 +93,4 @@ if TYPE_CHECKING:
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
     from .store.frame import score as score
+    from .store.upgrade import upgrade_cache as upgrade_cache

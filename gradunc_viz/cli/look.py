@@ -1,4 +1,4 @@
-"""Commands that show: explore, figures, evaluate, info, scores, layouts."""
+"""Commands that show: explore, figures, evaluate, info, upgrade, scores, layouts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..schema.errors import GraduncError
 from ..schema.scores import SCORES
+from ..schema.tasks import TASKS
 from . import options
 from .command import command
 from .values import DONE, console, natural, positive, size_on_disk, width
@@ -73,13 +74,13 @@ def _figures(arguments: argparse.Namespace) -> int:
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     from ..metrics.arrays.components import TRACKS
-    from ..metrics.metric import METRICS
+    from ..metrics.metric import pixel_metrics
     from ..schema.tasks import TASKS
 
     parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
     parser.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
     parser.add_argument(
-        "--metric", choices=tuple(METRICS), default="auprc", help="what --by shows (default: %(default)s)"
+        "--metric", choices=tuple(pixel_metrics()), default="auprc", help="what --by shows (default: %(default)s)"
     )
     parser.add_argument(
         "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"
@@ -184,8 +185,7 @@ def _info(arguments: argparse.Namespace) -> int:
     rows = {
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
-        "class labels": f"{int(summary['has_label'].sum())} frames",
-        "anomaly labels": f"{int(summary['has_anomaly'].sum())} frames",
+        **{task.needs: f"{int(summary[task.flag].sum())} frames" for task in TASKS.values()},
         "network": f"{network['name']} (weights {network['weights'][:12]}, head {network['head']})",
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
@@ -195,6 +195,19 @@ def _info(arguments: argparse.Namespace) -> int:
     for name, value in rows.items():
         table.add_row(name, Text(value))
     console().print(table)
+    return DONE
+
+
+@command("upgrade", "bring a cache up to today's layout without computing anew", options.cache)
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from ..schema.frame import SCHEMA_VERSION
+    from ..store.upgrade import upgrade_cache
+
+    done = upgrade_cache(arguments.cache)
+    for line in done:
+        print(f"{arguments.cache}: {line}")
+    if not done:
+        print(f"{arguments.cache}: schema version {SCHEMA_VERSION}, which is today's; nothing to do")
     return DONE
 
 

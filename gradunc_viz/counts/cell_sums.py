@@ -138,11 +138,11 @@ def frame_cells(dataset: xr.Dataset, scores: Sequence[str], outcomes: Sequence[s
     rows, shift = [known.index(name) for name in outcomes], dataset["cell_shift"].values
     chosen = dataset[["cell", "cell_single", "cell_counts"]].isel(score=[cached.index(score) for score in scores])
     cells, singles, counts = (chosen[name].values for name in ("cell", "cell_single", "cell_counts"))
-    found = {}
+    by_score = {}
     for s, score in enumerate(scores):
         own = counts[rows, s]
         used = np.flatnonzero(own.any(0))  # of these outcomes, and no padding
-        found[score] = CellCounts(
+        by_score[score] = CellCounts(
             cells[s, used], int(shift[cached.index(score)]), own[:, used], singles[s, used].astype(bool)
         )
-    return found
+    return by_score

@@ -181,9 +181,9 @@ def frame_histograms(dataset: xr.Dataset, scores: Sequence[str], names: Iterable
     cached = [str(name) for name in dataset["score"].values]
     start, level = dataset["bin_start"].values, dataset["bin_level"].values
     low, high = dataset["bin_min"].values, dataset["bin_max"].values
-    found = {}
+    histograms = {}
     for score in scores:
         index = cached.index(score)
         weights = {name: dataset[name].isel(score=index).values for name in names if name in dataset}
-        found[score] = Histogram(int(start[index]), int(level[index]), weights, low[index], high[index])
-    return found
+        histograms[score] = Histogram(int(start[index]), int(level[index]), weights, low[index], high[index])
+    return histograms

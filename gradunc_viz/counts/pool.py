@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from ..schema.errors import CacheError, GraduncError
-from ..schema.tasks import _BY_LABEL, TASKS
-from ..store.cache import Cache
-from ..store.choice import choose_frames, choose_scores
+from ..schema.tasks import Task
+from ..store.choice import Selection
 from ..store.progress import followed
 from .cell_sums import CELL_VARIABLES, CellCounts, CellSum, frame_cells
 from .histogram import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 
-__all__ = ["Pooled", "frame_counts", "pool"]
+__all__ = ["Bootstrap", "Pooled", "frame_counts", "pool"]
 
 _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
 
 # an interval needs no 1e-4: few bins make resampling cheap
 _BOOTSTRAP_COARSER = 3
 _BOOTSTRAP_CELLS = 1024
+
+
+class Bootstrap(NamedTuple):
+    """Samples of frames, drawn with replacement, and the seed of the draws."""
+
+    samples: int = 0
+    seed: int = 0
+
+
+_NONE = Bootstrap()
 
 
 @dataclass
@@ -56,10 +65,25 @@ class Pooled:
     positives: list[int] = field(default_factory=list)
     negatives: list[int] = field(default_factory=list)
 
+    def need(self, selection: Selection, table: str, what: str) -> None:
+        """Raise unless there are labels, and the table of class probabilities that `what` needs.
+
+        Raises
+        ------
+        GraduncError
+            Naming the cache and what it lacks.
+        """
+        if not self.frames:
+            raise selection.without_labels(what)
+        if table not in self.tables:
+            raise GraduncError(
+                f"{selection.cache.path}: holds imported maps without class probabilities, which {what} needs"
+            )
+
 
 def frame_counts(
     dataset: xr.Dataset,
-    task: str,
+    task: Task,
     scores: Sequence[str],
     *,
     by: str | None = None,
@@ -72,21 +96,21 @@ def frame_counts(
         return None
     outcomes = [str(name) for name in dataset["outcome"].values]
     rows = [outcomes.index(name) for name in pair]
-    found = frame_histograms(dataset, scores, ("counts", "brier_sum") if brier else ("counts",))
-    for histogram in found.values():
+    histograms = frame_histograms(dataset, scores, ("counts", "brier_sum") if brier else ("counts",))
+    for histogram in histograms.values():
         weights = {**histogram.weights, "counts": histogram.weights["counts"][rows]}
         if classes is not None:
             weights = {k: v[..., list(classes), :] for k, v in weights.items()}
         if by is None:
             weights = {k: v.sum(-2, dtype="i8" if v.dtype.kind in "ui" else "f8") for k, v in weights.items()}
         histogram.weights = weights
-    return found
+    return histograms
 
 
-def _pair(dataset: xr.Dataset, task: str, by: str | None = None) -> tuple[str, str] | None:
+def _pair(dataset: xr.Dataset, task: Task, by: str | None = None) -> tuple[str, str] | None:
     """Outcomes of positives and negatives; None without labels of the task."""
     outcomes = [str(name) for name in dataset["outcome"].values] if "outcome" in dataset.coords else []
-    pair = _BY_LABEL[task] if by == "label" else TASKS[task].outcomes
+    pair = (task.missed, task.negative) if by == "label" else task.outcomes
     return pair if pair[0] in outcomes else None
 
 
@@ -124,49 +148,37 @@ def _as_histogram(counts: Histogram | CellCounts) -> Histogram:
     return counts.histogram() if isinstance(counts, CellCounts) else counts
 
 
-def _draws(cache: Cache, task: str, frames: Sequence[str], bootstrap: int, seed: int) -> dict[str, np.ndarray]:
+def _draws(selection: Selection, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
     """How often each bootstrap sample of the labelled frames has drawn each of them."""
-    labelled = cache.summary["has_label" if task == "error" else "has_anomaly"].sel(frame=list(frames)).values
-    own = [frame for frame, found in zip(frames, labelled, strict=True) if found]
+    own = selection.labelled
     if not own:
         return {}
-    drawn = np.random.default_rng(seed).multinomial(len(own), np.full(len(own), 1 / len(own)), bootstrap)
+    random = np.random.default_rng(bootstrap.seed)
+    drawn = random.multinomial(len(own), np.full(len(own), 1 / len(own)), bootstrap.samples)
     return dict(zip(own, drawn.T, strict=True))
 
 
 def pool(
-    cache: Cache,
-    task: str,
+    selection: Selection,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
     by: str | None = None,
-    classes: Sequence[int] | None = None,
-    brier: bool = False,
-    tables: bool = False,
-    bootstrap: int = 0,
-    seed: int = 0,
-    each: Callable[[str, dict[str, Histogram]], None] | None = None,
+    also: Sequence[Literal["brier", "tables"]] = (),
+    bootstrap: Bootstrap = _NONE,
+    each: Callable[[str, Mapping[str, Histogram]], None] | None = None,
     damaged: Callable[[str, CacheError], None] | None = None,
 ) -> Pooled:
     """Add up the counts of frames.
 
     Parameters
     ----------
-    cache : Cache
-    task : "error" or "anomaly"
-    scores, frames : optional
-        Subsets; by default everything cached.
+    selection : Selection
+        Cache, task, scores, frames and classes.
     by : None, "class" or "label"
         Keep classes apart: those of the prediction, or (for ``error``) those of the label.
-    classes : sequence of int, optional
-        Only pixels predicted as one of these classes.
-    brier, tables : bool
-        Whether sums of Brier scores, and tables for calibration, are added up too.
-    bootstrap : int
-        Number of bootstrap samples of frames to add up beside.
-    seed : int
-        Of the bootstrap.
+    also : sequence of "brier", "tables"
+        Sums of Brier scores, and tables for calibration, that are added up too.
+    bootstrap : Bootstrap
+        Bootstrap samples of frames that are added up beside.
     each : callable, optional
         Called with the id and the counts of every labelled frame, for what is wanted per frame as well.
     damaged : callable, optional
@@ -175,25 +187,24 @@ def pool(
     Raises
     ------
     GraduncError
-        For an unknown task, frame or score.
+        For classes of labels of a task that has none.
     CacheError
         Without `damaged`, if a frame cannot be read.
     """
-    if task not in TASKS:
-        raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
-    if by == "label" and task not in _BY_LABEL:
-        raise GraduncError(f"task {task!r} has no classes of labels; expected by='class' or task='error'")
-    chosen, names = choose_frames(cache, frames), choose_scores(cache, scores)
+    cache, task, scores = selection.cache, selection.task, selection.scores
+    if by == "label" and not task.missed:
+        raise GraduncError(f"task {task.name!r} has no classes of labels; expected by='class' or task='error'")
+    brier, tables = "brier" in also, "tables" in also
     imported = cache.key.get("settings", {}).get("edges") is not None  # such a cache counts in quantiles alone
-    in_cells = by is None and classes is None and not brier and not imported
-    sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in names}
-    draws = _draws(cache, task, chosen, bootstrap, seed) if bootstrap else {}
+    in_cells = by is None and selection.classes is None and not brier and not imported
+    sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in scores}
+    draws = _draws(selection, bootstrap) if bootstrap.samples else {}
     result = Pooled()
     own = CELL_VARIABLES if in_cells else (*BIN_VARIABLES, "counts", *(("brier_sum",) if brier else ()))
     wanted = ("outcome", *own, *(_TABLES if tables else ()))
-    for frame in followed(chosen):
+    for frame in followed(selection.frames):
         try:
-            dataset = cache.read(frame, wanted, names)
+            dataset = cache.read(frame, wanted, scores)
         except CacheError as error:
             if damaged is None:
                 raise
@@ -205,9 +216,9 @@ def pool(
             continue
         counted: Mapping[str, Histogram | CellCounts]
         if in_cells:
-            counted = frame_cells(dataset, names, pair)
+            counted = frame_cells(dataset, scores, pair)
         else:
-            counted = frame_counts(dataset, task, names, by=by, classes=classes, brier=brier) or {}
+            counted = frame_counts(dataset, task, scores, by=by, classes=selection.classes, brier=brier) or {}
         result.frames.append(frame)
         if tables:
             for name in _TABLES:
@@ -215,7 +226,7 @@ def pool(
                     value = np.asarray(dataset[name].values, "f8" if dataset[name].dtype.kind == "f" else "i8")
                     result.tables[name] = result.tables.get(name, 0) + value
         for name, counts in counted.items():
-            sums[name].add(counts, draws[frame] if bootstrap else None)
+            sums[name].add(counts, draws[frame] if bootstrap.samples else None)
         if counted:
             first = next(iter(counted.values()))
             array = first.counts if isinstance(first, CellCounts) else first.weights["counts"]
@@ -225,14 +236,7 @@ def pool(
         if each is not None:
             each(frame, {name: _as_histogram(counts) for name, counts in counted.items()})
     result.histograms = {name: _as_histogram(s.whole.total) for name, s in sums.items() if s.whole.total is not None}
-    if bootstrap:
+    if bootstrap.samples:
         samples = {name: s.samples.total for name, s in sums.items()}
         result.replicates = {name: _as_histogram(total) for name, total in samples.items() if total is not None}
     return result
-
-
-def _need_tables(cache: Cache, pooled: Pooled, table: str, what: str) -> None:
-    if not pooled.frames:
-        raise GraduncError(f"{cache.path}: no frame has class labels, which {what} needs")
-    if table not in pooled.tables:
-        raise GraduncError(f"{cache.path}: holds imported maps without class probabilities, which {what} needs")

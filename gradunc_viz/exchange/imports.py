@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..datasets.decoding import read_mask
 from ..datasets.frames import Frame, Frames
@@ -34,7 +33,9 @@ from ..schema.errors import FrameError, GraduncError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import Score, lookup
 from ..scores.maps import ScoredImage, ScoreOptions
+from ..store.backend import backend_of
 from ..store.cache import Cache, open_cache
+from ..store.progress import tracked
 from ..store.writer import CacheWriter
 from ..style.palette import class_colors
 from .map_files import MapFiles, file_digest
@@ -214,7 +215,7 @@ def _class_table(frames: Sequence[Frame], settings: ImportSettings) -> ClassTabl
 
 def _stored_edges(out: Path) -> np.ndarray | None:
     """Edges of a cache that is to be resumed: any edges are right, as long as all frames share them."""
-    if not (out / "zarr.json").is_file():
+    if not backend_of(out).is_cache():
         return None
     stored = open_cache(out).key.get("settings", {}).get("edges")
     return None if stored is None else np.frombuffer(base64.b64decode(stored), "<f4").astype("f4")
@@ -279,7 +280,7 @@ class ImportedMaps:
         def readable() -> Iterator[np.ndarray]:
             last: GraduncError | None = None
             some = False
-            for frame_id in tqdm(ids, unit="map", desc="looking at maps", disable=not progress):
+            for frame_id in tracked(ids, "looking at maps", unit="map", shown=progress):
                 try:
                     values = self.oriented(frame_id)
                 except GraduncError as error:

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from tqdm import tqdm
 
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
 from ..store.cache import Cache, open_cache
 from ..store.frame import score
+from ..store.progress import counted
 from .map_files import MapFiles, import_h5py
 from .spread import half_map, sample_pixels, spread_evenly
 
@@ -75,11 +75,11 @@ def write_submission(
     folder = Path(out)
     _check_target(folder, {f"{frame}.hdf5" for frame in chosen}, h5py)
     drawn = spread_evenly(chosen)
-    with tqdm(total=len(drawn) + len(chosen), unit="frame", desc=f"writing {score_name}", disable=not progress) as bar:
+    with counted(len(drawn) + len(chosen), f"writing {score_name}", shown=progress) as more:
 
         def values(frame: str) -> np.ndarray:
             found = np.asarray(score(opened[frame], score_name).values, "f4")
-            bar.update()
+            more()
             return found
 
         halves = half_map(sample_pixels(map(values, drawn), len(drawn)))

@@ -18,7 +18,7 @@ from panel.io.state import set_curdoc
 from tornado.websocket import WebSocketClosedError
 
 from ..schema.errors import GraduncError
-from ..store.cache import Cache, open_cache
+from ..store.cache import Cache
 from .css import page_css
 from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
@@ -101,7 +101,7 @@ def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
     """Make the page of one session."""
     pn.config.raw_css.append(page_css(is_dark()))
     # opened anew for every session, so that a reload shows the frames that came meanwhile
-    page = Explorer([open_cache(cache.path) for cache in caches], title, _query(pn.state.session_args))
+    page = Explorer([cache.reopened() for cache in caches], title, _query(pn.state.session_args))
     _pages[pn.state.curdoc] = page
     pn.state.on_session_destroyed(lambda _context: page.close())
     return page

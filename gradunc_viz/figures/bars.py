@@ -11,6 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..metrics import METRICS, evaluate
+from ..metrics.metric import pixel_metrics
 from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import TASK_TEXT
@@ -27,13 +28,13 @@ _ROW = 0.135
 
 
 def _axis_title(metric: str, task: str) -> str:
-    arrow = r"$\uparrow$" if METRICS[metric][1] > 0 else r"$\downarrow$"
+    arrow = r"$\uparrow$" if METRICS[metric].orientation > 0 else r"$\downarrow$"
     return f"{SHORT[metric]} {arrow} [%], {TASK_TEXT[task]}"
 
 
 def _check(metric: str) -> None:
-    if metric not in METRICS:
-        raise GraduncError(f"unknown metric {metric!r}; expected one of {', '.join(METRICS)}")
+    if metric not in pixel_metrics():
+        raise GraduncError(f"unknown metric {metric!r}; expected one of {', '.join(pixel_metrics())}")
 
 
 def metric_bars(
@@ -89,7 +90,7 @@ def metric_bars(
     result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
     result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
     if sort:
-        first = METRICS[metric][1] * result[metric].isel(cache=0).sel(score=list(names)).values
+        first = METRICS[metric].orientation * result[metric].isel(cache=0).sel(score=list(names)).values
         names = tuple(np.array(names, dtype=object)[np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")])
     height = 0.45 + _ROW * len(names) + (0.16 if len(opened) > 1 else 0)
     with canvas(ax, (1, len(opened)), width=width, height=height, sharey=True) as (figure, axes):

@@ -25,6 +25,7 @@ from ..schema.scores import lookup
 from ..schema.tasks import _WHAT
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches, representative
+from ..store.progress import tracked
 from ..tables.paper import ood_table, pixel_table, segment_table
 from ..tables.table import Table
 from .bars import metric_bars, p_ablation
@@ -118,7 +119,7 @@ def figure_set(
     done = FigureSet(folder / "index.html")
     entries = list(_entries(opened, scores, track, done.skipped))
     cards: list[str] = []
-    for entry in _with_progress(entries, progress):
+    for entry in tracked(entries, lambda entry: entry.name, unit="figure", shown=progress):
         try:
             made = entry.make()
         except CacheError:
@@ -136,16 +137,6 @@ def figure_set(
         cards.append(_card(entry.title, content, files))
     _write(done.index, _page(opened, cards, done.skipped))
     return done
-
-
-def _with_progress(entries: list[_Entry], progress: bool) -> Iterator[_Entry]:
-    from tqdm import tqdm
-
-    # None: no bar where stderr is no terminal
-    with tqdm(entries, unit="figure", disable=None if progress else True) as bar:
-        for entry in bar:
-            bar.set_description(entry.name)
-            yield entry
 
 
 def _entries(

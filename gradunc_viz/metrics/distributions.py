@@ -19,7 +19,7 @@ from ..counts.pool import pool
 from ..schema.errors import GraduncError
 from ..schema.tasks import find_task
 from ..store.cache import Cache
-from ..store.choice import class_index, default_task, named_caches
+from ..store.choice import Selection, class_index, default_task, named_caches
 from .operating_point import groups
 
 __all__ = [
@@ -73,13 +73,13 @@ def score_distributions(
     """
     opened = next(iter(named_caches(cache).values()))
     which = find_task(task or default_task({"": opened}))
-    by_class = pool(opened, which.name, scores=scores, frames=frames, by="class")
+    by_class = pool(Selection.of(opened, which.name, scores=scores, frames=frames), by="class")
     if not by_class.frames:
         raise GraduncError(f"{opened.path}: no frame has {which.needs}, which {which.name!r} needs")
     index = list(range(len(opened.classes))) if classes is None else class_index(opened, classes)
     names = list(by_class.histograms)
     if classes is None:  # counted in finer bins, as the charts of whole sets are
-        whole = pool(opened, which.name, scores=names, frames=frames).histograms
+        whole = pool(Selection.of(opened, which.name, scores=names, frames=frames)).histograms
     else:
         whole = {name: _of_classes(histogram, index) for name, histogram in by_class.histograms.items()}
     shape = (len(names), len(index) + 1, 2)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..counts.histogram import Histogram
-from ..counts.pool import Pooled, pool
+from ..counts.pool import Bootstrap, Pooled, pool
 from ..schema.errors import GraduncError
-from ..schema.scores import lookup
-from ..store.cache import Cache
-from ..store.choice import (
-    Caches,
-    _labelled,
-    choose_frames,
-    choose_scores,
-    class_index,
-    default_task,
-    named_caches,
-    shared_scores,
-)
-from .metric import _COLUMNS, METRICS, _bin_metrics, _metrics
+from ..store.choice import Caches, Choice, Selection
+from .metric import pixel_metrics
+from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
 
 __all__ = ["evaluate"]
 
@@ -42,12 +32,10 @@ def evaluate(
     caches: Caches,
     task: str | None = None,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     by: str | None = None,
     bootstrap: int = 200,
     seed: int = 0,
+    **choice: Unpack[Choice],
 ) -> xr.Dataset:
     """Tell how well scores find the network's mistakes, or unknown objects.
 
@@ -63,12 +51,6 @@ def evaluate(
     task : "error" or "anomaly"
         ``error``: a labelled pixel is predicted wrong. ``anomaly``: a pixel belongs to an unknown object. Ignored
         pixels count nowhere. By default ``anomaly`` where there are anomaly labels.
-    scores : optional
-        Names of scores; by default all that are cached. A score that some cache lacks is NaN there.
-    frames : optional
-        Ids of frames; by default all.
-    classes : optional
-        Names of classes; only pixels predicted as one of them count.
     by : None, "frame", "class" or "label"
         ``None``: one row per score and *pooling*, where ``pixels`` means all pixels at once and ``frames`` the mean
         over frames. ``"frame"``: one row per frame. ``"class"``: per predicted class; ``"label"``: per class of the
@@ -77,71 +59,72 @@ def evaluate(
         Samples of frames, drawn with replacement, for the 95 % intervals ``*_low`` and ``*_high``; 0 for none.
     seed : int
         Of the bootstrap.
+    scores : optional
+        Names of scores; by default all that are cached. A score that some cache lacks is NaN there.
+    frames : optional
+        Ids of frames; by default all.
+    classes : optional
+        Names of classes; only pixels predicted as one of them count.
 
     Returns
     -------
     xarray.Dataset
         Dims ``cache``, ``score`` and ``pooling``, ``frame`` or ``class``; variables ``auroc``, ``auprc``, ``f1``
-        (larger is better), ``fpr95`` (smaller is better), ``threshold`` (of the best F1, on the oriented score),
-        ``*_std`` (spread over frames), ``*_low`` and ``*_high``, ``n_frames``, ``n_pixels``, ``positive_rate``, and
-        how many frames lack labels, positives or negatives. What cannot be told is NaN.
+        (larger is better), ``fpr95`` (smaller is better), those of metrics that were registered, ``threshold`` (of the
+        best F1, on the oriented score), ``*_std`` (spread over frames), ``*_low`` and ``*_high``, ``n_frames``,
+        ``n_pixels``, ``positive_rate``, and how many frames lack labels, positives or negatives. What cannot be told is
+        NaN.
 
     Raises
     ------
     GraduncError
         For an unknown task, score, frame, class or `by`, or a cache without any label of the task.
     """
-    opened = named_caches(caches)
-    task = task or default_task(opened)
-    if by not in (None, "frame", "class", "label"):
+    rows: dict[str | None, Callable[[Selection, Bootstrap], xr.Dataset]] = {
+        None: _by_pooling,
+        "frame": _by_frame,
+        "class": _by_class,
+        "label": _by_label,
+    }
+    if by not in rows:
         raise GraduncError(f"by is {by!r}; expected None, 'frame', 'class' or 'label'")
-    for frame in frames or ():
-        if not any(frame in cache for cache in opened.values()):
-            choose_frames(next(iter(opened.values())), [frame])
-    rows = {None: _by_pooling, "frame": _by_frame, "class": _by_class, "label": _by_class}[by]
-    tables = []
-    for cache in opened.values():
-        names = shared_scores(cache, scores, opened)
-        subset = None if frames is None else [f for f in frames if f in cache]
-        index = None if classes is None else class_index(cache, classes)
-        tables.append(rows(_Request(cache, task, names, subset, index, by, bootstrap, seed)))
-    if scores is not None:
-        for name in [scores] if isinstance(scores, str) else scores:
-            lookup(name)
-            if not any(name in cache.scores for cache in opened.values()):
-                choose_scores(next(iter(opened.values())), [name])
+    selections = Selection.of_each(caches, task, **choice)
+    tables = [rows[by](selection, Bootstrap(bootstrap, seed)) for selection in selections.values()]
+    aim = next(iter(selections.values())).task
     if not any((table["n_pixels"] > 0).any() for table in tables):
-        what = "class labels" if task == "error" else "anomaly labels"
-        where = ", ".join(str(cache.path) for cache in opened.values())
-        if classes is not None and any(_labelled(cache, task) for cache in opened.values()):
-            raise GraduncError(f"{where}: no pixel that counts for {task!r} is predicted as {', '.join(classes)}")
-        raise GraduncError(f"{where}: no frame has {what}, which {task!r} needs")
+        where = ", ".join(str(selection.cache.path) for selection in selections.values())
+        classes = choice.get("classes")
+        if classes is not None and any(selection.labelled for selection in selections.values()):
+            raise GraduncError(f"{where}: no pixel that counts for {aim.name!r} is predicted as {', '.join(classes)}")
+        raise GraduncError(f"{where}: no frame has {aim.needs}, which {aim.name!r} needs")
     order = list(dict.fromkeys(str(name) for table in tables for name in table["score"].values))
-    dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
-    result = xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals").reindex(
-        score=order
-    )
-    for name, (title, orientation) in METRICS.items():
-        result[name].attrs = {
-            "long_name": title,
-            "orientation": f"{'larger' if orientation > 0 else 'smaller'} is better",
-        }
+    result = side_by_side(tables, selections).reindex(score=order)
+    for name, metric in pixel_metrics().items():
+        result[name].attrs = {"long_name": metric.title, "orientation": metric.better}
     for name, (title, units) in _ABOUT.items():
         if name in result:
             result[name].attrs |= {"long_name": title, **({"units": units} if units else {})}
-    for name, (title, _) in METRICS.items():
+    for name, metric in pixel_metrics().items():
         for suffix, what in (("_low", "lower end"), ("_high", "upper end"), ("_std", "standard deviation over frames")):
             if name + suffix in result:
-                result[name + suffix].attrs = {"long_name": f"{title}: {what}"}
-    result.attrs = {"task": task, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
+                result[name + suffix].attrs = {"long_name": f"{metric.title}: {what}"}
+    result.attrs = {"task": aim.name, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
     return result
 
 
-def _coords(**names: Sequence[str]) -> dict[str, np.ndarray]:
+def side_by_side(tables: Sequence[xr.Dataset], names: Mapping[str, Any]) -> xr.Dataset:
+    """One table from those of several caches, along a dim ``cache`` of their names; NaN for what one has not."""
+    dim = xr.DataArray(np.array(list(names), dtype=object), dims="cache", name="cache")
+    return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
+
+
+def named_coords(**names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Coordinates of names."""
     return {dim: np.array(list(values), dtype=object) for dim, values in names.items()}
 
 
-def _set_sizes(pooled: Pooled) -> dict[str, Any]:
+def set_sizes(pooled: Pooled) -> dict[str, Any]:
+    """Frames and pixels that went into a table, and frames that lack something."""
     positives, negatives = np.array(pooled.positives, "i8"), np.array(pooled.negatives, "i8")
     n = int(positives.sum() + negatives.sum())
     return {
@@ -154,55 +137,35 @@ def _set_sizes(pooled: Pooled) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is asked of one cache; `classes` are indices."""
-
-    cache: Cache
-    task: str
-    scores: tuple[str, ...]
-    frames: Sequence[str] | None
-    classes: list[int] | None
-    by: str | None
-    bootstrap: int
-    seed: int
-
-    def pool(self, **options: Any) -> Pooled:
-        """Add up what is asked for."""
-        return pool(self.cache, self.task, scores=self.scores, frames=self.frames, **options)
-
-
-def _by_pooling(request: _Request) -> xr.Dataset:
-    scores, bootstrap = request.scores, request.bootstrap
+def _by_pooling(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
+    scores, columns, samples = selection.scores, evaluated_columns(), bootstrap.samples
     each = _PerFrame(scores)
-    pooled = request.pool(classes=request.classes, bootstrap=bootstrap, seed=request.seed, each=each.add)
+    pooled = pool(selection, bootstrap=bootstrap, each=each.add)
     values = {
-        name + suffix: np.full((len(scores), 2), np.nan)
-        for name in _COLUMNS
-        for suffix in ("", "_std", "_low", "_high")
+        name + suffix: np.full((len(scores), 2), np.nan) for name in columns for suffix in ("", "_std", "_low", "_high")
     }
-    rng = np.random.default_rng(request.seed)
+    rng = np.random.default_rng(bootstrap.seed)
     n = len(pooled.frames)
-    draws = rng.integers(0, n, (bootstrap, n)) if n else np.empty((0, 0), int)
+    draws = rng.integers(0, n, (samples, n)) if n else np.empty((0, 0), int)
     for s, score in enumerate(scores):
         if score not in pooled.histograms:
             continue
-        whole = _metrics(pooled.histograms[score])
-        samples = _bin_metrics(pooled.replicates[score]) if bootstrap else {}
-        for name in _COLUMNS:
+        whole = set_metrics(pooled.histograms[score])
+        resampled = bin_metrics(pooled.replicates[score]) if samples else {}
+        for name in columns:
             values[name][s, 0] = whole[name]
-            if bootstrap:
-                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = _interval(samples[name])
+            if samples:
+                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = _interval(resampled[name])
             per_frame = np.array(each.values[name])[:, s]
             if np.isfinite(per_frame).any():
                 values[name][s, 1] = np.nanmean(per_frame)
                 values[name + "_std"][s, 1] = np.nanstd(per_frame)
-                if bootstrap:
+                if samples:
                     values[name + "_low"][s, 1], values[name + "_high"][s, 1] = _interval(_means(per_frame, draws))
     return xr.Dataset(
         {name: (("score", "pooling"), array) for name, array in values.items()}
-        | {name: ((), value) for name, value in _set_sizes(pooled).items()},
-        coords=_coords(score=scores, pooling=("pixels", "frames")),
+        | {name: ((), value) for name, value in set_sizes(pooled).items()},
+        coords=named_coords(score=scores, pooling=("pixels", "frames")),
     )
 
 
@@ -211,12 +174,12 @@ class _PerFrame:
 
     def __init__(self, scores: tuple[str, ...]) -> None:
         self.scores = scores
-        self.values: dict[str, list[list[float]]] = {name: [] for name in _COLUMNS}
+        self.values: dict[str, list[list[float]]] = {name: [] for name in evaluated_columns()}
 
     def add(self, frame: str, histograms: Mapping[str, Histogram]) -> None:
-        found = [_metrics(histograms[score]) for score in self.scores]
+        by_score = [set_metrics(histograms[score]) for score in self.scores]
         for name, rows in self.values.items():
-            rows.append([float(metrics[name]) for metrics in found])
+            rows.append([float(metrics[name]) for metrics in by_score])
 
 
 def _interval(samples: np.ndarray) -> tuple[float, float]:
@@ -232,34 +195,31 @@ def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return np.where(used, drawn, 0).sum(1) / used.sum(1)
 
 
-def _by_frame(request: _Request) -> xr.Dataset:
-    scores = request.scores
+def _by_frame(selection: Selection, _: Bootstrap) -> xr.Dataset:
+    scores, frames = selection.scores, selection.frames
     each = _PerFrame(scores)
-    pooled = request.pool(classes=request.classes, each=each.add)
-    chosen = choose_frames(request.cache, request.frames)
+    pooled = pool(selection, each=each.add)
     # a frame without labels of the task keeps its row, with no pixel and no number
-    place = np.array([chosen.index(frame) for frame in pooled.frames], int)
-    values = {name: np.full((len(chosen), len(scores)), np.nan) for name in _COLUMNS}
-    pixels, positives = np.zeros(len(chosen), "i8"), np.zeros(len(chosen), "i8")
+    place = np.array([frames.index(frame) for frame in pooled.frames], int)
+    values = {name: np.full((len(frames), len(scores)), np.nan) for name in each.values}
+    pixels, positives = np.zeros(len(frames), "i8"), np.zeros(len(frames), "i8")
     if len(place):
-        for name, found in each.values.items():
-            values[name][place] = found
+        for name, rows in each.values.items():
+            values[name][place] = rows
         positives[place] = pooled.positives
         pixels[place] = positives[place] + np.array(pooled.negatives)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(pixels > 0, positives / pixels, np.nan)
     return xr.Dataset(
         {name: (("frame", "score"), array) for name, array in values.items()}
-        | {"n_pixels": ("frame", pixels), "positive_rate": ("frame", rate)},
-        coords=_coords(frame=chosen, score=scores),
+        | {"n_pixels": ("frame", pixels), "positive_rate": ("frame", _share(positives, pixels))},
+        coords=named_coords(frame=frames, score=scores),
     )
 
 
-def _by_class(request: _Request) -> xr.Dataset:
-    scores, names = request.scores, request.cache.classes
-    pooled = request.pool(by=request.by)
-    keep = list(range(len(names))) if request.classes is None else request.classes
-    values = {name: np.full((len(keep), len(scores)), np.nan) for name in _COLUMNS}
+def _by_class(selection: Selection, _: Bootstrap, by: str = "class") -> xr.Dataset:
+    scores, names = selection.scores, selection.class_names
+    pooled = pool(replace(selection, classes=None), by=by)
+    keep = list(range(len(names)) if selection.classes is None else selection.classes)
+    values = {name: np.full((len(keep), len(scores)), np.nan) for name in evaluated_columns()}
     pixels, positives = np.zeros(len(keep), "i8"), np.zeros(len(keep), "i8")
     for s, score in enumerate(scores):
         if score not in pooled.histograms:
@@ -267,12 +227,23 @@ def _by_class(request: _Request) -> xr.Dataset:
         histogram = pooled.histograms[score]
         counts = np.moveaxis(histogram.weights["counts"][:, keep], 0, 1)
         pixels, positives = counts.sum((1, 2)), counts[:, 0].sum(1)
-        for name, value in _bin_metrics(histogram, counts).items():
+        for name, value in bin_metrics(histogram, counts).items():
             values[name][:, s] = value
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(pixels > 0, positives / pixels, np.nan)
     return xr.Dataset(
         {name: (("class", "score"), array) for name, array in values.items()}
-        | {"n_pixels": ("class", pixels), "positive_rate": ("class", rate), "n_frames": ((), len(pooled.frames))},
-        coords=_coords(**{"class": [names[i] for i in keep], "score": scores}),
+        | {
+            "n_pixels": ("class", pixels),
+            "positive_rate": ("class", _share(positives, pixels)),
+            "n_frames": ((), len(pooled.frames)),
+        },
+        coords=named_coords(**{"class": names, "score": scores}),
     )
+
+
+def _by_label(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
+    return _by_class(selection, bootstrap, "label")
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(whole > 0, part / whole, np.nan)

@@ -40,8 +40,9 @@ FAMILIES: dict[str, str] = {
     "gradient": "statistics of the gradient norms",
     "softmax": "statistics of the scores of the softmax",
     "logit": "statistics of the scores of the logits",
+    "external": "statistics of imported maps",
 }
-"""Families of features that can be asked for by name."""
+"""Families of features that can be asked for by name; those of scores that were registered are named like these."""
 
 ESTIMATORS = ("model", "entropy", "naive")
 """What is compared: all features asked for; the mean entropy alone, by the same kind of model; a constant."""
@@ -80,14 +81,15 @@ def feature_table(segments: xr.Dataset, features: str | Iterable[str] | None = N
     GraduncError
         If a name is none of these, or no feature is left.
     """
-    wanted = [features] if isinstance(features, str) else list(FAMILIES if features is None else features)
     attrs = {str(name): segments[name].attrs for name in segments.data_vars}
-    usable = {name: found for name, found in attrs.items() if found.get("family") in FAMILIES}
+    usable = {name: own for name, own in attrs.items() if own.get("family") in FAMILIES or "score" in own}
+    families = dict.fromkeys((*FAMILIES, *(own["family"] for own in usable.values())))
+    wanted = [features] if isinstance(features, str) else list(families if features is None else features)
     chosen: dict[str, None] = {}  # a set that keeps its order
     for item in wanted:
         names = [name for name, found in usable.items() if item in (name, found["family"], found.get("score"))]
-        if not names and item not in FAMILIES:
-            known = [*FAMILIES, *dict.fromkeys(found["score"] for found in usable.values() if "score" in found)]
+        if not names and item not in families:
+            known = [*families, *dict.fromkeys(found["score"] for found in usable.values() if "score" in found)]
             near = difflib.get_close_matches(item, [*known, *usable], n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(known)} or a variable"
             raise GraduncError(f"no feature, score or family {item!r} in the table of segments; {hint}")
@@ -100,7 +102,9 @@ def feature_table(segments: xr.Dataset, features: str | Iterable[str] | None = N
         else:
             columns[name] = values
     if not columns:
-        raise GraduncError(f"the table of segments holds none of the features {', '.join(wanted) or '(none named)'}")
+        why = f" (left out: {segments.attrs['left_out']})" if segments.attrs.get("left_out") else ""
+        asked = ", ".join(wanted) or "(none named)"
+        raise GraduncError(f"the table of segments holds none of the features {asked}{why}")
     return np.column_stack([np.asarray(values, "f8") for values in columns.values()]), list(columns)
 
 

@@ -1,57 +1,178 @@
-"""The registry of metrics: title, direction and function of each."""
+"""The registry of metrics: title, direction and function of each. numpy alone until one is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ..counts.histogram import Histogram
-from .arrays.thresholds import all_metrics, auroc, average_precision, best_f1, fpr_at_tpr
+from ..schema.errors import GraduncError
 
-__all__ = ["METRICS"]
+__all__ = ["METRICS", "BinCounts", "Metric", "find_metric", "pixel_metrics", "register", "register_metric"]
 
 
-METRICS: Mapping[str, tuple[str, int]] = {
-    "auroc": ("AuROC", +1),
-    "auprc": ("AuPRC (average precision)", +1),
-    "fpr95": ("false-positive rate at 95 % true positives", -1),
-    "f1": ("best F1", +1),
+@dataclass(frozen=True, eq=False)
+class BinCounts:
+    """What a metric of pixels is computed from: pixels per bin of the oriented score, bins in rising order.
+
+    A pixel is called positive if its score reaches a threshold, so that thresholds lie at the lower ends of bins.
+
+    Attributes
+    ----------
+    positive, negative : array (..., bins)
+        Pixels that should be found, and that should not.
+    tied : bool array (bins,) or (..., bins)
+        Whether a bin holds one score only; in others positives and negatives are spread evenly.
+    low : array (bins,) or (..., bins)
+        Smallest oriented score in each bin, NaN where it is empty.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    tied: np.ndarray
+    low: np.ndarray
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How well a score does, as one number.
+
+    Attributes
+    ----------
+    name : str
+        Unique name, and the variable of evaluations that holds it.
+    title : str
+        What it is, in full.
+    short : str
+        Heading of a column.
+    orientation : int
+        +1: larger is better; -1: smaller is better.
+    compute : str or callable
+        ``module:function``, resolved when first used, or the function: from a `BinCounts` to an array (...), NaN where
+        there is nothing to tell. Empty for metrics of objects, which `gradunc_viz.metrics.objects` computes.
+    tex : str
+        Heading for figures, LaTeX in ``$...$``; `short` if empty.
+    """
+
+    name: str
+    title: str
+    short: str
+    orientation: int
+    compute: str | Callable[[BinCounts], np.ndarray] = ""
+    tex: str = ""
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it is computed from counts of pixels."""
+        return bool(self.compute)
+
+    @property
+    def arrow(self) -> str:
+        """Where better values lie."""
+        return "↑" if self.orientation > 0 else "↓"
+
+    @property
+    def formatted(self) -> str:
+        """Heading for figures, LaTeX in ``$...$``."""
+        return self.tex or self.short
+
+    @property
+    def better(self) -> str:
+        """Where better values lie, in words."""
+        return f"{'larger' if self.orientation > 0 else 'smaller'} is better"
+
+    @cached_property
+    def function(self) -> Callable[[BinCounts], np.ndarray]:
+        """What computes it.
+
+        Raises
+        ------
+        GraduncError
+            For a metric of objects, which counts of pixels do not tell.
+        """
+        if not self.compute:
+            raise GraduncError(f"metric {self.name!r} is of objects: it cannot be computed from counts of pixels")
+        if not isinstance(self.compute, str):
+            return self.compute
+        module, _, name = self.compute.partition(":")
+        found: Callable[[BinCounts], np.ndarray] = getattr(importlib.import_module(module), name)
+        return found
+
+    def __call__(self, counts: BinCounts) -> np.ndarray:
+        """Compute it, (...); what divides by nothing is NaN without a warning."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.function(counts), "f8")
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+_PIXEL = "gradunc_viz.metrics.pixel_metrics"
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("auroc", "AuROC", "AuROC", +1, f"{_PIXEL}:auroc"),
+        Metric("auprc", "AuPRC (average precision)", "AuPRC", +1, f"{_PIXEL}:auprc"),
+        Metric(
+            "fpr95", "false-positive rate at 95 % true positives", "FPR95", -1, f"{_PIXEL}:fpr95", tex=r"FPR$_{95}$"
+        ),
+        Metric("f1", "best F1", "F1", +1, f"{_PIXEL}:f1", tex=r"best F$_1$"),
+        Metric("component_siou", "mean sIoU of annotated components", "sIoU", +1),
+        Metric("component_ppv", "mean PPV of predicted components", "PPV", +1),
+        Metric("component_f1", "F1 of components, mean over sIoU thresholds", "mean F1", +1),
+    )
 }
-"""Title of each pixel metric, and +1 where larger is better."""
+"""Every metric by name, registered ones too, in the order of columns."""
 
 
-_COLUMNS = (*METRICS, "threshold")
+def register(metric: Metric) -> Metric:
+    """Add a metric of pixels: it is then evaluated, tabulated and exported like any other.
+
+    Raises
+    ------
+    GraduncError
+        If the name is taken or no name of a variable, or a field has no meaning.
+    """
+    if not _NAME.fullmatch(metric.name) or metric.name.endswith(_ENDINGS) or metric.name in _TAKEN:
+        raise GraduncError(
+            f"metric {metric.name!r}: expected a name of lower-case letters, digits and '_' that no variable of an "
+            "evaluation has"
+        )
+    if metric.name in METRICS:
+        raise GraduncError(f"metric {metric.name!r} is registered already")
+    if metric.orientation not in (-1, 1):
+        raise GraduncError(f"metric {metric.name!r}: orientation is {metric.orientation!r}; expected +1 or -1")
+    if not metric.compute:
+        raise GraduncError(f"metric {metric.name!r}: compute is empty; expected a function of BinCounts")
+    METRICS[metric.name] = metric
+    return metric
 
 
-def _bin_metrics(histogram: Histogram, counts: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """All pixel metrics of counts (..., positive or negative, bins), those of the histogram by default."""
-    counts = histogram.weights["counts"] if counts is None else counts
-    positive, negative, tied = counts[..., 0, :], counts[..., 1, :], histogram.tied
-    f1, threshold = best_f1(positive, negative, histogram.low)
-    return {
-        "auroc": auroc(positive, negative),
-        "auprc": average_precision(positive, negative, tied),
-        "fpr95": fpr_at_tpr(positive, negative, tied),
-        "f1": f1,
-        "threshold": threshold,
-    }
+register_metric = register
+
+_ENDINGS = ("_std", "_low", "_high")
+_TAKEN = frozenset(
+    ("threshold", "n_frames", "n_pixels", "positive_rate", "cache", "task", "score", "pooling", "frame", "class")
+)
 
 
-def _metrics(histogram: Histogram) -> dict[str, float]:
-    """All pixel metrics of counts (positive or negative, bins)."""
-    positive, negative = histogram.weights["counts"]
-    found = all_metrics(positive, negative, histogram.tied)
-    at = found.pop("bin")
-    return found | {"threshold": np.nan if np.isnan(at) else float(histogram.low[int(at)])}
+def find_metric(name: str) -> Metric:
+    """Look up a metric by name.
+
+    Raises
+    ------
+    GraduncError
+        If there is no such metric.
+    """
+    if name not in METRICS:
+        raise GraduncError(f"unknown metric {name!r}; expected one of {', '.join(METRICS)}")
+    return METRICS[name]
 
 
-_SHORT = {
-    "auroc": "AuROC",
-    "auprc": "AuPRC",
-    "fpr95": "FPR95",
-    "f1": "F1",
-    "component_siou": "sIoU",
-    "component_ppv": "PPV",
-    "component_f1": "mean F1",
-}
+def pixel_metrics() -> dict[str, Metric]:
+    """Metrics that every evaluation holds: those of pixels."""
+    return {name: metric for name, metric in METRICS.items() if metric.of_pixels}

@@ -9,7 +9,9 @@ import xarray as xr
 
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
+from ..store.choice import Caches, Selection, named_caches
 from ..store.frame import score
+from ..store.progress import followed, progress_bar
 from .arrays.components import SIOU_THRESHOLDS, TRACKS, ComponentTable, component_metrics, pool_components
 from .evaluation import evaluate
 from .operating_point import reaches
@@ -148,7 +150,7 @@ def _state(table: ComponentTable | None) -> str:
 
 def with_components(
     result: xr.Dataset,
-    caches: Mapping[str, Cache],
+    caches: Caches,
     track: str | Mapping[str, str] = "anomaly",
     *,
     frames: Sequence[str] | None = None,
@@ -159,8 +161,9 @@ def with_components(
     Parameters
     ----------
     result : xarray.Dataset
-        From `gradunc_viz.evaluate` for the task ``anomaly``, one row per score, of the same frames.
-    caches : mapping from names to Cache
+        From `gradunc_viz.evaluate` for the task ``anomaly``, one row per score, of the same frames; its thresholds are
+        taken, so that nothing is evaluated again.
+    caches : Cache, path, a sequence of these, or a mapping from names to these
         Those that were evaluated.
     track : str, or mapping from names of caches to these
         Names in `TRACKS`.
@@ -180,26 +183,30 @@ def with_components(
     GraduncError
         If a track is unknown.
     """
-    tracks = {name: track if isinstance(track, str) else track.get(name, "") for name in caches}
+    opened = named_caches(caches)
+    tracks = {name: track if isinstance(track, str) else track.get(name, "") for name in opened}
     for name, own in tracks.items():
         if own not in TRACKS:
             raise GraduncError(f"unknown track {own!r} of cache {name!r}, expected one of {', '.join(TRACKS)}")
-    names = {"component_siou": "siou", "component_ppv": "ppv", "component_f1": "f1"}
-    arrays = {name: np.full((result.sizes["cache"], result.sizes["score"]), np.nan) for name in names}
-    pairs = [(c, s) for c in range(result.sizes["cache"]) for s in range(result.sizes["score"])]
-    if progress:
-        from tqdm import tqdm
-
-        pairs = tqdm(pairs, desc="components", unit="score", disable=None)
-    for c, s in pairs:
-        cache_name, score_name = str(result["cache"].values[c]), str(result["score"].values[s])
-        cache = caches[cache_name]
-        threshold = float(result["threshold"].sel(pooling="pixels")[c, s])
-        if score_name in cache.scores and np.isfinite(threshold):
-            subset = None if frames is None else [frame for frame in frames if frame in cache]
-            found = evaluate_components(cache, score_name, frames=subset, track=tracks[cache_name])
-            for variable, source in names.items():
-                arrays[variable][c, s] = float(found[source])
+    selections = Selection.of_each(opened, "anomaly", frames=frames)
+    thresholds = result["threshold"].sel(pooling="pixels")
+    arrays = {name: np.full(thresholds.shape, np.nan) for name in _OF_COMPONENTS}
+    places = list(np.ndindex(*thresholds.shape))
+    with progress_bar(progress, what="components", unit="score"):
+        for c, s in followed(places):
+            cache_name, score_name = str(result["cache"].values[c]), str(result["score"].values[s])
+            selection = selections[cache_name]
+            threshold = float(thresholds[c, s])
+            if score_name in selection.cache.scores and np.isfinite(threshold):
+                found = evaluate_components(
+                    selection.cache, score_name, float(threshold), selection.frames, tracks[cache_name]
+                )
+                for variable, source in _OF_COMPONENTS.items():
+                    arrays[variable][c, s] = float(found[source])
     return result.assign({name: (("cache", "score"), array) for name, array in arrays.items()}).assign_attrs(
         track=", ".join(dict.fromkeys(tracks.values()))
     )
+
+
+_OF_COMPONENTS = {"component_siou": "siou", "component_ppv": "ppv", "component_f1": "f1"}
+"""Metrics of objects, and what `evaluate_components` calls them."""

@@ -48,7 +48,7 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset (segment)
-        As `segment_statistics`.
+        As `segment_statistics`; without probabilities where there are no logits.
     """
     label = dataset["label"].values if "label" in dataset else None
     segments = find_segments(dataset["prediction"].values, label)
@@ -68,12 +68,11 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
         attrs = {"long_name": f"centroid, {name}", "units": "px", "family": "position"}
         columns[f"centroid_{name}"] = ("segment", shapes[name], attrs)
     size = dataset.sizes["y"], dataset.sizes["x"]
-    means = segment_means(
-        segments, _probabilities(dataset["logits"].values, size, bool(dataset.attrs["align_corners"]))
-    )
-    for class_id, mean in enumerate(means):
-        attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
-        columns[f"probability_{class_id}"] = ("segment", mean, attrs)
+    if "logits" in dataset:
+        logits, align = dataset["logits"].values, bool(dataset.attrs["align_corners"])
+        for class_id, mean in enumerate(segment_means(segments, _probabilities(logits, size, align))):
+            attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
+            columns[f"probability_{class_id}"] = ("segment", mean, attrs)
     for name in scores:
         entry = lookup(name)
         for statistic, values in segment_moments(segments, score(dataset, name).values).items():
@@ -110,15 +109,16 @@ def segment_statistics(
         ``probability``, or the score's: ``gradient``, ``softmax``, ``logit``): ``iou`` and ``iou_adj`` (NaN for a frame
         without labels), ``class_id``, `SHAPES`, ``centroid_y``, ``centroid_x``, ``probability_<class id>`` and
         ``<score>_<statistic>`` for every entry of `STATISTICS`. Coordinates: ``frame`` (id) and ``class`` (name of the
-        predicted class). attrs: ``frames``, and those of them ``without_label`` or ``without_segment`` (all ignored).
+        predicted class). attrs: ``frames``, and those of them ``without_label`` or ``without_segment`` (all ignored);
+        ``left_out``, what cannot be told and why: imported maps have no class probabilities.
         ``.to_dataframe()`` makes it a table.
 
     Raises
     ------
     UnknownScoreError, CacheError, KeyError
-        If there is no such score or frame.
+        If there is no such score or frame, or a frame cannot be read.
     """
-    names = cache.scores if scores is None else resolve_scores(scores)
+    names = _names(cache, scores)
     parts: list[xr.Dataset] = []
     used: dict[str, list[str]] = {"frames": [], "without_label": [], "without_segment": []}
     for frame in followed(cache.ids if frames is None else list(frames)):
@@ -131,13 +131,28 @@ def segment_statistics(
         if part.sizes["segment"] == 0:
             used["without_segment"].append(frame_id)
         parts.append(part)
-    if not parts:
-        return xr.Dataset(coords={"frame": ("segment", np.empty(0, object)), "class": ("segment", np.empty(0, object))})
-    return _join(parts).assign_attrs({"scores": list(names), **used})
+    left_out = ""
+    if parts and not any("probability_0" in part for part in parts):
+        left_out = f"{cache.path}: class probabilities, as it holds imported maps without logits"
+    return _join(parts).assign_attrs({"scores": list(names), **used, "left_out": left_out})
+
+
+def _names(cache: Cache, scores: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Scores that are cached, imported ones too, or can be computed."""
+    if scores is None:
+        return cache.scores
+    if scores in ("default", "paper", "all"):
+        return resolve_scores(scores)
+    wanted = [part.strip() for part in scores.split(",")] if isinstance(scores, str) else list(scores)
+    if any(name not in cache.scores for name in wanted) or not wanted:
+        resolve_scores([name for name in wanted if name not in cache.scores])
+    return tuple(dict.fromkeys(wanted))
 
 
 def _join(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """One below the other; all have the same variables over the same one dim."""
+    if not parts:
+        return xr.Dataset(coords={name: ("segment", np.empty(0, object)) for name in ("frame", "class")})
     first = parts[0]
 
     def column(name: str) -> tuple[str, np.ndarray, dict]:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..store.cache import Cache
-from ..store.choice import _opened, choose_frames
+from ..store.choice import Selection
 
 __all__ = ["accuracy", "iou", "segmentation"]
 
@@ -17,17 +17,27 @@ __all__ = ["accuracy", "iou", "segmentation"]
 def segmentation(cache: Cache | str | os.PathLike[str], *, frames: Sequence[str] | None = None) -> xr.Dataset:
     """How good is the segmentation itself? IoU per class, mIoU, accuracy and the confusion matrix.
 
+    Parameters
+    ----------
+    cache : Cache or path
+    frames : optional
+        Ids of frames; by default all.
+
     Returns
     -------
     xarray.Dataset
         ``iou`` (class), NaN for classes that do not occur; ``miou`` over those that occur in labels or
         predictions; ``accuracy``; ``confusion`` (label_class, class) in pixels.
+
+    Raises
+    ------
+    GraduncError
+        For an unknown frame.
     """
-    opened = _opened(cache)
-    chosen = list(choose_frames(opened, frames))
-    confusion = opened.summary["confusion"].sel(frame=chosen).sum("frame").values
+    selection = Selection.of(cache, "error", scores=(), frames=frames)
+    confusion = selection.cache.summary["confusion"].sel(frame=list(selection.frames)).sum("frame").values
     per_class = iou(confusion)
-    names = np.array(opened.classes, dtype=object)
+    names = np.array(selection.cache.classes, dtype=object)
     return xr.Dataset(
         {
             "iou": ("class", per_class),

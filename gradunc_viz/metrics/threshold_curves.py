@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..counts.histogram import Histogram
-from ..counts.pool import Pooled, _need_tables, pool
+from ..counts.pool import Pooled, pool
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
-from ..store.choice import Caches, _opened, class_index, default_task, named_caches, shared_scores
+from ..store.choice import Caches, Choice, Selection
 from .arrays.risk import aurc, ause, oracle_aurc, risk_coverage, sparsification_curve
 from .arrays.thresholds import auroc, average_precision, pr_curve, roc_curve
-from .evaluation import _coords, _set_sizes
+from .evaluation import named_coords, set_sizes, side_by_side
 from .operating_point import groups
 
 __all__ = ["CURVES", "Curve", "curve", "log_start", "oracle_sparsification", "sparsification", "threshold_curves"]
@@ -27,41 +27,46 @@ def threshold_curves(
     cache: Cache | str | os.PathLike[str],
     task: str | None = None,
     kind: str = "roc",
-    *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
+    **choice: Unpack[Choice],
 ) -> xr.Dataset:
     """ROC or precision-recall curves with every threshold, pooled over pixels.
 
     Parameters
     ----------
+    cache : Cache or path
+    task : "error" or "anomaly"
+        By default ``anomaly`` where there are anomaly labels.
     kind : "roc" or "pr"
+    scores, frames, classes : optional
+        As for `gradunc_viz.evaluate`.
 
     Returns
     -------
     xarray.Dataset (score, point)
         ``fpr`` and ``tpr``, or ``recall`` and ``precision``, and ``threshold`` on the oriented score; from the
         strictest threshold on, shorter curves padded with NaN.
+
+    Raises
+    ------
+    GraduncError
+        For an unknown task, kind, score, frame or class.
     """
     if kind not in ("roc", "pr"):
         raise GraduncError(f"kind is {kind!r}; expected 'roc' or 'pr'")
-    opened = _opened(cache)
-    task = task or default_task({"": opened})
-    index = None if classes is None else class_index(opened, classes)
-    pooled = pool(opened, task, scores=scores, frames=frames, classes=index)
+    selection = Selection.of(cache, task, **choice)
+    pooled = pool(selection)
     draw: Callable[..., tuple[np.ndarray, ...]] = roc_curve if kind == "roc" else pr_curve
-    found = {name: draw(*h.weights["counts"], h.low) for name, h in pooled.histograms.items()}
+    curves = {name: draw(*h.weights["counts"], h.low) for name, h in pooled.histograms.items()}
     names = ("fpr", "tpr", "threshold") if kind == "roc" else ("recall", "precision", "threshold")
-    longest = max((len(curve[0]) for curve in found.values()), default=0)
-    arrays = {name: np.full((len(found), longest), np.nan) for name in names}
-    for s, curve in enumerate(found.values()):
+    longest = max((len(curve[0]) for curve in curves.values()), default=0)
+    arrays = {name: np.full((len(curves), longest), np.nan) for name in names}
+    for s, curve in enumerate(curves.values()):
         for name, values in zip(names, curve, strict=True):
             arrays[name][s, : len(values)] = values
     return xr.Dataset(
         {name: (("score", "point"), array) for name, array in arrays.items()},
-        coords=_coords(score=tuple(found)),
-        attrs={"task": task, "kind": kind, **_set_sizes(pooled)},
+        coords=named_coords(score=tuple(curves)),
+        attrs={"task": selection.task.name, "kind": kind, **set_sizes(pooled)},
     )
 
 
@@ -77,6 +82,9 @@ def sparsification(
 
     Parameters
     ----------
+    caches : Cache, path, a sequence of these, or a mapping from names to these
+    scores, frames : optional
+        As for `gradunc_viz.evaluate`.
     by : None, "class"
         Whether classes of the prediction are kept apart.
     points : int
@@ -87,25 +95,27 @@ def sparsification(
     xarray.Dataset
         ``ause`` and ``aurc`` (cache, error, score[, class]), smaller is better; ``curve`` (..., dropped), the error of
         the pixels kept over that at 0 %, and ``oracle`` (cache, error[, class], dropped).
+
+    Raises
+    ------
+    GraduncError
+        For an unknown score, frame or `by`, or a cache without class labels or class probabilities.
     """
     if by not in (None, "class"):
         raise GraduncError(f"by is {by!r}; expected None or 'class'")
     dropped = np.arange(points) / points
+    selections = Selection.of_each(caches, "error", scores=scores, frames=frames)
     tables = []
-    opened = named_caches(caches)
-    for cache in opened.values():
-        names = shared_scores(cache, scores, opened)
-        pooled = pool(cache, "error", scores=names, frames=frames, by=by, brier=True, tables=True)
-        _need_tables(cache, pooled, "brier_count", "sparsification")
-        tables.append(_sparsified(cache, names, pooled, by, dropped))
-    dim = xr.DataArray(np.array(list(opened), dtype=object), dims="cache", name="cache")
-    return xr.concat(tables, dim, join="outer", data_vars="all", coords="minimal", compat="equals")
+    for selection in selections.values():
+        pooled = pool(selection, by=by, also=("brier", "tables"))
+        pooled.need(selection, "brier_count", "sparsification")
+        tables.append(_sparsified(selection, pooled, by, dropped))
+    return side_by_side(tables, selections)
 
 
-def _sparsified(
-    cache: Cache, names: tuple[str, ...], pooled: Pooled, by: str | None, dropped: np.ndarray
-) -> xr.Dataset:
-    rows = list(range(len(cache.classes))) if by else [None]
+def _sparsified(selection: Selection, pooled: Pooled, by: str | None, dropped: np.ndarray) -> xr.Dataset:
+    names, classes = selection.scores, selection.cache.classes
+    rows = list(range(len(classes))) if by else [None]
     shape = (2, len(names), len(rows))
     area, gain = np.full(shape, np.nan), np.full(shape, np.nan)
     curve, best = np.full((*shape, len(dropped)), np.nan), np.full((2, len(rows), len(dropped)), np.nan)
@@ -129,10 +139,10 @@ def _sparsified(
             best[0, r] = oracle_sparsification(rate, dropped)
             best[1, r] = sparsification_curve(total, count, dropped)
     dims: tuple[str, ...] = ("error", "score", "class")
-    coords: dict[str, Any] = _coords(error=("error_rate", "brier"), score=names)
+    coords: dict[str, Any] = named_coords(error=("error_rate", "brier"), score=names)
     coords["dropped"] = dropped
     if by:
-        coords["class"] = np.array(cache.classes, dtype=object)
+        coords["class"] = np.array(classes, dtype=object)
     data = {
         "aurc": (dims, area, {"long_name": "area under the risk-coverage curve", "orientation": "smaller is better"}),
         "ause": (dims, gain, {"long_name": "area under the sparsification error", "orientation": "smaller is better"}),

@@ -15,9 +15,9 @@ from ..schema.errors import GraduncError
 from ..schema.scores import lookup
 from ..schema.tasks import NEEDS
 from ..store.cache import Cache
-from ..store.choice import frame_key
+from ..store.choice import Selection, frame_key
 from .evaluation import evaluate
-from .metric import METRICS
+from .metric import pixel_metrics
 from .operating_point import read_at
 
 __all__ = ["WORST", "WorstDefinition", "worst_frames"]
@@ -88,7 +88,7 @@ def _metric(name: str, factor: float) -> Callable[[WorstQuery], np.ndarray]:
 
 def _by_frame(cache: Cache, score: str, task: str) -> dict[str, np.ndarray]:
     found = evaluate(cache, task, scores=score, by="frame", bootstrap=0).isel(cache=0, score=0)
-    return {name: found[name].values for name in METRICS}
+    return {name: found[name].values for name in pixel_metrics()}
 
 
 def _below(task: str) -> Callable[[WorstQuery], np.ndarray]:
@@ -113,7 +113,7 @@ def _count_below(cache: Cache, score: str, task: str, threshold: float) -> np.nd
     def add(frame: str, histograms: Mapping[str, Histogram]) -> None:
         missed[frame] = read_at(score, histograms[score], threshold).fn
 
-    pool(cache, task, scores=[score], each=add)  # type: ignore[arg-type]
+    pool(Selection.of(cache, task, scores=score), each=add)
     return np.array([missed[frame] for frame in cache.ids])
 
 

@@ -23,12 +23,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from ..datasets.frames import Frame, Frames
 from ..networks.runner import out_of_memory
 from ..schema.errors import CacheMismatchError, FrameError, GraduncError
 from ..scores.maps import ScoredImage, ScoreOptions
+from ..store.progress import counted
 from ..store.writer import CacheWriter
 from .assemble import frame_dataset
 from .decode import DecodedFrame
@@ -156,19 +156,13 @@ class Pipeline:
             Under ``on_error="stop"`` for the first frame that fails, and where the cache cannot be written.
         """
         missing = self._missing(frames, writer)
-        bar = tqdm(
-            total=len(missing),
-            unit="frame",
-            desc=self.source.what,
-            disable=not progress or not missing,
-        )
         torch_threads = torch.get_num_threads()
         free_cores = _cores() - (torch_threads if self.source.device.type == "cpu" else 1)
         finishers = min(4, max(1, free_cores))
         started = time.perf_counter()
         try:
             with (
-                bar,
+                counted(len(missing), self.source.what, shown=progress) as scored_more,
                 ThreadPoolExecutor(finishers, "finish", _one_thread) as finishing,
                 ThreadPoolExecutor(2, "read", _one_thread) as reading,
             ):
@@ -186,7 +180,7 @@ class Pipeline:
                             else:
                                 pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
                         del scored  # not to be held while the next one is made
-                        bar.update()
+                        scored_more()
                     with self.stages("wait for writing"):
                         while pending:
                             self._finished(pending.popleft())

@@ -16,6 +16,7 @@ from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points
 
 __all__ = [
+    "BUILT_IN",
     "DEFAULT_SCORES",
     "LOG2_FLOOR",
     "PAPER_NORMS",
@@ -258,6 +259,9 @@ SCORES: dict[str, Score] = {
 }
 """Every named score, registered ones too. Gradient norms of any other p > 0 exist as well: see `lookup`."""
 
+BUILT_IN = frozenset(SCORES)
+"""Names that are known wherever the package is."""
+
 
 PAPER_SCORES = (*(name for name, entry in SCORES.items() if entry.family == "gradient"), "msp", "entropy")
 """What the paper compares: ten exact and ten paper norms of the last layer, msp and entropy."""
@@ -308,12 +312,14 @@ def recall(description: Mapping[str, Any]) -> None:
         title=text("title", name),
         source=text("source"),
         at="head" if description.get("at") == "head" else "pixel",
+        lattice="quantiles" if description.get("lattice") == "quantiles" else "uniform",
+        upper=text("upper"),
     )
 
 
 @cache
 def _load_entry_points() -> None:
-    """Register what installed packages bring, once: each entry point names a `Score`, or a module that registers some."""
+    """Register what installed packages bring, once: an entry point names a `Score`, or a module that registers some."""
     for found in loaded_entry_points(ENTRY_POINTS):
         if isinstance(found, Score) and found.name not in SCORES:
             register(found)

@@ -1,22 +1,21 @@
-"""The cache on disk: open, read, commit, resume. No torch.
+"""A cache to be read: open, list, read. No torch.
 
 A cache is one zarr v3 hierarchy::
 
-    CACHE/zarr.json                the key: network, settings, schema version
+    CACHE/zarr.json                the key: network, settings, schema version; classes; scores of one's own
     CACHE/frames/<frame id>/...    one group per frame, published whole
     CACHE/summary/...              a table over frames, rebuilt from them whenever it is missing or stale
 
-The one rule that everything rests on: a frame is written to a staging folder beside the cache and becomes
-visible by one `os.rename`. A group that exists is complete; resuming means skipping what exists. A process
-killed at any moment loses at most the frames in flight. What is lost later is noticed: each group records how
-many files of how many bytes it was written with. The result stays readable by plain xarray:
+The one rule that everything rests on: a frame is published whole (`gradunc_viz.store.backend`; in a folder by one
+`os.rename`). A group that exists is complete; resuming means skipping what exists. A process killed at any moment
+loses at most the frames in flight. What is lost later is noticed: each group records how many files of how many
+bytes it was written with. The result stays readable by plain xarray:
 ``xarray.open_datatree(path, engine="zarr", consolidated=False)``.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,21 @@ import xarray as xr
 import zarr
 
 from ..schema.errors import CacheError
-from .local import _as_slice, _complete_attrs, _open_frame, _published, _read_root, _small, _some
+from ..schema.frame import validate
+from ..schema.scores import recall
+from ..schema.tasks import TASKS
+from .backend import Place, backend_of
+from .group import (
+    SUMMARY,
+    UNREADABLE,
+    complete_attrs,
+    frame_group,
+    open_complete,
+    published,
+    read_array,
+    read_root,
+    some_of,
+)
 from .summary import build_summary, publish_summary, stored_summary
 
 __all__ = ["Cache", "open_cache"]
@@ -37,26 +50,32 @@ _THUMBNAILS = 6
 
 
 class Cache(Mapping[str, xr.Dataset]):
-    """A read-only view of a cache on disk; make one with `open_cache`.
+    """A read-only view of a cache; make one with `open_cache`.
 
     A mapping from frame id to the frame's dataset, which is lazy: arrays are read when their values are asked
     for. An integer selects by position in `ids`.
 
     Attributes
     ----------
+    backend : Backend
+        Where it lies.
     path : Path
+        The same for messages; for a folder, the folder.
     key : dict
         What the cache was computed from: network, settings, schema version.
     ids : tuple of str
         Ids of the frames that are complete, sorted.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._attrs = _read_root(self.path)
+    def __init__(self, place: Place) -> None:
+        self.backend = backend_of(place)
+        self.path = Path(self.backend.where)
+        self._attrs = read_root(self.backend)
         self.key: dict[str, Any] = self._attrs["key"]
-        self.ids = tuple(sorted(_published(self.path)))
+        self.ids = tuple(sorted(published(self.backend)))
         self._known = frozenset(self.ids)
+        for description in self._attrs.get("scores", ()):
+            recall(description)
 
     @property
     def name(self) -> str:
@@ -99,7 +118,11 @@ class Cache(Mapping[str, xr.Dataset]):
         """
         if isinstance(frame_id, (int, np.integer)):
             frame_id = self.ids[frame_id]
-        return _open_frame(self._folder(frame_id))
+        group = self._group(frame_id)
+        try:
+            return validate(open_complete(self.backend, group))
+        except UNREADABLE as error:
+            raise CacheError(f"{self.path / group}: frame cannot be read ({error})") from error
 
     def read(self, frame_id: str, names: Iterable[str], scores: Sequence[str] | None = None) -> xr.Dataset:
         """Read some small variables of one frame, without opening the others: what passes over many frames need.
@@ -119,23 +142,58 @@ class Cache(Mapping[str, xr.Dataset]):
         CacheError
             If the frame cannot be read or lacks files.
         """
-        folder = self._folder(frame_id)
-        _complete_attrs(folder)
+        group = self._group(frame_id)
+        _, known = complete_attrs(self.backend, group)
         try:
-            group = zarr.open_group(folder, mode="r", zarr_format=3)
-            arrays = {name: group[name] for name in names if (folder / name).is_dir()}
+            opened = zarr.open_group(self.backend.store(group), mode="r", zarr_format=3)
+            arrays = {name: opened[name] for name in names if name in known}
             chosen: Any = slice(None)
             if scores is not None:
-                known = [str(name) for name in arrays["score"][...]]
-                chosen = _as_slice([known.index(name) for name in scores])
-            return xr.Dataset({name: _some(array, {"score": chosen}) for name, array in arrays.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
-            raise CacheError(f"{folder}: frame cannot be read ({error})") from error
+                cached = [str(name) for name in arrays["score"][...]]
+                chosen = _as_slice([cached.index(name) for name in scores])
+            return xr.Dataset({name: some_of(array, {"score": chosen}) for name, array in arrays.items()})
+        except UNREADABLE as error:
+            raise CacheError(f"{self.path / group}: frame cannot be read ({error})") from error
 
-    def _folder(self, frame_id: str) -> Path:
+    def thumbnail(self, frame_id: str) -> bytes:
+        """A small JPEG of one frame, at most 240 pixels wide and high: one array of some twenty is read.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        CacheError
+            If it cannot be read.
+        """
+        name = f"{self._group(frame_id)}/thumbnail"
+        try:
+            return read_array(self.backend, name).tobytes()
+        except UNREADABLE as error:
+            raise CacheError(f"{self.path / name}: cannot be read ({error})") from error
+
+    @property
+    def version(self) -> Hashable:
+        """What changes whenever the cache does: where it lies, its frames, and when they were last published."""
+        return self.backend.version(), self.ids
+
+    def frame_version(self, frame_id: str) -> Hashable:
+        """What changes whenever a frame is computed anew.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        """
+        return self.backend.where, frame_id, self.backend.version(self._group(frame_id))
+
+    def reopened(self) -> Cache:
+        """The same cache as it is now."""
+        return Cache(self.backend)
+
+    def _group(self, frame_id: str) -> str:
         if frame_id not in self._known:
             raise KeyError(f"{self.path}: no frame {frame_id!r} among its {len(self)} frames")
-        return self.path / "frames" / frame_id
+        return frame_group(frame_id)
 
     def __repr__(self) -> str:
         network = self.key["network"]["name"]
@@ -156,22 +214,20 @@ class Cache(Mapping[str, xr.Dataset]):
             "classes": chips(self.classes, self.colors),
         }
         # the table over frames is shown if it is there; to build it takes a look at every frame
-        summary = self.summary if (self.path / "summary" / "zarr.json").is_file() else None
+        summary = self.summary if SUMMARY in self.backend.groups("") else None
         items = []
         for frame_id in self.ids[:_THUMBNAILS]:
             try:
-                data = _small(self.path / "frames" / frame_id, "thumbnail")
-            except Exception:  # a damaged frame has no picture; opening it says what is wrong
-                data = None
-            if data is None:
+                data = self.thumbnail(frame_id)
+            except CacheError:  # a damaged frame has no picture; opening it says what is wrong
                 continue
             line = ""
             if summary is not None:
-                for name, what in (("error_rate", "wrong"), ("anomaly_rate", "unknown")):
-                    rate = float(summary[name].sel(frame=frame_id))
+                for task, what in (("error", "wrong"), ("anomaly", "unknown")):
+                    rate = float(summary[TASKS[task].rate].sel(frame=frame_id))
                     if np.isfinite(rate):
                         line += bar(rate, f"{100 * rate:.1f} % {what}", width=116) + "<br>"
-            items.append((picture(data.tobytes(), "jpeg", frame_id), line))
+            items.append((picture(data, "jpeg", frame_id), line))
         return card(f"Cache {self.name}", rows, strip(items))
 
     @cached_property
@@ -180,16 +236,21 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Read from disk; if missing or stale, rebuilt from the frames, and stored where that is possible.
         """
-        table = stored_summary(self.path, self.ids)
+        table = stored_summary(self.backend, self.ids)
         if table is None:
-            table = build_summary(self.path, self.ids, self.scores, self.classes)
+            table = build_summary(self.backend, self.ids, self.scores, self.classes)
             with suppress(OSError, CacheError):  # a read-only cache keeps it in memory
-                publish_summary(self.path, table)
+                publish_summary(self.backend, table)
         return table
 
 
-def open_cache(path: str | os.PathLike[str]) -> Cache:
+def open_cache(path: Place) -> Cache:
     """Open a cache: reads one small file and lists one folder, whatever the size of the cache.
+
+    Parameters
+    ----------
+    path : path-like or Backend
+        Its folder, or another place (see `gradunc_viz.store.backend`).
 
     Raises
     ------
@@ -197,3 +258,9 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
         If `path` is missing, no cache, or of another schema version.
     """
     return Cache(path)
+
+
+def _as_slice(index: list[int]) -> slice | list[int]:
+    """A slice where that is the same, which zarr reads faster."""
+    start, stop = (index[0], index[0] + len(index)) if index else (0, 0)
+    return slice(start, stop) if index == list(range(start, stop)) else index

@@ -1,99 +1,164 @@
-"""Which caches, frames, classes and scores are meant."""
+"""Which caches, scores, frames and classes are meant: what a caller names, resolved once into a `Selection`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
 
 from ..schema.errors import GraduncError, UnknownScoreError
 from ..schema.scores import DEFAULT_SCORES, lookup
-from ..schema.tasks import TASK_TEXT
+from ..schema.tasks import TASKS, Task, find_task
 from .cache import Cache, open_cache
 
-__all__ = [
-    "choose_frames",
-    "choose_scores",
-    "chosen",
-    "class_ids",
-    "default_task",
-    "frame_key",
-    "named_caches",
-    "representative",
-    "task_of",
-]
-
-
-def choose_frames(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...]:
-    """Ids of the frames to evaluate, all of them by default.
-
-    Raises
-    ------
-    GraduncError
-        If one is not in the cache.
-    """
-    if frames is None:
-        return cache.ids
-    unknown = [frame for frame in frames if frame not in cache]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no frame {unknown[0]!r} among its {len(cache)} frames")
-    return tuple(frames)
-
-
-def choose_scores(cache: Cache, scores: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Scores to evaluate, all cached ones by default.
-
-    Raises
-    ------
-    UnknownScoreError
-        If one was not cached.
-    """
-    if scores is None:
-        return cache.scores
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    for name in names:
-        if name not in cache.scores:
-            raise UnknownScoreError(f"{cache.path}: score {name!r} is not cached; it has {', '.join(cache.scores)}")
-    return names
-
-
-def frame_key(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Chosen frames in the cache's order, each once; None for all of them.
-
-    Raises
-    ------
-    GraduncError
-        If none is chosen, or one is not in the cache.
-    """
-    if not len(cache):
-        raise GraduncError(f"{cache.path}: this cache holds no frames yet")
-    if frames is None:
-        return None
-    wanted = set(choose_frames(cache, tuple(frames)))
-    if not wanted:
-        raise GraduncError("no frame is chosen; choose at least one")
-    return None if len(wanted) == len(cache) else tuple(name for name in cache.ids if name in wanted)
-
-
-def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | None:
-    """Ids of chosen classes; None for all.
-
-    Raises
-    ------
-    GraduncError
-        If none is chosen, or the network has no such class.
-    """
-    if classes is None:
-        return None
-    unknown = [name for name in classes if name not in cache.classes]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
-    if not classes:
-        raise GraduncError("no class is chosen; choose at least one")
-    return tuple(sorted({cache.classes.index(name) for name in classes}))
-
+__all__ = ["Caches", "Choice", "Selection", "chosen", "default_task", "named_caches", "opened", "representative"]
 
 Caches = Cache | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any]
+"""A cache, a path, a sequence of these, or a mapping from names to these."""
+
+
+class Choice(TypedDict, total=False):
+    """What a caller may narrow down; everything that is cached where nothing is said.
+
+    Attributes
+    ----------
+    scores : sequence of str, or one
+        Names of scores.
+    frames : sequence of str
+        Ids of frames.
+    classes : sequence of str
+        Names of classes; only pixels predicted as one of them count.
+    """
+
+    scores: Sequence[str] | str | None
+    frames: Sequence[str] | None
+    classes: Sequence[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What is meant of one cache.
+
+    Attributes
+    ----------
+    cache : Cache
+    task : Task
+    scores : tuple of str
+        Names, in the order asked for, each once.
+    frames : tuple of str
+        Ids, likewise.
+    classes : tuple of int, or None
+        Ids of the predicted classes whose pixels count; None for all pixels.
+    """
+
+    cache: Cache
+    task: Task
+    scores: tuple[str, ...]
+    frames: tuple[str, ...]
+    classes: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        cache: Cache | str | os.PathLike[str],
+        task: str | None = None,
+        *,
+        scores: Sequence[str] | str | None = None,
+        frames: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Selection:
+        """Resolve names within one cache.
+
+        Parameters
+        ----------
+        cache : Cache or path
+        task : "error" or "anomaly"
+            By default ``anomaly`` where there are anomaly labels.
+        scores, frames, classes : optional
+            As in `Choice`.
+
+        Raises
+        ------
+        UnknownScoreError
+            If a score is not cached.
+        GraduncError
+            If a task, frame or class is unknown, or no frame or class is chosen.
+        """
+        (own,) = cls.of_each({"": opened(cache)}, task, scores=scores, frames=frames, classes=classes).values()
+        return own
+
+    @classmethod
+    def of_each(
+        cls,
+        caches: Caches,
+        task: str | None = None,
+        *,
+        scores: Sequence[str] | str | None = None,
+        frames: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> dict[str, Selection]:
+        """Resolve names within several caches, which need not have the same scores and frames: each gives what it has.
+
+        Parameters
+        ----------
+        caches : Cache, path, a sequence of these, or a mapping from names to these
+        task : "error" or "anomaly"
+            By default ``anomaly`` where any of the caches has anomaly labels.
+        scores, frames, classes : optional
+            As in `Choice`.
+
+        Returns
+        -------
+        dict of name -> Selection
+
+        Raises
+        ------
+        UnknownScoreError
+            If a score is in none of the caches.
+        GraduncError
+            If a task is unknown, a frame is in none of the caches, a cache has no such class, or no frame or class is
+            chosen.
+        """
+        named = named_caches(caches)
+        aim = find_task(task or default_task(named))
+        names, ids = _scores(named, scores), _frames(named, frames)
+        return {
+            name: cls(
+                cache,
+                aim,
+                cache.scores if names is None else tuple(score for score in names if score in cache.scores),
+                cache.ids if ids is None else tuple(frame for frame in ids if frame in cache),
+                _classes(cache, classes),
+            )
+            for name, cache in named.items()
+        }
+
+    @property
+    def key(self) -> tuple[str, ...] | None:
+        """Frames in the cache's order, None for all of them: the same for the same set, to remember results by."""
+        wanted = set(self.frames)
+        return None if len(wanted) == len(self.cache) else tuple(name for name in self.cache.ids if name in wanted)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the chosen classes, of all where none is chosen."""
+        names = self.cache.classes
+        return names if self.classes is None else tuple(names[index] for index in self.classes)
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Chosen frames that have labels of the task."""
+        if not self.frames:
+            return ()
+        flags = self.cache.summary[self.task.flag].sel(frame=list(self.frames)).values
+        return tuple(frame for frame, flag in zip(self.frames, np.asarray(flags, bool), strict=True) if flag)
+
+    def without_labels(self, what: str) -> GraduncError:
+        """The error of a cache that has not the labels that `what` needs."""
+        return GraduncError(f"{self.cache.path}: no frame has {self.task.needs}, which {what} needs")
 
 
 def named_caches(caches: Caches) -> dict[str, Cache]:
@@ -102,48 +167,80 @@ def named_caches(caches: Caches) -> dict[str, Cache]:
     Parameters
     ----------
     caches : Cache, path, a sequence of these, or a mapping from names to these
+
+    Raises
+    ------
+    GraduncError
+        If none was given, or one cannot be opened.
     """
     if isinstance(caches, Mapping) and not isinstance(caches, Cache):
-        return {str(name): _opened(cache) for name, cache in caches.items()}
-    some = [caches] if isinstance(caches, (Cache, str, os.PathLike)) else list(caches)
-    opened = [_opened(cache) for cache in some]
-    if not opened:
+        return {str(name): opened(cache) for name, cache in caches.items()}
+    some = [opened(c) for c in ([caches] if isinstance(caches, (Cache, str, os.PathLike)) else caches)]
+    if not some:
         raise GraduncError("no cache was given; expected at least one")
-    names = [cache.name for cache in opened]
+    names = [cache.name for cache in some]
     result: dict[str, Cache] = {}
-    for cache, name in zip(opened, names, strict=True):
+    for cache, name in zip(some, names, strict=True):
         path = cache.path.resolve()
         unique = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
         result[unique if unique not in result else str(path)] = cache
     return result
 
 
-def _opened(cache: Any) -> Cache:
+def opened(cache: Cache | str | os.PathLike[str]) -> Cache:
+    """A cache, opened if it is a path."""
     return cache if isinstance(cache, Cache) else open_cache(cache)
 
 
 def default_task(caches: Mapping[str, Cache]) -> str:
     """``anomaly`` where a cache has anomaly labels, else ``error``."""
-    return "anomaly" if any(bool(cache.summary["has_anomaly"].any()) for cache in caches.values()) else "error"
+    unknown = TASKS["anomaly"].flag
+    return "anomaly" if any(bool(cache.summary[unknown].any()) for cache in caches.values()) else "error"
 
 
-def _labelled(cache: Cache, task: str) -> bool:
-    return bool(cache.summary["has_label" if task == "error" else "has_anomaly"].any())
+def _scores(caches: Mapping[str, Cache], scores: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Scores asked for, each once; None for whatever is cached."""
+    if scores is None:
+        return None
+    names = tuple(dict.fromkeys((scores,) if isinstance(scores, str) else scores))
+    for name in names:
+        if not any(name in cache.scores for cache in caches.values()):
+            if len(caches) > 1:
+                lookup(name)  # offers names that are alike
+            cached = ", ".join(dict.fromkeys(score for cache in caches.values() for score in cache.scores))
+            raise UnknownScoreError(f"{_paths(caches)}: score {name!r} is not cached; it has {cached}")
+    return names
 
 
-def shared_scores(cache: Cache, scores: Sequence[str] | str | None, opened: Mapping[str, Cache]) -> tuple[str, ...]:
-    """The scores asked for that this cache has; an error only if it is the only one."""
-    if scores is None or len(opened) == 1:
-        return choose_scores(cache, scores)
-    wanted = [scores] if isinstance(scores, str) else list(scores)
-    return tuple(name for name in wanted if name in cache.scores)
+def _frames(caches: Mapping[str, Cache], frames: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Frames asked for, each once; None for all there are."""
+    if frames is None:
+        return None
+    ids = tuple(dict.fromkeys(frames))
+    if not ids:
+        raise GraduncError("no frame is chosen; choose at least one")
+    for frame in ids:
+        if not any(frame in cache for cache in caches.values()):
+            count = sum(map(len, caches.values()))
+            raise GraduncError(f"{_paths(caches)}: no frame {frame!r} among its {count} frames")
+    return ids
 
 
-def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
-    unknown = [name for name in classes if name not in cache.classes]
-    if unknown:
-        raise GraduncError(f"{cache.path}: no class {unknown[0]!r}; it has {', '.join(cache.classes)}")
-    return [cache.classes.index(name) for name in classes]
+def _classes(cache: Cache, classes: Iterable[str] | None) -> tuple[int, ...] | None:
+    """Ids of the classes asked for, each once; None for all."""
+    if classes is None:
+        return None
+    names = tuple(dict.fromkeys(classes))
+    for name in names:
+        if name not in cache.classes:
+            raise GraduncError(f"{cache.path}: no class {name!r}; it has {', '.join(cache.classes)}")
+    if not names:
+        raise GraduncError("no class is chosen; choose at least one")
+    return tuple(cache.classes.index(name) for name in names)
+
+
+def _paths(caches: Mapping[str, Cache]) -> str:
+    return ", ".join(str(cache.path) for cache in caches.values())
 
 
 MANY = 8
@@ -168,28 +265,47 @@ def chosen(
     UnknownScoreError
         If a score that was asked for is in none of the caches.
     """
-    opened = named_caches(caches)
-    if scores is None:
-        found = (name for c in opened.values() for name in (c.scores if all_scores else representative(c)))
-        return opened, tuple(dict.fromkeys(found))
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    for name in names:
-        lookup(name)
-        if not any(name in cache.scores for cache in opened.values()):
-            paths = ", ".join(str(cache.path) for cache in opened.values())
-            raise UnknownScoreError(f"{paths}: score {name!r} is not cached")
-    return opened, names
+    named = named_caches(caches)
+    wanted = _scores(named, scores)
+    if wanted is None:
+        found = (name for c in named.values() for name in (c.scores if all_scores else representative(c)))
+        return named, tuple(dict.fromkeys(found))
+    return named, wanted
 
 
-def task_of(opened: Mapping[str, Cache], task: str | None) -> str:
-    """Task that was asked for, else ``anomaly`` where there are anomaly labels.
+# --- until every caller takes a Selection
 
-    Raises
-    ------
-    GraduncError
-        If there is no such task.
-    """
-    task = task or default_task(opened)
-    if task not in TASK_TEXT:
-        raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASK_TEXT)}")
-    return task
+
+def task_of(caches: Mapping[str, Cache], task: str | None) -> str:
+    """Name of the task that was asked for, else of the default one."""
+    return find_task(task or default_task(caches)).name
+
+
+def choose_frames(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...]:
+    """Ids of frames, all of them by default."""
+    return cache.ids if frames is None else _frames({"": cache}, frames) or ()
+
+
+def choose_scores(cache: Cache, scores: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Names of scores, all cached ones by default."""
+    found = _scores({"": cache}, scores)
+    return cache.scores if found is None else found
+
+
+def frame_key(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Chosen frames in the cache's order, each once; None for all of them."""
+    if not len(cache):
+        raise GraduncError(f"{cache.path}: this cache holds no frames yet")
+    wanted = set(choose_frames(cache, frames))
+    return None if len(wanted) == len(cache) else tuple(name for name in cache.ids if name in wanted)
+
+
+def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | None:
+    """Ids of chosen classes, rising; None for all."""
+    found = _classes(cache, classes)
+    return None if found is None else tuple(sorted(found))
+
+
+def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
+    """Ids of chosen classes in the order asked for."""
+    return list(_classes(cache, classes) or ())

@@ -1,200 +1,154 @@
-"""A cache in a folder: staging, publishing, reading."""
+"""A cache in a folder: staged beside it, published by one rename."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import xarray as xr
-import zarr
+from filelock import FileLock, Timeout
 
 from ..schema.errors import CacheError
-from ..schema.frame import IGNORE, SCHEMA_VERSION, validate
-from .zarr_group import group_files
 
-_KIND = "gradunc-viz cache"
+__all__ = ["LocalBackend", "put_files", "write_error"]
 
+_LOCK = ".lock"
 
-def _read_root(path: Path) -> dict[str, Any]:
-    file = path / "zarr.json"
-    if not path.exists():
-        raise CacheError(f"{path}: no such folder; expected a cache made by 'gradunc compute'")
-    try:
-        attrs = json.loads(file.read_text())["attributes"]
-        kind, found = attrs["kind"], attrs["key"]["schema_version"]
-    except PermissionError:
-        raise CacheError(f"{path}: no permission to read it") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CacheError(f"{path}: not a gradunc-viz cache (no readable {file.name} with its key)") from None
-    if kind != _KIND:
-        raise CacheError(f"{path}: kind is {kind!r}, expected {_KIND!r}")
-    if found != SCHEMA_VERSION:
-        raise CacheError(f"{path}: schema version is {found}, expected {SCHEMA_VERSION}; compute it anew")
-    return attrs
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems without locks answer."""
 
 
-def _published(path: Path) -> list[str]:
-    try:
-        with os.scandir(path / "frames") as entries:
+class LocalBackend:
+    """A folder; see `gradunc_viz.store.backend.Backend`.
+
+    A group is written to a staging folder beside the cache, on the same file system, and becomes visible by one
+    `os.rename`, so that a group that exists is complete. `os.rename` onto a folder that holds something fails: that is
+    how the second writer of a group learns that it lost.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def where(self) -> str:
+        """Path as it was given."""
+        return str(self.path)
+
+    def read(self, name: str) -> bytes:
+        """Content of a file.
+
+        Raises
+        ------
+        CacheError
+            If the whole folder is missing.
+        """
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            if not self.path.exists():
+                raise CacheError(f"{self.path}: no such folder; expected a cache made by 'gradunc compute'") from None
+            raise
+
+    def groups(self, name: str) -> list[str]:
+        """Names of the folders below a name."""
+        with os.scandir(self.path / name) as entries:
             return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise CacheError(f"{path}: cannot list its frames ({error.strerror})") from error
 
+    def sizes(self, group: str) -> dict[str, int]:
+        """Bytes of the files of a group's arrays; what is not zarr's does not count."""
+        return {
+            f"{array.name}/{file.name}": file.stat().st_size
+            for array in os.scandir(self.path / group)
+            if array.is_dir()
+            for file in os.scandir(array)
+            if file.name in ("zarr.json", "c") or file.name.startswith("c.")
+        }
 
-def _open_frame(folder: Path) -> xr.Dataset:
-    try:
-        return validate(_open_complete(folder))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
-        raise CacheError(f"{folder}: frame cannot be read ({error})") from error
+    def store(self, name: str) -> Path:
+        """Path that zarr opens."""
+        return self.path / name
 
+    def version(self, group: str = "") -> Hashable:
+        """When the group, or the last frame, was published, in nanoseconds; -1 where it is gone."""
+        if group:
+            return _changed(self.path / group / "zarr.json")
+        return str(self.path.resolve()), _changed(self.path / "zarr.json"), _changed(self.path / "frames")
 
-def _some(array: Any, chosen: Mapping[str, Any]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Dims and values of an array, or of what is chosen along some dims."""
-    dims = tuple(array.metadata.dimension_names)
-    place = tuple(chosen.get(dim, slice(None)) for dim in dims)
-    return dims, np.asarray(array.oindex[place] if dims else array[...])
+    def is_cache(self) -> bool:
+        """Whether the folder holds a cache that may be written to; False if it is absent or empty.
 
-
-def _as_slice(index: list[int]) -> slice | list[int]:
-    """A slice where that is the same, which zarr reads faster."""
-    start, stop = (index[0], index[0] + len(index)) if index else (0, 0)
-    return slice(start, stop) if index == list(range(start, stop)) else index
-
-
-def _open_complete(folder: Path) -> xr.Dataset:
-    """Open a group lazily, provided that all of its files are there."""
-    _complete_attrs(folder)
-    dataset = xr.open_zarr(folder, consolidated=False, chunks=None)
-    del dataset.attrs["stored"]
-    return dataset
-
-
-def _complete_attrs(folder: Path) -> dict[str, Any]:
-    """Attributes of a group of which all files are there, read without opening its arrays."""
-    try:
-        attrs: dict[str, Any] = json.loads((folder / "zarr.json").read_text())["attributes"]
-        stored, found = attrs["stored"], _census(folder)
-        if found == stored:
-            return attrs
-        expected = f"expected {stored['files']} of {stored['bytes']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{folder}: cannot be read ({error})") from error
-    raise CacheError(  # a lost chunk would read as its fill value
-        f"{folder}: damaged, holds {found['files']} files of {found['bytes']} bytes, {expected}; "
-        "remove this folder and compute again"
-    )
-
-
-def _census(folder: Path) -> dict[str, int]:
-    """Count the files of a group's arrays and their bytes; what is not zarr's does not count."""
-    sizes = [
-        file.stat().st_size
-        for array in os.scandir(folder)
-        if array.is_dir()
-        for file in os.scandir(array)
-        if file.name in ("zarr.json", "c") or file.name.startswith("c.")
-    ]
-    return {"files": len(sizes), "bytes": sum(sizes)}
-
-
-def _ids_digest(ids: tuple[str, ...]) -> str:
-    return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
-
-
-def _small(folder: Path, name: str) -> np.ndarray | None:
-    """Read one array of a frame, without opening the others."""
-    if not (folder / name / "zarr.json").is_file():
-        return None
-    return np.asarray(zarr.open_array(folder / name, mode="r", zarr_format=3)[...])
-
-
-class _staging:
-    """A folder beside the cache, on the same file system, named by its owner and removed in the end."""
-
-    def __init__(self, path: Path) -> None:
-        root = path.resolve()
-        self.parent = root.parent / f".{root.name}.staging"
-
-    def __enter__(self) -> Path:
-        self.folder = self.parent / f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex}"
-        while True:
-            self.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self.folder.mkdir()
-                break
-            except FileNotFoundError:
-                continue  # another writer has just removed the empty parent
-        _sweep(self.parent)
-        return self.folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # another writer may be at work
-            self.parent.rmdir()
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed writers of this host left behind."""
-    for folder in parent.iterdir():
-        host, _, rest = folder.name.partition("@")
-        pid = rest.partition("@")[0]
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        Raises
+        ------
+        CacheError
+            If it is a file, holds something else, or may not be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise CacheError(f"{self.path}: is a file; expected a folder for the cache")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return False
+        if not (self.path / "zarr.json").is_file():
+            some = sorted(entry.name for entry in self.path.iterdir())[:3]
+            raise CacheError(
+                f"{self.path}: holds something else ({', '.join(some)}); expected an empty folder or a cache"
+            )
+        if not os.access(self.path / "frames", os.W_OK):
+            raise CacheError(f"{self.path}: no permission to write there")
         return True
-    return True
+
+    @contextmanager
+    def writing(self) -> Iterator[_LocalWriting]:
+        """A staging folder, removed in the end; what killed writers left behind is removed on the way."""
+        self.path.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with _staging(self.path) as folder:
+            yield _LocalWriting(self.path, folder)
 
 
-def _write_error(path: Path, error: OSError) -> CacheError:
-    if error.errno == errno.ENOSPC:
-        return CacheError(f"{path}: the disk is full; free some space and run again, finished frames are kept")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return CacheError(f"{path}: no permission to write there")
-    if error.errno in (errno.EXDEV, errno.EBUSY):
-        return CacheError(f"{path}: lies on another file system than the folder it is in; choose a folder inside it")
-    return CacheError(f"{path}: cannot be written ({error.strerror or error})")
+class _LocalWriting:
+    """Publishes from a staging folder."""
+
+    def __init__(self, path: Path, staging: Path) -> None:
+        self.path = path
+        self.staging = staging
+
+    def _new(self) -> Path:
+        return self.staging / uuid.uuid4().hex
+
+    def publish(self, group: str, files: Mapping[str, bytes]) -> bool:
+        """Let a group appear whole by a rename onto nothing, or onto an empty folder."""
+        staged = self._new()
+        try:
+            put_files(files, staged)
+            os.rename(staged, self.path / group)
+        except OSError as error:
+            shutil.rmtree(staged, ignore_errors=True)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file in place by a rename."""
+        staged = self._new()
+        staged.write_bytes(content)
+        os.replace(staged, self.path / name)
+
+    def withdraw(self, group: str) -> None:
+        """Rename a group into the staging folder, which goes away with all it holds."""
+        with suppress(FileNotFoundError):
+            os.rename(self.path / group, self._new())
+
+    def abandon(self) -> None:
+        """Rename the cache into the staging folder, where no frame is in it and no other writer has one."""
+        if not any((self.path / "frames").iterdir()) and list(self.staging.parent.iterdir()) == [self.staging]:
+            os.rename(self.path, self._new())
 
 
-_CHUNKS = {
-    "head_score": ("score_head",),
-    "pixel_score": ("score_pixel",),
-    "counts": ("score",),
-    "cell": ("score",),
-    "cell_single": ("score",),
-    "cell_counts": ("score",),
-    "brier_sum": ("score",),
-}
-"""Dims along which a variable is cut into chunks of one, so that one score is read without the others."""
-
-
-_FILL = {"prediction": IGNORE, "label": IGNORE, "anomaly": IGNORE}
-
-
-_COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
-
-
-def _encoded(dataset: xr.Dataset) -> dict[str, bytes]:
-    return group_files(dataset, single=_CHUNKS, plain=_COMPRESSED, fill=_FILL)
-
-
-def _put_files(files: Mapping[str, bytes], folder: Path) -> None:
+def put_files(files: Mapping[str, bytes], folder: Path) -> None:
     """Write files below a folder; what makes it a group, the last of them, comes last."""
     for name, content in files.items():
         file = folder / name
@@ -202,5 +156,69 @@ def _put_files(files: Mapping[str, bytes], folder: Path) -> None:
         file.write_bytes(content)
 
 
-def _to_zarr(dataset: xr.Dataset, folder: Path) -> None:
-    _put_files(_encoded(dataset), folder)
+def _changed(file: Path) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:  # gone meanwhile: whoever reads it will say so
+        return -1
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """A folder beside the cache, on the same file system, whose lock says that its owner lives."""
+    root = path.resolve()
+    parent = root.parent / f".{root.name}.staging"
+    folder, lock = _locked_folder(parent)
+    try:
+        _sweep(parent)
+        yield folder
+    finally:
+        lock.release()  # before: Windows removes no open file
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another writer may be at work
+            parent.rmdir()
+
+
+def _locked_folder(parent: Path) -> tuple[Path, FileLock]:
+    while True:
+        # host and process are for people to read; the lock alone tells who lives
+        folder = parent / f"{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex}"
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, thread_local=False)
+        with suppress(FileNotFoundError, Timeout):  # somebody removes the empty parent, or sweeps, just now
+            folder.mkdir()
+            try:
+                lock.acquire(timeout=0)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return folder, lock  # nobody can take it there, so that nobody sweeps
+            if (folder / _LOCK).exists():
+                return folder, lock
+            lock.release()
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed writers left behind: folders whose lock can be taken."""
+    for folder in parent.iterdir():
+        if not (folder / _LOCK).is_file():
+            continue
+        lock = FileLock(folder / _LOCK, thread_local=False)
+        with suppress(Timeout, OSError, NotImplementedError):
+            lock.acquire(timeout=0)
+            try:
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                lock.release()
+            shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a locked file
+
+
+def write_error(where: str, error: OSError) -> CacheError:
+    """What went wrong in the words of a user."""
+    if error.errno == errno.ENOSPC:
+        return CacheError(f"{where}: the disk is full; free some space and run again, finished frames are kept")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return CacheError(f"{where}: no permission to write there")
+    if error.errno in (errno.EXDEV, errno.EBUSY):
+        return CacheError(f"{where}: lies on another file system than the folder it is in; choose a folder inside it")
+    return CacheError(f"{where}: cannot be written ({error.strerror or error})")

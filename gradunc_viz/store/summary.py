@@ -1,34 +1,32 @@
-"""The table of a cache's frames."""
+"""The table of a cache's frames, kept beside them and built anew whenever it is missing or stale."""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from ..schema.errors import CacheError
 from ..schema.frame import QUANTILES
-from .local import _complete_attrs, _ids_digest, _open_complete, _small, _staging, _to_zarr
+from .backend import Backend
+from .group import SUMMARY, UNREADABLE, complete_attrs, encoded, frame_group, ids_digest, open_complete, read_array
 
 __all__ = ["build_summary", "publish_summary", "stored_summary"]
 
 
-def stored_summary(path: Path, ids: tuple[str, ...]) -> xr.Dataset | None:
-    """The table on disk, or None where it is missing, damaged or about other frames."""
-    folder = path / "summary"
-    if not (folder / "zarr.json").is_file():
-        return None
+def stored_summary(backend: Backend, ids: tuple[str, ...]) -> xr.Dataset | None:
+    """The table as it was stored, or None where it is missing, damaged or about other frames."""
     try:
-        table = _open_complete(folder)
-        return table.load() if table.attrs.get("frames") == _ids_digest(ids) else None
+        table = open_complete(backend, SUMMARY)
+        return table.load() if table.attrs.get("frames") == ids_digest(ids) else None
     except Exception:  # damaged or half replaced: it holds nothing that the frames do not
         return None
 
 
-def build_summary(path: Path, ids: tuple[str, ...], scores: tuple[str, ...], classes: tuple[str, ...]) -> xr.Dataset:
+def build_summary(
+    backend: Backend, ids: tuple[str, ...], scores: tuple[str, ...], classes: tuple[str, ...]
+) -> xr.Dataset:
     """The table of a cache, from its frames.
 
     Raises
@@ -44,19 +42,23 @@ def build_summary(path: Path, ids: tuple[str, ...], scores: tuple[str, ...], cla
     labelled = np.zeros(n, bool)
     size = np.zeros((n, 2), "i4")
     for i, frame_id in enumerate(ids):
-        folder = path / "frames" / frame_id
-        _complete_attrs(folder)
+        group = frame_group(frame_id)
+        _, arrays = complete_attrs(backend, group)
+
+        def read(name: str, group: str = group) -> np.ndarray:
+            return read_array(backend, f"{group}/{name}")
+
         try:
-            mean[i], quantile[i] = _small(folder, "score_mean"), _small(folder, "score_quantile")
-            found = _small(folder, "confusion")
-            if found is not None:
-                confusion[i], labelled[i] = found, True
-            counted = _small(folder, "anomaly_count")
-            if counted is not None:
-                anomaly[i], known[i] = counted, _small(folder, "known_count")
-            size[i] = json.loads((folder / "prediction" / "zarr.json").read_text())["shape"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CacheError(f"{folder}: frame cannot be read ({error})") from error
+            mean[i], quantile[i] = read("score_mean"), read("score_quantile")
+            if "confusion" in arrays:
+                confusion[i], labelled[i] = read("confusion"), True
+            if "anomaly_count" in arrays:
+                anomaly[i], known[i] = (
+                    read_array(backend, f"{group}/{name}") for name in ("anomaly_count", "known_count")
+                )
+            size[i] = json.loads(backend.read(f"{group}/prediction/zarr.json"))["shape"]
+        except UNREADABLE as error:
+            raise CacheError(f"{backend.where}/{group}: frame cannot be read ({error})") from error
     total = confusion.sum((1, 2))
     right = np.trace(confusion, axis1=1, axis2=2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -94,16 +96,15 @@ def build_summary(path: Path, ids: tuple[str, ...], scores: tuple[str, ...], cla
             "class": names,
             "label_class": names,
         },
-        attrs={"frames": _ids_digest(ids)},
+        attrs={"frames": ids_digest(ids)},
     )
 
 
-def publish_summary(path: Path, table: xr.Dataset) -> None:
-    """Put the table into a cache, in place of an earlier one."""
-    with _staging(path) as staging:
-        _to_zarr(table, staging / "new")
-        # rename replaces no folder that holds something: the old table steps aside first, and a reader that
-        # comes between the two finds none and builds its own
-        if (path / "summary").exists():
-            os.rename(path / "summary", staging / "old")
-        os.rename(staging / "new", path / "summary")
+def publish_summary(backend: Backend, table: xr.Dataset) -> None:
+    """Put the table into a cache, in place of an earlier one.
+
+    The old one steps aside first: a reader that comes between the two finds none and builds its own.
+    """
+    with backend.writing() as writing:
+        writing.withdraw(SUMMARY)
+        writing.publish(SUMMARY, encoded(table))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
-import zarr
 
-from ..schema.errors import CacheError, CacheMismatchError
+from ..schema.errors import CacheMismatchError
 from ..schema.frame import check_frame_id, validate
-from .local import _KIND, _complete_attrs, _encoded, _published, _put_files, _read_root, _staging, _write_error
+from ..schema.scores import BUILT_IN, GradientNorm, lookup
+from .backend import Backend, Place, Writing, backend_of
+from .group import KIND, SUMMARY, complete_attrs, encoded, frame_group, published, read_root, root_files
+from .local import write_error
 
-__all__ = ["CacheWriter"]
+__all__ = ["CacheWriter", "described"]
 
 
 class CacheWriter:
@@ -30,8 +28,8 @@ class CacheWriter:
 
     Parameters
     ----------
-    path : path-like
-        Folder of the cache: absent, empty, or a cache with the same key.
+    path : path-like or Backend
+        Folder of the cache: absent, empty, or a cache with the same key; or another place.
     key : dict
         JSON-able; what decides whether existing frames may be reused.
     classes : sequence of str
@@ -47,78 +45,61 @@ class CacheWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Place,
         key: Mapping[str, Any],
         classes: tuple[str, ...],
         colors: tuple[tuple[int, int, int], ...],
     ) -> None:
-        self.path = Path(path)
+        self.backend: Backend = backend_of(path)
+        self.path = Path(self.backend.where)
         self.key = json.loads(json.dumps(key))
+        root = {
+            "kind": KIND,
+            "key": self.key,
+            "classes": list(classes),
+            "colors": [list(color) for color in colors],
+            "scores": described(self.key.get("settings", {}).get("scores", ())),
+        }
         self._created = False
         try:
-            self._create_or_check(classes, colors)
+            while not self._resumes():
+                with self.backend.writing() as writing:
+                    self._created = writing.publish(
+                        "", root_files(root)
+                    )  # if another writer came first, its key is looked at
         except OSError as error:
-            raise _write_error(self.path, error) from error
-        self.existing = set(_published(self.path))
+            raise write_error(self.backend.where, error) from error
+        self.existing = set(published(self.backend))
 
-    def _create_or_check(self, classes: tuple[str, ...], colors: tuple[tuple[int, int, int], ...]) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise CacheError(f"{self.path}: is a file; expected a folder for the cache")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / "zarr.json").is_file():
-                some = sorted(entry.name for entry in self.path.iterdir())[:3]
-                raise CacheError(
-                    f"{self.path}: holds something else ({', '.join(some)}); expected an empty folder or a cache"
-                )
-            differences = _differences(_read_root(self.path)["key"], self.key)
-            if differences:
-                raise CacheMismatchError(
-                    f"{self.path}: was computed differently: {'; '.join(differences)}; choose another "
-                    "--out, or remove it"
-                )
-            if not os.access(self.path / "frames", os.W_OK):
-                raise CacheError(f"{self.path}: no permission to write there")
-            return
-        self.path.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with _staging(self.path) as staging:
-            attrs = {
-                "kind": _KIND,
-                "key": self.key,
-                "classes": list(classes),
-                "colors": [list(c) for c in colors],
-            }
-            zarr.create_group(staging / "root", zarr_format=3, attributes=attrs)
-            zarr.create_group(staging / "root" / "frames", zarr_format=3)
-            try:
-                os.rename(staging / "root", self.path)  # onto nothing, or onto an empty folder
-                self._created = True
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                self._create_or_check(classes, colors)  # another writer came first
+    def _resumes(self) -> bool:
+        """Whether there is a cache, which then has the same key."""
+        if not self.backend.is_cache():
+            return False
+        differences = _differences(read_root(self.backend)["key"], self.key)
+        if differences:
+            raise CacheMismatchError(
+                f"{self.path}: was computed differently: {'; '.join(differences)}; choose another --out, or remove it"
+            )
+        return True
 
     def __enter__(self) -> CacheWriter:
+        self._open = self.backend.writing()
         try:
-            self._staging = _staging(self.path)
-            self._folder = self._staging.__enter__()
+            self._writing: Writing = self._open.__enter__()
         except OSError as error:
-            raise _write_error(self._staging.parent, error) from error
+            raise write_error(self.backend.where, error) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is not None and self._created:
-            self._withdraw()
-        self._staging.__exit__(kind, *exc)
-
-    def _withdraw(self) -> None:
-        """Take the cache away if it is empty and no other writer is at work."""
-        with suppress(OSError, CacheError):
-            if not _published(self.path) and list(self._staging.parent.iterdir()) == [self._folder]:
-                os.rename(self.path, self._folder / uuid.uuid4().hex)
+    def __exit__(self, kind: type[BaseException] | None, *exc: Any) -> None:
+        if kind is not None and self._created and not self.existing:
+            with suppress(OSError):
+                self._writing.abandon()
+        self._open.__exit__(kind, *exc)
 
     def frame_digest(self, frame_id: str) -> str:
         """Content hash that the frame in the cache was computed from."""
-        return str(_complete_attrs(self.path / "frames" / frame_id).get("digest"))
+        attrs, _ = complete_attrs(self.backend, frame_group(frame_id))
+        return str(attrs.get("digest"))
 
     def commit(
         self, dataset: xr.Dataset, stages: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
@@ -146,27 +127,30 @@ class CacheWriter:
         """
         validate(dataset)
         frame_id = check_frame_id(dataset.attrs["frame_id"])
-        staged = self._folder / uuid.uuid4().hex
-        target = self.path / "frames" / frame_id
+        group = frame_group(frame_id)
         try:
             with stages("encode"):
-                files = _encoded(dataset)
+                files = encoded(dataset)
             with stages("write"):
-                _put_files(files, staged)
-                self._withdraw_summary()
-                os.rename(staged, target)
+                # the table goes before a frame comes: one of the same id may have been removed by hand
+                self._writing.withdraw(SUMMARY)
+                new = self._writing.publish(group, files)
         except OSError as error:
-            shutil.rmtree(staged, ignore_errors=True)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                return False
-            raise _write_error(target, error) from error
-        self.existing.add(frame_id)
-        return True
+            raise write_error(str(self.path / group), error) from error
+        if new:
+            self.existing.add(frame_id)
+        return new
 
-    def _withdraw_summary(self) -> None:
-        """Take the table away before a frame comes: one of the same id may have been removed by hand."""
-        with suppress(FileNotFoundError):
-            os.rename(self.path / "summary", self._folder / uuid.uuid4().hex)
+
+def described(scores: Sequence[str]) -> list[dict[str, Any]]:
+    """What a cache says of its scores that are not built in, so that it can be read where nobody registered them."""
+    fields = ("name", "family", "orientation", "units", "formula", "title", "source", "at", "lattice", "upper")
+    entries = [lookup(name) for name in scores if name not in BUILT_IN]
+    return [
+        {field: getattr(entry, field) for field in fields}
+        for entry in entries
+        if not isinstance(entry, GradientNorm) and entry.family != "external"  # whose names tell all
+    ]
 
 
 _DECIDES_NOTHING = {"name", "frames"}

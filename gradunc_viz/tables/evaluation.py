@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ..metrics.metric import _SHORT, METRICS
+from ..metrics.metric import METRICS, Metric, find_metric
 from ..schema.scores import lookup
 from .table import Column, Table, best
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["best", "caption", "comparison", "evaluation_table", "latex", "records", "terminal_tables", "to_csv"]
 
 
-def _columns(result: xr.Dataset) -> dict[str, int]:
-    """Metrics that a result holds, and +1 where larger is better."""
-    return {name: METRICS[name][1] if name in METRICS else +1 for name in _SHORT if name in result}
+def _columns(result: xr.Dataset) -> dict[str, Metric]:
+    """Metrics that a result holds, by name."""
+    return {name: metric for name, metric in METRICS.items() if name in result}
 
 
 def records(result: xr.Dataset) -> list[dict[str, Any]]:
@@ -115,6 +115,7 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
     """Say plainly how gradient scores do against entropy, for better or for worse."""
     if result.attrs["by"] != "pooling" or "entropy" not in result["score"].values:
         return []
+    shown = find_metric(metric)
     names = [str(s) for s in result["score"].values if lookup(str(s)).family == "gradient"]
     lines = []
     for cache in result["cache"].values:
@@ -122,7 +123,7 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
         reference = float(values.sel(score="entropy"))
         if not names or not math.isfinite(reference):
             continue
-        gain = METRICS[metric][1] * (values.sel(score=names).values - reference)
+        gain = shown.orientation * (values.sel(score=names).values - reference)
         if not np.isfinite(gain).any():
             continue
         better = int((gain > 0).sum())
@@ -133,7 +134,7 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
             else f"{better} of {int(np.isfinite(gain).sum())} gradient scores beat"
         )
         lines.append(
-            f"{cache}: {word} entropy in {_SHORT[metric]} (best: {top}, {100 * float(np.nanmax(gain)):+.2f} points)"
+            f"{cache}: {word} entropy in {shown.short} (best: {top}, {100 * float(np.nanmax(gain)):+.2f} points)"
         )
     return lines
 
@@ -160,28 +161,29 @@ def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str =
         table = Table(title=f"task {result.attrs['task']}, {pooling} (in %, * best)", title_justify="left")
         table.add_column("score", no_wrap=True)
         several = result.sizes["cache"] > 1
-        orientation = _columns(chosen)
-        columns = [(cache, name) for name in orientation for cache in chosen["cache"].values]
+        metrics = _columns(chosen)
+        columns = [(cache, name) for name in metrics for cache in chosen["cache"].values]
         for cache, name in columns:
-            arrow = "up" if orientation[name] > 0 else "down"
-            title = f"{_SHORT[name]} ({arrow})"
+            title = f"{metrics[name].short} ({'up' if metrics[name].orientation > 0 else 'down'})"
             table.add_column(Text(f"{cache}\n{title}" if several else title), no_wrap=not several)
         marks = {
-            (cache, name): best(chosen[name].sel(cache=cache).values, orientation[name]) for cache, name in columns
+            (cache, name): best(chosen[name].sel(cache=cache).values, metrics[name].orientation)
+            for cache, name in columns
         }
         for s, score in enumerate(chosen["score"].values):
             cells = []
             for cache, name in columns:
                 one = chosen.sel(cache=cache).isel(score=s)
-                interval = (float(one[name + "_low"]), float(one[name + "_high"])) if name in METRICS else None
+                interval = (float(one[name + "_low"]), float(one[name + "_high"])) if metrics[name].of_pixels else None
                 cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else interval))
             table.add_row(Text(str(score)), *cells)
         tables.append(table)
         return tables
     row = "class" if by == "label" else by
+    shown = find_metric(metric)
     for cache in result["cache"].values:
         one = result.sel(cache=cache)
-        title = f"{cache}: {_SHORT[metric]} in % per {row}, task {result.attrs['task']} (* best score of the row)"
+        title = f"{cache}: {shown.short} in % per {row}, task {result.attrs['task']} (* best score of the row)"
         table = Table(title=title, title_justify="left")
         table.add_column(row, no_wrap=True)
         table.add_column("positive %", justify="right")
@@ -192,7 +194,7 @@ def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str =
             if not float(line["n_pixels"]) > 0:
                 continue
             values = line[metric].values
-            top = best(values, METRICS[metric][1])
+            top = best(values, shown.orientation)
             cells = [cell(float(v), bool(m)) for v, m in zip(values, top, strict=True)]
             table.add_row(Text(str(key)), _percent(float(line["positive_rate"])), *cells)
         tables.append(table)
@@ -216,19 +218,20 @@ def evaluation_table(
     ------
     ValueError
         If the result is by frame or class.
+    GraduncError
+        For an unknown metric.
     """
     if result.attrs["by"] != "pooling":
         raise ValueError("by is not None; expected an evaluation with one row per score")
     chosen = result.sel(pooling=pooling)
-    orientation = _columns(chosen)
-    metrics = tuple(orientation) if metrics is None else tuple(metrics)
+    columns = list(_columns(chosen).values()) if metrics is None else [find_metric(name) for name in metrics]
     names = [str(name) for name in chosen["cache"].values]
     scores = tuple(str(score) for score in chosen["score"].values)
-    values = np.stack([chosen[m].sel(cache=cache).values for cache in names for m in metrics], 1)
+    values = np.stack([chosen[m.name].sel(cache=cache).values for cache in names for m in columns], 1)
     return Table(
         title or f"Task {result.attrs['task']}",
         scores,
-        tuple(Column(cache, _SHORT[m], orientation[m]) for cache in names for m in metrics),
+        tuple(Column(cache, m.short, m.orientation) for cache in names for m in columns),
         values,
         tuple(lookup(score).title for score in scores),
         notes=tuple(caption(result, pooling)),

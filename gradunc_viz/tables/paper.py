@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 
-from ..metrics import evaluate, sparsification
+from ..metrics import METRICS, evaluate, sparsification
+from ..metrics.calibration import score_calibration
 from ..metrics.meta import meta_classification, meta_regression
 from ..metrics.objects import with_components
-from ..metrics.score_calibration import score_calibration
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import GraduncError
 from ..schema.scores import lookup
-from ..store.choice import Caches, chosen, representative
+from ..store.choice import Caches, Selection, chosen, representative
 from .evaluation import caption, evaluation_table
 from .table import Column, Table
 
@@ -50,7 +51,7 @@ def pixel_table(
 
     See Also
     --------
-    gradunc_viz.metrics.score_calibration.score_calibration : how a score becomes a confidence, for its ECE.
+    gradunc_viz.metrics.calibration.score_calibration : how a score becomes a confidence, for its ECE.
     """
     if error not in ("brier", "error_rate"):
         raise GraduncError(f"error is {error!r}; expected 'brier' or 'error_rate'")
@@ -59,8 +60,7 @@ def pixel_table(
     parts = (
         ("ECE", -1, score_calibration(opened, scores=names, frames=frames)["ece"]),
         ("AuSE", -1, sparsification(opened, scores=names, frames=frames)["ause"].sel(error=error)),
-        ("AuROC", +1, pixels["auroc"].sel(pooling="pixels")),
-        ("AuPRC", +1, pixels["auprc"].sel(pooling="pixels")),
+        *((m.short, m.orientation, pixels[m.name].sel(pooling="pixels")) for m in (METRICS["auroc"], METRICS["auprc"])),
     )
     columns, values = [], []
     for name in opened:
@@ -153,24 +153,37 @@ def segment_table(
     if model not in models:
         raise GraduncError(f"unknown model {model!r}, expected one of {', '.join(models)}")
     rows = dict(features) if features is not None else _feature_rows(names)
-    columns, values, spread, notes = [], [], [], []
+    selections = Selection.of_each(opened, "error", frames=frames)
+    columns: list[Column] = []
+    values: list[list[float]] = []
+    spread: list[list[float]] = []
+    notes: list[str] = []
     for name, cache in opened.items():
-        if not bool(cache.summary["has_label"].any()):
-            raise GraduncError(f"{cache.path}: no frame has class labels, which meta classification needs")
+        whole = Selection.of(cache, "error")
+        if not whole.labelled:
+            raise whole.without_labels("meta classification")
         own = [score for score in names if score in cache.scores] or list(representative(cache))
-        segments = segment_statistics(cache, own, frames)
+        # rows of scores that this cache has not, if nobody asked for them
+        has = {*own, *(lookup(score).family for score in own), None}
+        absent = [wanted for wanted in rows.values() if wanted not in has] if features is None else []
+        segments = segment_statistics(cache, own, selections[name].frames)
         for title, metric, task, kind in (
-            ("AuROC", "auroc", meta_classification, models[model][0]),
+            (METRICS["auroc"].short, "auroc", meta_classification, models[model][0]),
             ("R²", "r2", meta_regression, models[model][1]),
         ):
-            found = [task(segments, wanted, kind, seeds, importance_repeats=0) for wanted in rows.values()]
+            learned = [
+                task(segments, wanted, kind, seeds, importance_repeats=0) if wanted not in absent else None
+                for wanted in rows.values()
+            ]
             columns.append(Column(name, title, +1))
-            values.append([float(f[f"{metric}_mean"].sel(estimator="model", split="test")) for f in found])
-            spread.append([float(f[f"{metric}_std"].sel(estimator="model", split="test")) for f in found])
+            for numbers, of in ((values, "mean"), (spread, "std")):
+                numbers.append([np.nan if one is None else _tested(one[f"{metric}_{of}"]) for one in learned])
         notes.append(
             f"{name}: {segments.sizes['segment']:,} segments of {len(segments.attrs['frames'])} frames; mean and "
             f"standard deviation over {seeds} random splits of the frames, {model.replace('_', ' ')} models"
         )
+        if segments.attrs["left_out"]:
+            notes.append(f"left out: {segments.attrs['left_out']}")
     return Table(
         "Segment-wise: meta classification and regression",
         tuple(rows),
@@ -181,6 +194,10 @@ def segment_table(
         tuple(notes),
         row_name="features",
     )
+
+
+def _tested(values: xr.DataArray) -> float:
+    return float(values.sel(estimator="model", split="test"))
 
 
 def _feature_rows(names: Sequence[str]) -> dict[str, str | Iterable[str] | None]:

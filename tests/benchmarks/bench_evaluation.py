@@ -116,13 +116,14 @@ def compare(cache, task: str) -> float:
     import gradunc_viz as gv
     from gradunc_viz.counts.pool import pool
     from gradunc_viz.metrics.arrays.thresholds import all_metrics
+    from gradunc_viz.store.choice import Selection
 
     scores = [score for score in SCORES if score in cache.scores] or list(cache.scores[:4])
     pixels, positive = raw_pixels(cache, task, scores)
 
     def pooled() -> dict[str, dict[str, float]]:
         found = {}
-        for score, h in pool(cache, task, scores=scores).histograms.items():
+        for score, h in pool(Selection.of(cache, task, scores=scores)).histograms.items():
             found[score] = all_metrics(*h.weights["counts"], h.tied)
         return found
 
@@ -150,13 +151,14 @@ def rows(repeats: int):
     import gradunc_viz as gv
     from gradunc_viz.counts.pool import pool
     from gradunc_viz.metrics.arrays.thresholds import all_metrics
+    from gradunc_viz.store.choice import Selection
 
     with tempfile.TemporaryDirectory() as folder:
         cache = random_cache(Path(folder) / "cache")
         pixels, positive = raw_pixels(cache, "anomaly", SCORES)
 
         def pooled() -> None:
-            for h in pool(cache, "anomaly", scores=SCORES).histograms.values():
+            for h in pool(Selection.of(cache, "anomaly", scores=SCORES)).histograms.values():
                 all_metrics(*h.weights["counts"], h.tied)
 
         runs = {

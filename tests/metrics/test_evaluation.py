@@ -15,9 +15,10 @@ from sklearn import metrics as sk
 from tiny import SCORES, TinyNet, write_set
 
 import gradunc_viz as gv
-from gradunc_viz.metrics import METRICS, pool
+from gradunc_viz.counts.pool import Bootstrap, pool
+from gradunc_viz.metrics.metric import pixel_metrics
 from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
-from gradunc_viz.store.choice import default_task, named_caches
+from gradunc_viz.store.choice import Selection, default_task, named_caches
 
 # some 5,000 pixels: one pixel of a bin is 1e-3 of the positives, and all that bins lose is their own order
 CLOSE = {"auroc": 3e-4, "auprc": 2e-3, "fpr95": 1e-2, "f1": 5e-3}
@@ -126,9 +127,9 @@ def test_mean_over_frames_and_each_frame(tiny_cache, pixels, task):
         wanted = {f: exact(*pixels.task(task, score, pixels.frame == f)) for f in tiny_cache.ids}
         for frame, values in wanted.items():
             assert_close(each, values, {k: 3 * v for k, v in CLOSE.items()}, frame=frame, score=score)
-        means = {name: np.mean([w[name] for w in wanted.values()]) for name in METRICS}
+        means = {name: np.mean([w[name] for w in wanted.values()]) for name in pixel_metrics()}
         assert_close(pooled, means, score=score, pooling="frames")
-        for name in METRICS:
+        for name in pixel_metrics():
             spread = float(pooled[f"{name}_std"].isel(cache=0).sel(score=score, pooling="frames"))
             assert spread == pytest.approx(np.std([w[name] for w in wanted.values()]), abs=2 * CLOSE[name])
     sizes = [len(pixels.task(task, "msp", pixels.frame == f)[1]) for f in tiny_cache.ids]
@@ -197,7 +198,7 @@ def test_threshold_of_the_best_f1(tiny_cache, pixels):
 
 def test_intervals_hold_the_estimate_and_repeat(tiny_cache):
     first = gv.evaluate(tiny_cache, "error", bootstrap=300, seed=1)
-    for name in METRICS:
+    for name in pixel_metrics():
         low, high = first[f"{name}_low"], first[f"{name}_high"]
         slack = 0.01 if name == "fpr95" else 2e-3  # replicates are counted on coarser bins
         assert (low - slack <= first[name]).all()
@@ -210,17 +211,24 @@ def test_intervals_hold_the_estimate_and_repeat(tiny_cache):
 
 
 def test_replicates_are_sums_of_drawn_frames(tiny_cache):
-    drawn = pool(tiny_cache, "error", scores=["msp"], bootstrap=20, seed=3).replicates["msp"].weights["counts"].sum(-1)
+    drawn = (
+        pool(Selection.of(tiny_cache, "error", scores=["msp"]), bootstrap=Bootstrap(20, 3))
+        .replicates["msp"]
+        .weights["counts"]
+        .sum(-1)
+    )
     draws = np.random.default_rng(3).multinomial(4, np.full(4, 0.25), 20)
-    each = [pool(tiny_cache, "error", scores=["msp"], frames=[f]) for f in tiny_cache.ids]
+    each = [pool(Selection.of(tiny_cache, "error", scores=["msp"], frames=[f])) for f in tiny_cache.ids]
     np.testing.assert_array_equal(drawn[:, 0], draws @ [p.positives[0] for p in each])
     np.testing.assert_array_equal(drawn[:, 1], draws @ [p.negatives[0] for p in each])
 
 
 def test_frames_without_labels_are_not_drawn(gaps):
-    found = pool(gaps, "anomaly", scores=["msp"], bootstrap=50)
+    found = pool(Selection.of(gaps, "anomaly", scores=["msp"]), bootstrap=Bootstrap(50))
     size = 24 * 30
-    drawn = pool(gaps, "anomaly", scores=["msp"], frames=["f02", "f03", "f01"], bootstrap=50).replicates["msp"]
+    drawn = pool(
+        Selection.of(gaps, "anomaly", scores=["msp"], frames=["f02", "f03", "f01"]), bootstrap=Bootstrap(50)
+    ).replicates["msp"]
     assert (drawn.weights["counts"].sum((-2, -1)) == 2 * size).all()
     assert found.replicates["msp"].weights["counts"].shape[0] == 50
 
@@ -322,7 +330,7 @@ def test_tables_of_several_caches(tiny_cache, other_cache, by):
     table = gv.evaluate([tiny_cache, other_cache], "error", by=by, bootstrap=5)
     assert table.sizes["cache"] == 2
     frame = table.to_dataframe()
-    assert set(METRICS) <= set(frame.columns)
+    assert set(pixel_metrics()) <= set(frame.columns)
     assert frame.index.names[0] == "cache" or "cache" in frame.index.names
     assert len(frame) == np.prod([table.sizes[d] for d in table["auroc"].dims])
     assert not any(frame[name].dtype == object for name in frame.columns)
@@ -554,4 +562,4 @@ def test_real_frames_against_sklearn(real_data, tmp_path):
                 assert_close(single, exact(oriented, positive[-1]), limits, score=score, frame=frame.id)
         for score in scores:
             wanted = exact(np.concatenate(values[score]), np.concatenate(positive))
-            assert_close(table, wanted, dict.fromkeys(METRICS, 1e-4), score=score, pooling="pixels")
+            assert_close(table, wanted, dict.fromkeys(pixel_metrics(), 1e-4), score=score, pooling="pixels")

@@ -9,14 +9,14 @@ import pytest
 import xarray as xr
 import zarr
 
-from gradunc_viz.store.local import _put_files
+from gradunc_viz.store.local import put_files
 from gradunc_viz.store.zarr_group import group_files
 
 DTYPES = ("u1", "u2", "u4", "i4", "i8", "f2", "f4", "f8", "?")
 
 
 def stored(dataset, folder, **options):
-    _put_files(group_files(dataset, **{"single": {}, "plain": frozenset(), "fill": {}, **options}), folder)
+    put_files(group_files(dataset, **{"single": {}, "plain": frozenset(), "fill": {}, **options}), folder)
     return xr.open_zarr(folder, consolidated=False, chunks=None)
 
 

@@ -14,7 +14,7 @@ from tiny import SCORES
 
 import gradunc_viz as gv
 from gradunc_viz import figures
-from gradunc_viz.metrics.score_calibration import score_calibration
+from gradunc_viz.metrics.calibration import score_calibration
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.tables.table import Column, Table, best, latex_text, second
 

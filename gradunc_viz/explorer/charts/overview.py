@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
-from ...metrics import METRICS, evaluate, segmentation
-from ...metrics.arrays.thresholds import auroc, average_precision, best_f1, fpr_at_tpr
-from ...metrics.operating_point import groups
-from ...schema.errors import CacheError, GraduncError
+from ...metrics import evaluate, segmentation
+from ...metrics.metric import pixel_metrics
+from ...metrics.pixel_metrics import bin_metrics
+from ...schema.errors import GraduncError
 from ...store.cache import Cache
 from ...store.choice import frame_key
 from ..state.memo import remember
@@ -151,13 +150,14 @@ def _metric_table(cache: Cache, task: str, frames: tuple[str, ...] | None, pooli
     found = _of_frames(cache, task, frames) if pooling == "frames" else _of_pixels(cache, task, frames)
     table = pd.DataFrame({"score": list(cache.scores)})
     best: list[list[str]] = [[] for _ in range(len(table))]
-    for name, (_, orientation) in METRICS.items():
+    for name, metric in pixel_metrics().items():
+        orientation = metric.orientation
         values = np.asarray(found[name]) * 100
         table[name] = values
         if np.isfinite(values).any():
             top = np.nanmax(values * orientation)
             for row in np.flatnonzero(values * orientation == top):
-                best[row].append(_SHORT[name])
+                best[row].append(metric.short)
     table["threshold"] = np.asarray(found["threshold"])
     table["best"] = [", ".join(names) for names in best]
     return table.sort_values("auprc", ascending=False, kind="stable", ignore_index=True)
@@ -165,24 +165,16 @@ def _metric_table(cache: Cache, task: str, frames: tuple[str, ...] | None, pooli
 
 def _of_frames(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
     found = evaluate(cache, task, frames=frames, bootstrap=0).isel(cache=0).sel(pooling="frames")
-    return {name: found[name].values for name in (*METRICS, "threshold")}
+    return {name: found[name].values for name in (*pixel_metrics(), "threshold")}
 
 
 def _of_pixels(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
     """As `gradunc_viz.evaluate`, from the counts that the charts draw, so that both need one pass over the frames."""
-    rows: dict[str, list[float]] = {name: [] for name in (*METRICS, "threshold")}
+    rows: dict[str, list[float]] = {name: [] for name in (*pixel_metrics(), "threshold")}
     for histogram in set_histograms(cache, task, cache.scores, frames=frames).values():
-        positive, negative = groups(histogram)
-        f1, threshold = best_f1(positive, negative, histogram.low)
-        rows["auroc"].append(float(auroc(positive, negative)))
-        rows["auprc"].append(float(average_precision(positive, negative, histogram.tied)))
-        rows["fpr95"].append(float(fpr_at_tpr(positive, negative, histogram.tied)))
-        rows["f1"].append(float(f1))
-        rows["threshold"].append(float(threshold))
+        for name, value in bin_metrics(histogram).items():
+            rows[name].append(float(value))
     return rows
-
-
-_SHORT = {"auroc": "AuROC", "auprc": "AuPRC", "fpr95": "FPR95", "f1": "F1"}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -203,14 +195,5 @@ def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:
     for name in ids:
         if name not in cache:
             raise GraduncError(f"{cache.path}: no frame {name!r} among its {len(cache)} frames")
-        found[name] = remember(cache, ("thumbnail", name), partial(_thumbnail, cache, name))
+        found[name] = remember(cache, ("thumbnail", name), partial(cache.thumbnail, name))
     return found
-
-
-def _thumbnail(cache: Cache, frame: str) -> bytes:
-    # one array of some twenty: opening the whole frame would take ten times as long
-    file = cache.path / "frames" / frame / "thumbnail"
-    try:
-        return np.asarray(zarr.open_array(file, mode="r", zarr_format=3)[...]).tobytes()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CacheError(f"{file}: cannot be read ({error})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
@@ -216,7 +217,7 @@ class FrameStore:
 
     def __init__(self, limit: int = 400_000_000) -> None:
         self.limit = limit
-        self._frames: OrderedDict[tuple[str, str, int], FrameData] = OrderedDict()
+        self._frames: OrderedDict[Hashable, FrameData] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, cache: Cache, frame_id: str) -> FrameData:
@@ -229,9 +230,7 @@ class FrameStore:
         """
         if frame_id not in cache:
             raise KeyError(f"{cache.path}: no frame {frame_id!r} among its {len(cache)} frames")
-        # a frame computed anew is another one
-        stamp = (cache.path / "frames" / frame_id / "zarr.json").stat().st_mtime_ns
-        key = (str(cache.path.resolve()), frame_id, stamp)
+        key = cache.frame_version(frame_id)  # a frame computed anew is another one
         with self._lock:
             found = self._frames.get(key)
             if found is not None:

@@ -5,7 +5,6 @@ Data is shared, never plots: a plot belongs to the document of one session.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -85,13 +84,7 @@ def nbytes(value: Any) -> int:
 
 def cache_version(cache: Cache) -> Hashable:
     """What changes whenever a cache on disk does: its path, its frames, and when they were last published."""
-    times = []
-    for file in (cache.path / "zarr.json", cache.path / "frames"):
-        try:
-            times.append(os.stat(file).st_mtime_ns)
-        except OSError:  # gone meanwhile: whoever reads it will say so
-            times.append(-1)
-    return str(cache.path.resolve()), tuple(times), cache.ids
+    return cache.version
 
 
 def remember(cache: Cache, key: Hashable, compute: Callable[[], T], memo: Memo | None = None) -> T:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 
 from ...counts.histogram import Histogram
-from ...metrics import TASKS, evaluate, pool
+from ...counts.pool import pool
+from ...metrics import evaluate
 from ...schema.errors import CacheError, GraduncError
-from ...schema.tasks import NEEDS
+from ...schema.tasks import NEEDS, TASKS
 from ...store.cache import Cache
-from ...store.choice import choose_scores, class_ids, frame_key
+from ...store.choice import Selection, choose_scores, class_ids, frame_key
 from .memo import cache_version, remember, shared
 
 __all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
@@ -56,7 +57,8 @@ def _pass(
     def leave_out(frame: str, error: CacheError) -> None:
         problems[frame] = str(error)
 
-    sums = pool(cache, task, scores=scores, frames=frames, by=by, damaged=leave_out).histograms
+    selection = Selection.of(cache, task, scores=scores, frames=frames)
+    sums = pool(selection, by=by, damaged=leave_out).histograms
     if not sums and problems:
         raise CacheError(next(iter(problems.values())))
     if not sums:

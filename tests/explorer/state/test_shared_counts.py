@@ -26,11 +26,11 @@ def test_two_who_ask_at_once_share_one_pass(tmp_path: Path, monkeypatch: pytest.
     first, go_on = threading.Event(), threading.Event()
     pool = pooled.pool
 
-    def slow(cache: Any, task: str, *, scores: Any, **options: Any) -> Any:
-        asked.append(list(scores))
+    def slow(selection: Any, **options: Any) -> Any:
+        asked.append(list(selection.scores))
         first.set()
         go_on.wait(20)
-        return pool(cache, task, scores=scores, **options)
+        return pool(selection, **options)
 
     monkeypatch.setattr(pooled, "pool", slow)
     found: dict[int, Any] = {}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from gradunc_viz.metrics import segmentation
 from gradunc_viz.metrics.arrays import reliability as kernels
+from gradunc_viz.metrics.segmentation import accuracy, iou
 from gradunc_viz.schema.frame import CONFIDENCE_BINS
 
 
@@ -68,18 +68,18 @@ def test_segmentation_against_sklearn():
     label = random.integers(0, 5, 3000)
     prediction = np.where(random.random(3000) < 0.6, label, random.integers(0, 5, 3000))
     matrix = sk.confusion_matrix(label, prediction, labels=range(7))
-    found = segmentation.iou(matrix)
+    found = iou(matrix)
     np.testing.assert_allclose(found[:5], sk.jaccard_score(label, prediction, average=None))
     assert np.isnan(found[5:]).all()
-    assert segmentation.accuracy(matrix) == pytest.approx(sk.accuracy_score(label, prediction))
+    assert accuracy(matrix) == pytest.approx(sk.accuracy_score(label, prediction))
     both = np.stack([matrix, 2 * matrix.T])
-    np.testing.assert_allclose(segmentation.iou(both), np.stack([found, found]))
-    assert segmentation.accuracy(both).shape == (2,)
+    np.testing.assert_allclose(iou(both), np.stack([found, found]))
+    assert accuracy(both).shape == (2,)
 
 
 def test_class_that_is_only_predicted_has_no_overlap():
-    np.testing.assert_array_equal(segmentation.iou(np.array([[3, 1], [0, 0]])), [0.75, 0])
+    np.testing.assert_array_equal(iou(np.array([[3, 1], [0, 0]])), [0.75, 0])
 
 
 def test_nothing_to_segment():
-    assert np.isnan(segmentation.accuracy(np.zeros((3, 3))))
+    assert np.isnan(accuracy(np.zeros((3, 3))))

@@ -1,0 +1,149 @@
+"""What a caller names is resolved in one place: the same words are understood, and refused, everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import write_cache
+
+import gradunc_viz as gv
+from gradunc_viz.metrics.objects import with_components
+from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
+from gradunc_viz.schema.tasks import TASKS
+from gradunc_viz.store.choice import Selection, chosen, named_caches
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gv.Cache]:
+    folder = tmp_path_factory.mktemp("choice")
+    return {
+        "one": write_cache(folder / "one", ["a", "b", "c"], ((24, 32),)),
+        "two": write_cache(folder / "two", ["b", "d"], ((24, 32),), scores=("msp", "margin"), anomaly=False),
+    }
+
+
+def test_by_default_everything_is_meant(caches: dict[str, gv.Cache]) -> None:
+    cache = caches["one"]
+    selection = Selection.of(cache)
+    assert selection.cache is cache
+    assert selection.task is TASKS["anomaly"]
+    assert (selection.scores, selection.frames, selection.classes) == (cache.scores, cache.ids, None)
+    assert selection.key is None
+    assert selection.class_names == cache.classes
+    assert Selection.of(caches["two"].path).task is TASKS["error"]
+
+
+def test_names_keep_their_order_and_count_once(caches: dict[str, gv.Cache]) -> None:
+    selection = Selection.of(
+        caches["one"], "error", scores=["msp", "entropy", "msp"], frames=["c", "a", "c"], classes=["sky", "road", "sky"]
+    )
+    assert selection.scores == ("msp", "entropy")
+    assert selection.frames == ("c", "a")
+    assert selection.key == ("a", "c")
+    assert selection.classes == (2, 0)
+    assert selection.class_names == ("sky", "road")
+    assert Selection.of(caches["one"], scores="msp").scores == ("msp",)
+    assert Selection.of(caches["one"], frames=["c", "b", "a"]).key is None
+
+
+def test_several_caches_give_what_they_have(caches: dict[str, gv.Cache]) -> None:
+    found = Selection.of_each(caches, scores=["margin", "msp", "entropy"], frames=["d", "b", "a"])
+    assert {name: own.scores for name, own in found.items()} == {"one": ("msp", "entropy"), "two": ("margin", "msp")}
+    assert {name: own.frames for name, own in found.items()} == {"one": ("b", "a"), "two": ("d", "b")}
+    assert {own.task.name for own in found.values()} == {"anomaly"}
+    assert found["one"].labelled == ("b", "a")
+    assert found["two"].labelled == ()
+    assert gv.calibration(caches, frames=["a", "d"]).sizes["cache"] == 2
+    assert gv.sparsification(caches, frames=["a", "d"], scores=["msp"])["ause"].notnull().all()
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "evaluate": lambda c, **choice: gv.evaluate(c, "error", bootstrap=0, **choice),
+    "threshold_curves": lambda c, **choice: gv.threshold_curves(c, "error", **choice),
+    "sparsification": gv.sparsification,
+    "score_calibration": gv.metrics.score_calibration,
+    "calibration": gv.calibration,
+    "segmentation": gv.segmentation,
+}
+TAKES = {
+    "scores": ("evaluate", "threshold_curves", "sparsification", "score_calibration"),
+    "frames": tuple(FUNCTIONS),
+    "classes": ("evaluate", "threshold_curves"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "message"),
+    [
+        (name, {what: value}, message)
+        for what, value, message in (
+            ("scores", ["msp", "energy"], "score 'energy' is not cached; it has pgn_oh_p0.5,"),
+            ("scores", "nonsense", "score 'nonsense' is not cached"),
+            ("frames", ["a", "x"], "no frame 'x' among its 3 frames"),
+            ("frames", [], "no frame is chosen; choose at least one"),
+            ("classes", ["road", "tram"], "no class 'tram'; it has road,"),
+            ("classes", [], "no class is chosen; choose at least one"),
+        )
+        for name in TAKES[what]
+    ],
+)
+def test_the_same_words_are_refused_everywhere(
+    caches: dict[str, gv.Cache], name: str, choice: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GraduncError, match=message) as raised:
+        FUNCTIONS[name](caches["one"], **choice)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_misspelt_keyword_is_no_choice(caches: dict[str, gv.Cache], name: str) -> None:
+    with pytest.raises(TypeError, match="frame"):
+        FUNCTIONS[name](caches["one"], frame=["a"])
+
+
+def test_what_no_cache_has_is_refused(caches: dict[str, gv.Cache]) -> None:
+    with pytest.raises(UnknownScoreError, match="'energy' is not cached; it has"):
+        Selection.of_each(caches, scores="energy")
+    with pytest.raises(UnknownScoreError, match="did you mean entropy"):
+        Selection.of_each(caches, scores="entrophy")
+    with pytest.raises(GraduncError, match="no frame 'x' among its 5 frames"):
+        Selection.of_each(caches, frames=["x"])
+    with pytest.raises(GraduncError, match="unknown task 'nonsense'; expected one of error, anomaly"):
+        Selection.of_each(caches, "nonsense")
+    with pytest.raises(GraduncError, match="no cache was given"):
+        named_caches([])
+
+
+def test_what_is_shown(caches: dict[str, gv.Cache]) -> None:
+    assert chosen(caches, None)[1] == (*caches["one"].scores, "margin")
+    assert chosen(caches, ["margin", "margin"])[1] == ("margin",)
+
+
+def test_components_take_the_thresholds_that_were_evaluated(
+    caches: dict[str, gv.Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradunc_viz.metrics import objects
+
+    monkeypatch.setitem(objects.TRACKS, "obstacle", objects.TRACKS["obstacle"]._replace(min_truth=2, min_predicted=2))
+    result = gv.evaluate(caches["one"], "anomaly", bootstrap=0)
+    wanted = [gv.evaluate_components(caches["one"], name, track="obstacle") for name in caches["one"].scores]
+    monkeypatch.setattr(objects, "evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    found = with_components(result, {"one": caches["one"]}, "obstacle")
+    for name in ("siou", "ppv", "f1"):
+        assert found[f"component_{name}"].values[0].tolist() == pytest.approx(
+            [float(w[name]) for w in wanted], nan_ok=True
+        )
+
+
+def test_a_damaged_frame_is_an_error_that_names_it(caches: dict[str, gv.Cache], tmp_path: Path) -> None:
+    import shutil
+
+    path = Path(shutil.copytree(caches["one"].path, tmp_path / "copy"))
+    (path / "frames/b/cell_counts/zarr.json").write_text("")
+    for name, function in FUNCTIONS.items():
+        if name != "segmentation":  # reads the table, which is there
+            with pytest.raises(GraduncError, match="frames/b: damaged"):
+                function(gv.open_cache(path))
