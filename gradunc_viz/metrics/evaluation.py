@@ -16,7 +16,7 @@ from ..store.choice import Caches, Choice, Selection
 from .metric import pixel_metrics
 from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "named_coords", "set_sizes", "side_by_side"]
 
 _ABOUT: Mapping[str, tuple[str, str]] = {
     "threshold": ("oriented score from which on pixels are called positive, at the best F1", ""),

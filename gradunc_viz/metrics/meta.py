@@ -14,7 +14,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import xarray as xr
@@ -167,15 +167,20 @@ _REGRESSION = _Task(
 )
 
 
+class MetaOptions(TypedDict, total=False):
+    """What segments count, and how long importances are looked for."""
+
+    min_interior: int
+    importance_repeats: int
+
+
 def meta_classification(
     segments: xr.Dataset,
     features: str | Iterable[str] | None = None,
     model: str = "logistic",
     seeds: int | Iterable[int] = 5,
     test_size: float = 0.2,
-    *,
-    min_interior: int = 1,
-    importance_repeats: int = 5,
+    **options: Unpack[MetaOptions],
 ) -> xr.Dataset:
     """Tell segments that meet nothing of their class (IoU = 0, the positive class) from those that do (IoU > 0).
 
@@ -222,11 +227,13 @@ def meta_classification(
 
     Source: Rottmann et al. 2020 (arXiv:1811.00648), section IV.
     """
-    task, keep = _CLASSIFICATION, _usable(segments, "iou", min_interior)
+    min_interior, repeats = _filled(**options)
+    keep = _usable(segments, "iou", min_interior)
     target = segments["iou"].values[keep] == 0 if keep.any() else np.empty(0, bool)
-    return _run(
-        task, segments, keep, target, "iou = 0", features, model, seeds, test_size, importance_repeats
-    ).assign_attrs(task="meta classification", positive="IoU = 0", min_interior=min_interior)
+    plan = _Plan(_CLASSIFICATION, "iou = 0", model, _seeds(seeds), test_size, repeats)
+    return _run(segments, keep, target, features, plan).assign_attrs(
+        task="meta classification", positive="IoU = 0", min_interior=min_interior
+    )
 
 
 def meta_regression(
@@ -235,9 +242,7 @@ def meta_regression(
     model: str = "linear",
     seeds: int | Iterable[int] = 5,
     test_size: float = 0.2,
-    *,
-    min_interior: int = 1,
-    importance_repeats: int = 5,
+    **options: Unpack[MetaOptions],
 ) -> xr.Dataset:
     """Predict the adjusted IoU of segments.
 
@@ -266,11 +271,11 @@ def meta_regression(
 
     Source: Rottmann et al. 2020 (arXiv:1811.00648), section IV.
     """
-    task, keep = _REGRESSION, _usable(segments, "iou_adj", min_interior)
+    min_interior, repeats = _filled(**options)
+    keep = _usable(segments, "iou_adj", min_interior)
     target = segments["iou_adj"].values[keep] if keep.any() else np.empty(0)
-    return _run(
-        task, segments, keep, target, "iou_adj", features, model, seeds, test_size, importance_repeats
-    ).assign_attrs(task="meta regression", min_interior=min_interior)
+    plan = _Plan(_REGRESSION, "iou_adj", model, _seeds(seeds), test_size, repeats)
+    return _run(segments, keep, target, features, plan).assign_attrs(task="meta regression", min_interior=min_interior)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -294,18 +299,30 @@ def _split(frames: np.ndarray, test_size: float, seed: int) -> tuple[np.ndarray,
         return None
 
 
+def _filled(*, min_interior: int = 1, importance_repeats: int = 5) -> tuple[int, int]:
+    return min_interior, importance_repeats
+
+
+def _seeds(seeds: int | Iterable[int]) -> list[int]:
+    return list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is learned, and how it is validated."""
+
+    task: _Task
+    target: str
+    model: str
+    seeds: list[int]
+    test_size: float
+    repeats: int
+
+
 def _run(
-    task: _Task,
-    segments: xr.Dataset,
-    keep: np.ndarray,
-    target: np.ndarray,
-    target_name: str,
-    features: str | Iterable[str] | None,
-    model: str,
-    seeds: int | Iterable[int],
-    test_size: float,
-    repeats: int,
+    segments: xr.Dataset, keep: np.ndarray, target: np.ndarray, features: str | Iterable[str] | None, plan: _Plan
 ) -> xr.Dataset:
+    task, model, seed_list, test_size = plan.task, plan.model, plan.seeds, plan.test_size
     if model not in task.models:
         raise GraduncError(f"unknown model {model!r}, expected one of {', '.join(task.models)}")
     if not 0 < test_size < 1:
@@ -314,7 +331,6 @@ def _run(
     values = values[keep]
     entropy = segments[_ENTROPY].values[keep, None] if _ENTROPY in segments else None
     frames = segments["frame"].values[keep]
-    seed_list = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
 
     shape = len(ESTIMATORS), len(SPLITS), len(seed_list)
     metrics = {name: np.full(shape, np.nan) for name in task.metrics}
@@ -347,7 +363,7 @@ def _run(
                 states[-1] = f"one {'class' if task.two_classes else 'IoU'} to test on"
             elif not converged:
                 states[-1] = "not converged"
-            permutations = repeats if testable else 0
+            permutations = plan.repeats if testable else 0
             importance[:, column] = _importance(fitted, known[test], target[test], task.scoring, permutations, seed)
         missing = np.full(len(target), np.nan)
         tested.append(
@@ -368,7 +384,7 @@ def _run(
     return _dataset(
         task, metrics, importance, (n_segments, n_positive, n_frames), states, seed_list, names, tested
     ).assign_attrs(
-        target=target_name,
+        target=plan.target,
         model=model,
         test_size=test_size,
         entropy_baseline=_ENTROPY if entropy is not None else "absent",

@@ -129,7 +129,6 @@ def find_task(name: str) -> Task:
 
 
 # --- until every user asks a Task
-_BY_LABEL = {"error": ("missed", "right")}
 TASK_OUTCOMES = {"error": ("right", "wrong"), "anomaly": ("normal", "anomaly")}
 NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
 TASK_TEXT = {"error": "wrong prediction", "anomaly": "unknown object"}
