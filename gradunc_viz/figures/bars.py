@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ..metrics import METRICS, evaluate
 from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
-from ..schema.tasks import TASK_TEXT
+from ..schema.tasks import find_task
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import norm_look, plain, score_look, score_title
 from .style import Width, canvas, line_style
@@ -28,7 +28,7 @@ _ROW = 0.135
 
 def _axis_title(metric: str, task: str) -> str:
     arrow = r"$\uparrow$" if METRICS[metric][1] > 0 else r"$\downarrow$"
-    return f"{SHORT[metric]} {arrow} [%], {TASK_TEXT[task]}"
+    return f"{SHORT[metric]} {arrow} [%], {find_task(task).one}"
 
 
 def _check(metric: str) -> None:

@@ -14,7 +14,7 @@ from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
 from ..metrics.threshold_curves import log_start
 from ..schema.errors import GraduncError
-from ..schema.tasks import TASK_TEXT
+from ..schema.tasks import find_task
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
 from .style import Width, canvas, score_style
@@ -164,10 +164,10 @@ def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool)
     rate = curves.attrs["positive_rate"]
     if kind == "pr":
         axis.axhline(rate, **_CHANCE)
-        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel=f"precision ({TASK_TEXT[task]})")
+        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel=f"precision ({find_task(task).one})")
         return
     axis.set(
-        xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({TASK_TEXT[task]})"
+        xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({find_task(task).one})"
     )
     if log_x:
         low = log_start(curves["fpr"].values, curves["tpr"].values)
