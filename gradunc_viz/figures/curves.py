@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import matplotlib.figure
 import numpy as np
@@ -27,6 +27,21 @@ LEAST_RECALL = 0.005
 """From where precision is drawn: before, it is that of a handful of pixels and jumps between 0 and 1."""
 
 
+class LineOptions(TypedDict, total=False):
+    """What may be said of lines beside the look of their score, as `matplotlib.axes.Axes.plot` takes it."""
+
+    color: str
+    linestyle: str | tuple[float, tuple[float, ...]]
+    linewidth: float
+    alpha: float
+    marker: str
+    markersize: float
+    markerfacecolor: str
+    markevery: Any
+    drawstyle: str
+    zorder: float
+
+
 def roc(
     caches: Caches,
     task: str | None = None,
@@ -38,7 +53,7 @@ def roc(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """ROC curves of scores, pooled over pixels; one plot per cache.
 
@@ -88,7 +103,7 @@ def pr(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """Precision-recall curves of scores, pooled over pixels, with AuPRC in the legend; one plot per cache.
 
@@ -109,7 +124,7 @@ def _threshold(
     ax: Axes | Sequence[Axes] | None,
     width: Width | None,
     legend: bool,
-    line: dict[str, Any],
+    line: LineOptions,
 ) -> matplotlib.figure.Figure:
     opened, names = chosen(caches, scores)
     task = task_of(opened, task)
@@ -129,7 +144,7 @@ def _threshold(
 
 
 def _ranked_lines(
-    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: dict[str, Any]
+    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: LineOptions
 ) -> None:
     """One line per score, the best last so that it lies on top, and first in the legend."""
     x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
@@ -202,7 +217,7 @@ def sparsification(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """Sparsification curves: the error of what is kept after dropping the most uncertain pixels; one plot per cache.
 

@@ -19,6 +19,7 @@ from ...metrics import METRICS, evaluate, segmentation
 from ...metrics.arrays.thresholds import auroc, average_precision, best_f1, fpr_at_tpr
 from ...metrics.operating_point import groups
 from ...schema.errors import CacheError, GraduncError
+from ...schema.tasks import TASKS
 from ...store.cache import Cache
 from ...store.choice import frame_key
 from ..state.memo import remember
@@ -98,7 +99,7 @@ def _card(cache: Cache) -> SetCard:
         accuracy=accuracy,
         error_rate=1 - accuracy,
         anomaly_rate=anomalies / (anomalies + known) if anomalies + known else nan,
-        tasks=tuple(task for task, count in (("error", labelled), ("anomaly", unknown)) if count),
+        tasks=tuple(name for name, task in TASKS.items() if bool(table[task.flag].any())),
     )
 
 
