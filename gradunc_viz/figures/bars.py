@@ -14,14 +14,13 @@ from ..metrics import METRICS, evaluate
 from ..metrics.metric import pixel_metrics
 from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
-from ..schema.tasks import TASK_TEXT
+from ..schema.tasks import find_task
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import norm_look, plain, score_look, score_title
 from .style import Width, canvas, line_style
 
 __all__ = ["metric_bars", "p_ablation"]
 
-SHORT = {"auroc": "AuROC", "auprc": "AuPRC", "fpr95": r"FPR$_{95}$", "f1": r"best F$_1$"}
 
 _ROW = 0.135
 """Inches per score: a line of 8 pt text."""
@@ -29,7 +28,7 @@ _ROW = 0.135
 
 def _axis_title(metric: str, task: str) -> str:
     arrow = r"$\uparrow$" if METRICS[metric].orientation > 0 else r"$\downarrow$"
-    return f"{SHORT[metric]} {arrow} [%], {TASK_TEXT[task]}"
+    return f"{METRICS[metric].formatted} {arrow} [%], {find_task(task).one}"
 
 
 def _check(metric: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import matplotlib.figure
 import numpy as np
@@ -14,7 +14,7 @@ from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
 from ..metrics.threshold_curves import log_start
 from ..schema.errors import GraduncError
-from ..schema.tasks import TASK_TEXT
+from ..schema.tasks import find_task
 from ..store.choice import Caches, chosen, task_of
 from ..style.scores import plain, score_title
 from .style import Width, canvas, score_style
@@ -25,6 +25,21 @@ _PERCENT = 100
 
 LEAST_RECALL = 0.005
 """From where precision is drawn: before, it is that of a handful of pixels and jumps between 0 and 1."""
+
+
+class LineOptions(TypedDict, total=False):
+    """What may be said of lines beside the look of their score, as `matplotlib.axes.Axes.plot` takes it."""
+
+    color: str
+    linestyle: str | tuple[float, tuple[float, ...]]
+    linewidth: float
+    alpha: float
+    marker: str
+    markersize: float
+    markerfacecolor: str
+    markevery: Any
+    drawstyle: str
+    zorder: float
 
 
 def roc(
@@ -38,7 +53,7 @@ def roc(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """ROC curves of scores, pooled over pixels; one plot per cache.
 
@@ -88,7 +103,7 @@ def pr(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """Precision-recall curves of scores, pooled over pixels, with AuPRC in the legend; one plot per cache.
 
@@ -109,7 +124,7 @@ def _threshold(
     ax: Axes | Sequence[Axes] | None,
     width: Width | None,
     legend: bool,
-    line: dict[str, Any],
+    line: LineOptions,
 ) -> matplotlib.figure.Figure:
     opened, names = chosen(caches, scores)
     task = task_of(opened, task)
@@ -129,7 +144,7 @@ def _threshold(
 
 
 def _ranked_lines(
-    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: dict[str, Any]
+    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: LineOptions
 ) -> None:
     """One line per score, the best last so that it lies on top, and first in the legend."""
     x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
@@ -164,10 +179,10 @@ def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool)
     rate = curves.attrs["positive_rate"]
     if kind == "pr":
         axis.axhline(rate, **_CHANCE)
-        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel=f"precision ({TASK_TEXT[task]})")
+        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel=f"precision ({find_task(task).one})")
         return
     axis.set(
-        xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({TASK_TEXT[task]})"
+        xlim=(0, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel=f"true-positive rate ({find_task(task).one})"
     )
     if log_x:
         low = log_start(curves["fpr"].values, curves["tpr"].values)
@@ -202,7 +217,7 @@ def sparsification(
     ax: Axes | Sequence[Axes] | None = None,
     width: Width | None = None,
     legend: bool = True,
-    **line: Any,
+    **line: Unpack[LineOptions],
 ) -> matplotlib.figure.Figure:
     """Sparsification curves: the error of what is kept after dropping the most uncertain pixels; one plot per cache.
 

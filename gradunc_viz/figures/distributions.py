@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from ..metrics.distributions import score_distributions
 from ..schema.errors import GraduncError
 from ..schema.scores import lookup
-from ..schema.tasks import TASKS
+from ..schema.tasks import find_task
 from ..store.choice import Caches, chosen, task_of
 from ..style.palette import GROUPS
 from ..style.scores import plain, score_title, units_label
@@ -69,6 +69,8 @@ def distributions(
     task = task_of(opened, task)
     if scores is None:
         names = tuple(n for n in ("pgn_oh_p0.5", "entropy") if n in names) or names[:1]
+    if not names:
+        raise GraduncError("no score is chosen; choose at least one")
     pairs = [(name, cache, score) for name, cache in opened.items() for score in names]
     found = {}
     for name, cache, score in pairs:
@@ -86,7 +88,7 @@ def distributions(
                 axis.set_title(plain(name))
         handles = [
             Patch(facecolor=GROUPS[group], alpha=0.85, hatch=hatch, edgecolor="white", label=group)
-            for group, hatch in zip(reversed(TASKS[task].outcomes), ("", "/////"), strict=True)
+            for group, hatch in zip(reversed(find_task(task).outcomes), ("", "/////"), strict=True)
         ]
         if ax is None:
             figure.legend(handles=handles, loc="outside upper center", ncols=2)

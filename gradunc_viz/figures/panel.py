@@ -178,7 +178,9 @@ def _has(cache: Cache, dataset: xr.Dataset, name: str) -> bool:
     if name in ("image", "prediction"):
         return True
     entry = lookup(name)
-    return name in cache.scores or (entry.family in ("softmax", "logit") and "logits" in dataset)
+    # what is a function of the logits is computed from them where it was not cached
+    of_logits = not entry.at_head and entry.needs == {"logits"} and bool(entry.compute)
+    return name in cache.scores or (of_logits and "logits" in dataset)
 
 
 def _columns(rows: list[Row], columns: Sequence[str]) -> list[str]:

@@ -21,8 +21,8 @@ from ..metrics.meta import meta_regression
 from ..metrics.regions import FAILURES
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import CacheError, GraduncError
-from ..schema.scores import lookup
-from ..schema.tasks import _WHAT
+from ..schema.scores import GradientNorm, lookup
+from ..schema.tasks import TASKS, Task
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches, representative
 from ..store.progress import tracked
@@ -82,7 +82,10 @@ def figure_set(
     track: str | Mapping[str, str] = "anomaly",
     progress: bool = True,
 ) -> FigureSet:
-    """Make every figure and table that the caches have labels for, and ``index.html``, a contact sheet.
+    """Make every figure and table that the caches hold enough for, and ``index.html``, a contact sheet.
+
+    A cache that lacks what a figure needs, labels, class probabilities or the scores, is left out of it; what then
+    cannot be made is left out. `FigureSet.skipped` and the contact sheet say which, and why.
 
     Parameters
     ----------
@@ -145,39 +148,75 @@ def _entries(
     track: str | Mapping[str, str],
     skipped: list[tuple[str, str]],
 ) -> Iterator[_Entry]:
-    """Name, title and maker of everything that the labels allow."""
-    for task, flag in (("error", "has_label"), ("anomaly", "has_anomaly")):
-        own = {name: cache for name, cache in opened.items() if bool(cache.summary[flag].any())}
-        for name in opened.keys() - own.keys():
-            skipped.append((f"{name}: task {task}", f"the cache has no {_WHAT[task]}"))
+    """Name, title and maker of everything that the caches hold enough for; what they lack goes to `skipped`."""
+
+    def holding(caches: dict[str, Cache], what: str, lack: Callable[[Cache], str]) -> dict[str, Cache]:
+        lacking = {name: lack(cache) for name, cache in caches.items()}
+        skipped.extend((f"{name}: {what}", reason) for name, reason in lacking.items() if reason)
+        return {name: cache for name, cache in caches.items() if not lacking[name]}
+
+    drawn = opened
+    if scores is not None:
+        wanted, some = tuple(scores), ", ".join(scores)
+        drawn = holding(
+            opened,
+            f"scores {some}",
+            lambda cache: "" if set(wanted) & set(cache.scores) else "the cache has none of them",
+        )
+    for task in TASKS.values():
+        own = holding(drawn, f"task {task.name}", partial(_lack_of_labels, task))
         if own:
-            yield from _task_entries(own, task, scores)
-            yield from (_error_entries(own, scores) if task == "error" else _anomaly_entries(own, scores, track))
+            yield from _task_entries(own, task, _held(own, scores))
+        if own and task.name == "error":
+            yield from _error_entries(own, _held(own, scores))
+            certain = holding(own, "sparsification, reliability, table of pixels", _lack_of_probabilities)
+            if certain:
+                yield from _probability_entries(certain, _held(certain, scores))
+        elif own:
+            yield from _anomaly_entries(own, _held(own, scores), track)
     for name, cache in opened.items():
         if len(cache):
             yield _Entry(f"panel_{_slug(name)}", f"{name}: frames", partial(_panel, cache))
 
 
-def _task_entries(own: dict[str, Cache], task: str, scores: Sequence[str] | None) -> Iterator[_Entry]:
-    what = {"error": "wrong predictions", "anomaly": "unknown objects"}[task]
-    yield _Entry(f"roc_{task}", f"ROC, {what}", partial(roc, own, task, scores=scores))
-    yield _Entry(f"roc_log_{task}", f"ROC, {what}, logarithmic", partial(roc, own, task, scores=scores, log_x=True))
-    yield _Entry(f"pr_{task}", f"Precision-recall, {what}", partial(pr, own, task, scores=scores))
+def _held(caches: dict[str, Cache], scores: Sequence[str] | None) -> Sequence[str] | None:
+    """Those of the scores that any of the caches has."""
+    if scores is None:
+        return None
+    return [name for name in scores if any(name in cache.scores for cache in caches.values())]
+
+
+def _lack_of_labels(task: Task, cache: Cache) -> str:
+    return "" if bool(cache.summary[task.flag].any()) else f"the cache has no {task.needs}"
+
+
+def _lack_of_probabilities(cache: Cache) -> str:
+    held = any("confidence_count" in cache[frame] for frame in cache.ids)
+    return "" if held else "the cache holds imported maps without class probabilities"
+
+
+def _task_entries(own: dict[str, Cache], task: Task, scores: Sequence[str] | None) -> Iterator[_Entry]:
+    key, what = task.name, task.positives
+    yield _Entry(f"roc_{key}", f"ROC, {what}", partial(roc, own, key, scores=scores))
+    yield _Entry(f"roc_log_{key}", f"ROC, {what}, logarithmic", partial(roc, own, key, scores=scores, log_x=True))
+    yield _Entry(f"pr_{key}", f"Precision-recall, {what}", partial(pr, own, key, scores=scores))
     for metric, title in (("auprc", "AuPRC"), ("auroc", "AuROC"), ("fpr95", "FPR95")):
-        yield _Entry(
-            f"bars_{metric}_{task}", f"{title}, {what}", partial(metric_bars, own, metric, task, scores=scores)
-        )
-    yield _Entry(f"p_ablation_{task}", f"AuPRC against p, {what}", partial(p_ablation, own, "auprc", task))
+        make = partial(metric_bars, own, metric, key, scores=scores)
+        yield _Entry(f"bars_{metric}_{key}", f"{title}, {what}", make)
+    yield _Entry(f"p_ablation_{key}", f"AuPRC against p, {what}", partial(p_ablation, own, "auprc", key))
     for name, cache in own.items():
         two = None if scores is None else [score for score in scores if score in cache.scores][:2]
         title = f"{name}: distributions, {what}"
-        yield _Entry(f"distributions_{task}_{_slug(name)}", title, partial(distributions, cache, task, scores=two))
+        yield _Entry(f"distributions_{key}_{_slug(name)}", title, partial(distributions, cache, key, scores=two))
 
 
-def _error_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Iterator[_Entry]:
+def _probability_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Iterator[_Entry]:
     yield _Entry("sparsification", "Sparsification", partial(sparsification, own, scores=scores))
     yield _Entry("reliability", "Reliability", partial(reliability, own))
     yield _Entry("table_pixels", "Table: pixels", partial(pixel_table, own, scores=scores))
+
+
+def _error_entries(own: dict[str, Cache], scores: Sequence[str] | None) -> Iterator[_Entry]:
     yield _Entry("table_segments", "Table: segments", partial(segment_table, own, scores=scores))
     for name, cache in own.items():
         slug = _slug(name)
@@ -212,7 +251,7 @@ def _scatter(cache: Cache, scores: Sequence[str] | None) -> matplotlib.figure.Fi
 
 def _typical(cache: Cache, count: int = 3) -> list[str]:
     """Frames where scores do well, middling and badly, by the AuPRC of the first gradient score or of any."""
-    names = sorted(representative(cache), key=lambda name: lookup(name).family != "gradient")
+    names = sorted(representative(cache), key=lambda name: not isinstance(lookup(name), GradientNorm))
     try:
         found = evaluate(cache, scores=names[0], by="frame")["auprc"].isel(cache=0, score=0)
     except GraduncError:  # no labels at all

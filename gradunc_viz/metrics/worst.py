@@ -1,9 +1,9 @@
-"""Frames on which a network or a score is worst."""
+"""Frames on which a network or a score is worst. Damaged frames are left out and named."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import pandas as pd
 
 from ..counts.histogram import Histogram
 from ..counts.pool import pool
-from ..schema.errors import GraduncError
+from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
-from ..schema.tasks import NEEDS
+from ..schema.tasks import find_task
 from ..store.cache import Cache
 from ..store.choice import Selection, frame_key
 from .evaluation import evaluate
@@ -29,13 +29,17 @@ Keep = Callable[[Hashable, Callable[[], Any]], Any]
 
 @dataclass(frozen=True)
 class WorstQuery:
-    """What a definition of worst is asked about; `threshold` is None where the usual one is meant."""
+    """What a definition of worst is asked about; `threshold` is None where the usual one is meant.
+
+    `damaged` takes the frames that cannot be read, and why.
+    """
 
     cache: Cache
     score: str
     task: str
     threshold: float | None
     keep: Keep = lambda _, compute: compute()
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,24 +84,43 @@ def _high(query: WorstQuery) -> np.ndarray:
 def _metric(name: str, factor: float) -> Callable[[WorstQuery], np.ndarray]:
     def values(query: WorstQuery) -> np.ndarray:
         cache, score, task = query.cache, query.score, query.task
-        table = query.keep(("by frame", task, score), lambda: _by_frame(cache, score, task))
+        table, damaged = query.keep(("by frame", task, score), lambda: _by_frame(cache, score, task))
+        query.damaged.update(damaged)
         return np.asarray(table[name] * factor)
 
     return values
 
 
-def _by_frame(cache: Cache, score: str, task: str) -> dict[str, np.ndarray]:
-    found = evaluate(cache, task, scores=score, by="frame", bootstrap=0).isel(cache=0, score=0)
-    return {name: found[name].values for name in pixel_metrics()}
+def _by_frame(cache: Cache, score: str, task: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Metrics of each frame in the cache's order, NaN where a frame cannot be read, and why it cannot."""
+    whole, damaged = list(cache.ids), dict[str, str]()
+    try:
+        found = evaluate(cache, task, scores=score, by="frame", bootstrap=0)
+    except CacheError:
+        for frame in cache.ids:  # one after another, to tell which
+            try:
+                evaluate(cache, task, scores=score, frames=[frame], by="frame", bootstrap=0)
+            except CacheError as error:
+                damaged[frame] = str(error)
+            except GraduncError:  # without labels: it says so itself
+                continue
+        whole = [frame for frame in cache.ids if frame not in damaged]
+        if not damaged or not whole:
+            raise
+        found = evaluate(cache, task, scores=score, frames=whole, by="frame", bootstrap=0)
+    rows = found.isel(cache=0, score=0).reindex(frame=list(cache.ids))
+    return {name: rows[name].values for name in pixel_metrics()}, damaged
 
 
 def _below(task: str) -> Callable[[WorstQuery], np.ndarray]:
     def values(query: WorstQuery) -> np.ndarray:
         cache, score = query.cache, query.score
         threshold = usual_threshold(cache, score) if query.threshold is None else query.threshold
-        return np.asarray(
-            query.keep(("below", task, score, threshold), lambda: _count_below(cache, score, task, threshold))
+        missed, damaged = query.keep(
+            ("below", task, score, threshold), lambda: _count_below(cache, score, task, threshold)
         )
+        query.damaged.update(damaged)
+        return np.asarray(missed)
 
     return values
 
@@ -107,14 +130,18 @@ def usual_threshold(cache: Cache, score: str) -> float:
     return float(cache.summary["score_quantile"].sel(score=score, quantile=0.95).median())
 
 
-def _count_below(cache: Cache, score: str, task: str, threshold: float) -> np.ndarray:
+def _count_below(cache: Cache, score: str, task: str, threshold: float) -> tuple[np.ndarray, dict[str, str]]:
+    damaged: dict[str, str] = {}
     missed = dict.fromkeys(cache.ids, float("nan"))
 
     def add(frame: str, histograms: Mapping[str, Histogram]) -> None:
         missed[frame] = read_at(score, histograms[score], threshold).fn
 
-    pool(Selection.of(cache, task, scores=score), each=add)
-    return np.array([missed[frame] for frame in cache.ids])
+    def leave_out(frame: str, error: CacheError) -> None:
+        damaged[frame] = str(error)
+
+    pool(Selection.of(cache, task, scores=score), each=add, damaged=leave_out)
+    return np.array([missed[frame] for frame in cache.ids]), damaged
 
 
 WORST: Mapping[str, WorstDefinition] = {
@@ -178,6 +205,7 @@ def worst_frames(
     -------
     pandas.DataFrame
         ``frame``, ``value`` and ``text`` (value with units), worst first; frames that cannot be told are left out.
+        attrs: ``damaged``, frames that cannot be read, and why.
 
     Raises
     ------
@@ -190,9 +218,10 @@ def worst_frames(
     frame_key(cache, None)
     if score not in cache.scores:
         raise GraduncError(f"{cache.path}: score {score!r} is not cached; it has {', '.join(cache.scores)}")
-    needed = task if which.task == "chosen" else which.task
-    if needed and not bool(cache.summary["has_label" if needed == "error" else "has_anomaly"].any()):
-        raise GraduncError(f"{cache.name}: no frame has {NEEDS[needed]}, which '{which.title}' needs")
+    if which.task is not None:
+        needed = find_task(task if which.task == "chosen" else which.task)
+        if not bool(cache.summary[needed.flag].any()):
+            raise GraduncError(f"{cache.name}: no frame has {needed.needs}, which '{which.title}' needs")
     query = (
         WorstQuery(cache, score, task, threshold) if keep is None else WorstQuery(cache, score, task, threshold, keep)
     )
@@ -200,13 +229,15 @@ def worst_frames(
     order = np.argsort(-values, kind="stable")
     order = order[np.isfinite(values[order])][:n]
     shown = values[order] * (-1 if which.turned else 1)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "frame": [cache.ids[place] for place in order],
             "value": shown,
             "text": [_worded(value, which.units, score) for value in shown],
         }
     )
+    table.attrs["damaged"] = dict(query.damaged)
+    return table
 
 
 def _worded(value: float, units: str, score: str) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from synthetic import new_writer, write_frame
+from tiny import write_set
 
 import gradunc_viz as gv
 from gradunc_viz import figures
@@ -47,7 +50,7 @@ def test_the_set(cache: gv.Cache, tmp_path: Path) -> None:
     for name in ("pixels", "segments", "ood"):
         assert {f"table_{name}.tex", f"table_{name}.md", f"table_{name}.csv"} <= names
     assert all(file.stat().st_size > 0 for file in done.files)
-    assert {name.partition("_")[0] for name, _ in done.skipped} <= {"mistakes", "missed", "alarms"}
+    assert {name.partition("_")[0] for name, _ in done.skipped} <= {"confident", "missed", "false"}
     page = done.index.read_text()
     for file in done.files:
         assert f"href='{file.name}'" in page
@@ -77,11 +80,56 @@ def test_without_labels_the_rest_is_made(cache: gv.Cache, unlabelled: gv.Cache, 
         figures.figure_set(cache, tmp_path, format="gif")
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
+    """Maps of somebody else with predictions: no logits, no class probabilities."""
+    folder = tmp_path_factory.mktemp("imported")
+    frames, random = gv.open_frames(write_set(folder / "set", 3)), np.random.default_rng(0)
+    for name in ("maps", "predictions"):
+        (folder / name).mkdir()
+    for frame in frames:
+        size = frame.image.shape[:2]
+        np.save(folder / f"maps/{frame.id}.npy", random.random(size).astype("f4"))
+        Image.fromarray(random.integers(0, 4, size, dtype="u1")).save(folder / f"predictions/{frame.id}.png")
+    options = {"predictions": folder / "predictions", "classes": ["a", "b", "c", "d"], "progress": False}
+    return gv.compute_maps(folder / "maps", frames, folder / "imported", **options)
+
+
+NEED_PROBABILITIES = {"sparsification", "reliability", "table_pixels"}
+
+
+@pytest.mark.parametrize(
+    ("several", "scores"), [(False, None), (False, ["entropy"]), (True, None), (True, ["ext:maps", "entropy"])]
+)
+def test_what_imported_maps_lack_is_left_out_and_said(
+    imported: gv.Cache, tiny_cache: gv.Cache, tmp_path: Path, several: bool, scores: list[str] | None
+) -> None:
+    caches = {"mine": tiny_cache, "theirs": imported} if several else {"theirs": imported}
+    done = figures.figure_set(caches, tmp_path, format="png", dpi=40, scores=scores, progress=False)
+    names = {file.stem for file in done.files}
+    for name, reason in done.skipped:
+        assert re.search(r"\w+ \w+ \w+", reason), (name, reason)  # a sentence, no bare key
+        assert name in done.index.read_text()
+    assert {f"panel_{name}" for name in caches} <= names
+    drawn = {name for name, cache in caches.items() if scores is None or set(scores) & set(cache.scores)}
+    assert {f"confusion_{name}" for name in drawn} == {name for name in names if name.startswith("confusion")}
+    left_out = dict(done.skipped)
+    assert {f"theirs: scores {', '.join(scores or ())}" in left_out} == {"theirs" not in drawn}
+    # the figures of the other cache are there all the same
+    if "mine" in drawn:
+        assert names >= NEED_PROBABILITIES
+    else:
+        assert not names & NEED_PROBABILITIES
+    if "theirs" in drawn:
+        assert left_out["theirs: sparsification, reliability, table of pixels"].endswith("without class probabilities")
+        assert {"roc_error", "pr_anomaly", "distributions_error_theirs"} <= names
+
+
 def test_a_damaged_cache_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with new_writer(tmp_path / "c") as writer:
         write_frame(writer, "a")
     next((tmp_path / "c/frames/a/prediction").glob("c*")).unlink()
-    assert cli.main(["figures", str(tmp_path / "c"), "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert cli(["figures", str(tmp_path / "c"), "--out", str(tmp_path / "out"), "--quiet"]) == 1
     assert "damaged" in capsys.readouterr().err
 
 
@@ -90,12 +138,10 @@ def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFix
     sheet.write_text("font.size: 9\n")
     arguments = ["figures", str(unlabelled.path), "--out", str(tmp_path / "out"), "--format", "png", "--quiet",
                  "--width", "neurips", "--style", str(sheet), "--dpi", "100", "--track", "bare=obstacle"]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli(arguments) == 0
     shown = capsys.readouterr()
     assert "left out bare: task error: the cache has no class labels" in shown.err
     assert f"look at {tmp_path / 'out' / 'index.html'}" in shown.out
-    from PIL import Image
-
     with Image.open(tmp_path / "out" / "panel_bare.png") as image:
         assert image.width == 550
 
@@ -103,6 +149,6 @@ def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("width", ["folio", "0.1"])
 def test_command_refuses_a_width(width: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["figures", "x", "--out", "y", "--width", width])
+        cli(["figures", "x", "--out", "y", "--width", width])
     assert stop.value.code == 2
     assert "expected" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from ...metrics import evaluate, segmentation
 from ...metrics.metric import pixel_metrics
 from ...metrics.pixel_metrics import bin_metrics
 from ...schema.errors import GraduncError
+from ...schema.tasks import TASKS
 from ...store.cache import Cache
 from ...store.choice import frame_key
 from ..state.memo import remember
@@ -97,7 +98,7 @@ def _card(cache: Cache) -> SetCard:
         accuracy=accuracy,
         error_rate=1 - accuracy,
         anomaly_rate=anomalies / (anomalies + known) if anomalies + known else nan,
-        tasks=tuple(task for task, count in (("error", labelled), ("anomaly", unknown)) if count),
+        tasks=tuple(name for name, task in TASKS.items() if bool(table[task.flag].any())),
     )
 
 

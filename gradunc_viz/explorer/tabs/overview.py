@@ -18,6 +18,7 @@ from ..charts import overview
 from ..charts.look import chart_opts
 from ..css import compact_css
 from ..state.memo import remember
+from ..state.shared_counts import unreadable
 from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
 from .tab import Tab, heading
 
@@ -152,6 +153,7 @@ class OverviewTab(Tab):
         def work() -> list[tuple[str, bytes, str]]:
             kept = partial(remember, cache)  # for every session
             found = worst_frames(cache, which, score, task, _SHOWN, threshold=threshold, keep=kept)
+            unreadable(cache).update(found.attrs["damaged"])  # told by the alert
             pictures: list[tuple[str, bytes, str]] = []
             for frame, words in zip(found["frame"], found["text"], strict=True):
                 with suppress(CacheError):  # told by the alert
