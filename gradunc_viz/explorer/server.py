@@ -23,7 +23,7 @@ from .css import page_css
 from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
 from .ready import Arguments, ReadyPage
-from .state.memo import cache_version
+from .state.version import cache_version
 from .tabs.parts import is_dark
 
 __all__ = ["explore", "serve"]

@@ -90,13 +90,13 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
     """
     entry = lookup(name)
     dataset = frame.dataset
-    if not isinstance(entry, GradientNorm) or "logits" not in dataset or name not in frame.head_names:
+    if not isinstance(entry, GradientNorm) or "logits" not in dataset:
         return None
-    norms = frame.head_score[frame.head_names.index(name)]
-    v, u = y * norms.shape[0] // frame.size[0], x * norms.shape[1] // frame.size[1]
-    logits = np.asarray(dataset["logits"][:, v, u].values, "f8")
-    label = _label_norm(logits, *entry.request)
-    norm = float(norms[v, u])
+    cell = frame.norm_cell(name, y, x)
+    if cell is None:
+        return None
+    norm, v, u = cell
+    label = _label_norm(np.asarray(dataset["logits"][:, v, u].values, "f8"), *entry.request)
     return NormParts(norm, label, norm - label)
 
 
