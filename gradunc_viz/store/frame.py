@@ -16,7 +16,13 @@ from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import LOG2_FLOOR, lookup
 
 __all__ = [
-    "cached_scores", "class_probabilities", "decode_image", "read_variable", "probabilities_at", "score", "score_values",
+    "cached_scores",
+    "class_probabilities",
+    "decode_image",
+    "probabilities_at",
+    "read_variable",
+    "score",
+    "score_values",
     "scores_at",
 ]  # fmt: skip
 
@@ -160,7 +166,7 @@ def _around(dataset: xr.Dataset, maps: Any, y: int, x: int) -> tuple[np.ndarray,
         low, high, weight = (part[place] for part in neighbours(source, dataset.sizes[dim], align))
         places.append(slice(int(low), int(high) + 1))
         weights.append(np.array([1 - weight, weight], "f8") if high > low else np.ones(1))
-    return np.asarray(maps[(..., *places)]), *weights
+    return np.asarray(maps[(..., *places)]), weights[0], weights[1]
 
 
 def _from_logits(dataset: xr.Dataset, name: str, size: tuple[int, int], align: bool) -> np.ndarray:

@@ -15,7 +15,7 @@ _UNITS = {"1": "0 to 1", "log2": "log2", "nats": "nats", "logit": "logit"}
 def units_text(name: str) -> str:
     """Units of a score as they stand in brackets behind its name."""
     entry = lookup(name)
-    return "as given" if entry.family == "external" else _UNITS[entry.units]
+    return "as given" if entry.family == "external" else _UNITS.get(entry.units, entry.units)
 
 
 # Paul Tol's and Okabe and Ito's colours: apart under every kind of colour blindness, visible on white and on black.

@@ -16,8 +16,8 @@ from ...store.cache import Cache
 from ...store.frame import (
     cached_scores,
     decode_image,
-    read_variable,
     probabilities_at,
+    read_variable,
     score_values,
     scores_at,
 )

@@ -14,7 +14,7 @@ from ...schema.errors import CacheError, GraduncError
 from ...schema.tasks import find_task
 from ...store.cache import Cache
 from ...store.choice import choose_scores, class_ids, frame_key
-from .memo import keep, kept, remember, shared
+from .memo import keep, kept, remember
 from .version import cache_version
 
 __all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
