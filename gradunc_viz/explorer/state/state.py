@@ -102,10 +102,14 @@ class ExplorerState(param.Parameterized):
         first["panes"] = default_panes(self.caches, main, params.get("score"))
         baselines = [name for name in ("msp", "entropy") if name in usual]  # what gradient scores are held against
         first["curve_scores"] = [*[name for name in usual if name not in baselines][: 4 - len(baselines)], *baselines]
-        super().__init__(**(first | params))
-        if cache.scores:  # now that the parameter is this state's own, and no longer that of all
-            choose_scores(cache, (self.score,))
+        first |= params
+        score = first.pop("score", None)
+        super().__init__(**first)
+        if score is not None:  # once the parameter is this state's own: its choices are not those of others
+            choose_scores(cache, (score,))
             self.param.score.objects, self.param.score.check_on_set = list(cache.scores), True
+            with param.parameterized.discard_events(self):
+                self.score = score
         self._score_before = self.score
         self._range = "frame" if self.scope == "fixed" else self.scope
         if "threshold" not in params:
