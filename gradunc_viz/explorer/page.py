@@ -142,10 +142,8 @@ class Explorer(pn.viewable.Viewer):
         What is looked at first, as the query string of a permanent link or its decoded pairs.
     """
 
-    def __init__(
-        self, caches: Iterable[Cache], title: str = "gradunc-viz", view: str | Mapping[str, str] = "", **params: Any
-    ) -> None:
-        super().__init__(**params)
+    def __init__(self, caches: Iterable[Cache], title: str = "gradunc-viz", view: str | Mapping[str, str] = "") -> None:
+        super().__init__()
         self.caches = tuple(caches)
         if not self.caches:
             raise GraduncError("no cache to explore: expected at least one")

@@ -20,7 +20,7 @@ import gradunc_viz as gv
 from gradunc_viz import explorer as app
 from gradunc_viz.explorer import server as serving
 from gradunc_viz.explorer.jobs import Jobs
-from gradunc_viz.explorer.state.state import STORE, ExplorerState
+from gradunc_viz.explorer.state.state import STORE, ExplorerState, StateValues
 from gradunc_viz.explorer.state.tabs import tabs
 from gradunc_viz.store.cache import Cache, open_cache
 
@@ -67,6 +67,11 @@ def test_state_may_start_anywhere(cache: Cache) -> None:
     state = ExplorerState(cache, frame_id="c", score="msp", threshold=0.3, task="anomaly")
     assert (state.frame.id, state.threshold, state.task) == ("c", 0.3, "anomaly")
     assert (state.values == gv.score(cache["c"], "msp").values).all()
+
+
+def test_what_a_state_takes_is_what_it_has(cache: Cache) -> None:
+    state = ExplorerState(cache)
+    assert set(StateValues.__annotations__) == {n for n in state.param if n != "name" and not state.param[n].constant}
 
 
 def test_unknown_frame_is_a_message_and_the_next_one_works(cache: Cache) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import pytest
@@ -58,13 +59,7 @@ def pieces(page: Explorer) -> list[str]:
     for model in root.references():
         written = getattr(model, "text", None)
         if type(model).__name__ in ("HTML", "Markdown", "Div") and isinstance(written, str):
-            found.append(
-                written.replace("&lt;", "<")
-                .replace("&gt;", ">")
-                .replace("&#x27;", "'")
-                .replace("&quot;", '"')
-                .replace("&amp;", "&")
-            )
+            found.append(unescape(written))
     return found
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import param
@@ -32,6 +32,33 @@ STORE = FrameStore()
 
 READ_ERRORS = (GraduncError, OSError, ValueError, KeyError, RuntimeError)
 """What a damaged frame raises, depending on which of its bytes are damaged."""
+
+
+class StateValues(TypedDict, total=False):
+    """What may be chosen, as the parameters of `ExplorerState` say; whatever is left out is as usual."""
+
+    tab: str
+    frame_id: str
+    score: str
+    task: str
+    threshold: float
+    panes: list[str]
+    layout: str
+    overlay: str
+    scope: str
+    fixed: dict[str, tuple[float, float]]
+    norms: str
+    hide_ignored: bool
+    classes: list[str]
+    selection: list[str]
+    pixel: tuple[int, int] | None
+    view: tuple[float, float, float, float] | None
+    curve: str
+    curve_scores: list[str]
+    curve_frames: str
+    log_fpr: bool
+    failure: str
+    worst: str
 
 
 class TabName(param.String):
@@ -84,7 +111,7 @@ class ExplorerState(param.Parameterized):
     values = param.Parameter(default=None, constant=True, doc="Oriented score (y, x), None if unreadable.")
     message = param.String(default="", constant=True, doc="Why there is nothing to show; empty if there is.")
 
-    def __init__(self, caches: Cache | Sequence[Cache], main: int = 0, **params: Any) -> None:
+    def __init__(self, caches: Cache | Sequence[Cache], main: int = 0, **params: Unpack[StateValues]) -> None:
         self.caches = (caches,) if isinstance(caches, Cache) else tuple(caches)
         self.main = main
         self.cache = cache = self.caches[main]
@@ -118,7 +145,7 @@ class ExplorerState(param.Parameterized):
             self.frame_id = self.frame_id or cache.ids[0]
             self._read_frame(keep_task="task" in params)
         if problem and not self.message:
-            self._publish(message=problem)
+            self._publish({"message": problem})
 
     # ---- what follows from it
 
@@ -259,7 +286,7 @@ class ExplorerState(param.Parameterized):
         self.frame_id = frame_id
         self.param.update(view=view, tab="frames")
 
-    def restore(self, **params: Any) -> None:
+    def restore(self, **params: Unpack[StateValues]) -> None:
         """Look at what a new state with these parameters would."""
         new = ExplorerState(self.caches, self.main, **params)
         # the frame and the score first: others follow them
@@ -281,9 +308,9 @@ class ExplorerState(param.Parameterized):
         name = name or self.score
         return usual_threshold(self.cache, name) if name in self.rows else 0.0
 
-    def _publish(self, **values: Any) -> None:
+    def _publish(self, changed: Mapping[str, Any]) -> None:
         with param.edit_constant(self):
-            self.param.update(**values)
+            self.param.update(**changed)
 
     @param.depends("frame_id", watch=True)
     def _on_frame(self) -> None:
@@ -304,7 +331,7 @@ class ExplorerState(param.Parameterized):
             changed["pixel"] = None
             if before.size != frame.size:
                 changed["view"] = None
-        self._publish(**changed)
+        self._publish(changed)
 
     @param.depends("score", watch=True)
     def _read_score(self) -> None:
@@ -323,7 +350,7 @@ class ExplorerState(param.Parameterized):
         except READ_ERRORS as error:
             self._fail(error)
             return
-        self._publish(values=values, threshold=threshold)
+        self._publish({"values": values, "threshold": threshold})
 
     @param.depends("threshold", watch=True)
     def _keep_threshold(self) -> None:
@@ -332,7 +359,7 @@ class ExplorerState(param.Parameterized):
     def _fail(self, error: Exception) -> None:
         _log.warning("frame %r cannot be shown", self.frame_id, exc_info=error)
         reason = str(error) if isinstance(error, GraduncError) else f"{type(error).__name__}: {error}"
-        self._publish(frame=None, values=None, message=f"Frame {self.frame_id!r} cannot be read: {reason}")
+        self._publish({"frame": None, "values": None, "message": f"Frame {self.frame_id!r} cannot be read: {reason}"})
 
 
 def choices(name: str) -> list[str]:
