@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-__all__ = ["Markup", "render"]
+__all__ = ["Markup", "escape", "render"]
 
 _ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, cache_size=0)
 

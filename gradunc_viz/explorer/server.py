@@ -169,8 +169,6 @@ def explore(
     """
     found = opened(caches)
     if port is not None:
-        from .server import serve
-
         serve(found, port, open_browser, title=title)
         return None
     if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again

@@ -43,6 +43,7 @@ __all__ = [
     "score_options",
     "spinner",
     "strong",
+    "threshold_title",
     "title",
     "working",
 ]
@@ -211,6 +212,11 @@ def bar_title(name: str, norms: str) -> str:
     if entry.is_log2 and norms == "linear":
         return f"{'−' if entry.orientation < 0 else ''}norm, linear"
     return f"{name} [{units_text(name)}]"
+
+
+def threshold_title(name: str) -> str:
+    """Title of the slider that thresholds a score."""
+    return f"Threshold on {name} [{units_text(name)}]"
 
 
 def score_axis(name: str) -> str:

@@ -9,12 +9,12 @@ from html import unescape
 from typing import Any
 
 import pytest
-from markupsafe import Markup
 from synthetic import write_frame
 
 from gradunc_viz.explorer import text
-from gradunc_viz.explorer.markup import render
+from gradunc_viz.explorer.markup import Markup, render
 from gradunc_viz.explorer.page import Explorer
+from gradunc_viz.explorer.state import frame_table
 from gradunc_viz.explorer.state.frame_store import FrameData
 from gradunc_viz.explorer.state.tabs import tabs
 from gradunc_viz.explorer.tabs.parts import Html, alert, html
@@ -95,6 +95,9 @@ def test_a_score_of_any_unit_and_family_is_shown_everywhere(hostile: Cache) -> N
     for made in (text.score_note("energy"), text.score_help("energy")):
         assert "&lt;img" in made
         assert "<img" not in made
+    tooltips = frame_table.table_options(page.state.rows)["header_tooltips"]  # Tabulator reads them as HTML
+    assert "&lt;img" in tooltips["energy"]
+    assert "<img" not in tooltips["energy"]
     assert text.bar_title("energy", "linear") == f"energy [{HOSTILE}]"
     card = page.desk.frames._cards((3, 4), "here", "")
     assert card.count("<b>") > 4

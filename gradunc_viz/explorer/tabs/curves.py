@@ -11,7 +11,6 @@ import panel as pn
 
 from ...metrics.distributions import score_limits
 from ...schema.errors import GraduncError
-from ...style.scores import units_text
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
@@ -173,7 +172,7 @@ class CurvesTab(AnalysisTab):
                 end=end,
                 step=(end - start) / 1000,
                 value=threshold,
-                label=f"Threshold on {score} [{units_text(score)}]",
+                label=text.threshold_title(score),
             )
 
         self._compute("slider", ends, show)

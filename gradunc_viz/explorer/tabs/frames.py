@@ -14,7 +14,6 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ...schema.errors import GraduncError
-from ...style.scores import units_text
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
@@ -377,7 +376,7 @@ class FramesTab:
             self._busy = True
             try:
                 self.slider.param.update(
-                    label=f"Threshold on {state.score} [{units_text(state.score)}]",
+                    label=text.threshold_title(state.score),
                     start=start,
                     end=end if end > start else start + 1,
                     step=(end - start) / 1000 or 1.0,

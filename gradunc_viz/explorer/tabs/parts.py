@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import panel as pn
-from markupsafe import escape
 
 from ...schema.tasks import TASKS
 from .. import css as style
 from .. import text
+from ..markup import escape
 
 __all__ = [
     "Gallery", "Html", "alert", "choice", "class_choice", "csv_download", "html", "is_dark", "labelled",
