@@ -23,6 +23,7 @@ from .css import page_css
 from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
 from .ready import Arguments, ReadyPage
+from .state.tabs import tabs
 from .state.version import cache_version
 from .tabs.parts import is_dark
 
@@ -85,6 +86,8 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
     """Make a server that listens on the loopback address, not started, and its URL."""
     port = _usable_port(port)
     pn.extension("tabulator")
+    for tab in tabs().values():
+        tab.load()  # before the first visitor would wait for it
     apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
     for app in apps.values():
         app.add(ReadyPage(lambda: [cache_version(cache) for cache in caches], _fit))
