@@ -52,6 +52,8 @@ _RULES = """
   font-size: 12px; color: var(--soft); }
 .cells b { display: block; font-size: 17px; color: var(--ink); font-weight: 600; overflow-wrap: anywhere; }
 .empty { padding: 40px 20px; text-align: center; color: var(--soft); font-size: 15px; line-height: 1.9; }
+:host(.alert) { border: 1px solid #ffb000; border-radius: 5px; padding: 8px 12px; font-size: 14px; line-height: 1.4;
+  box-sizing: border-box; overflow-wrap: anywhere; background: color-mix(in srgb, #ffb000 16%, var(--page)); }
 .spin { width: 16px; height: 16px; border: 3px solid var(--line); border-radius: 50%; box-sizing: border-box; }
 .spin.on { border-top-color: var(--accent); animation: turn 1s linear infinite; }
 @keyframes turn { to { transform: rotate(360deg); } }

@@ -31,6 +31,10 @@ LOADING = 3.0
 """Seconds in which a browser draws a page that it was given."""
 
 
+# Not asyncio: what was asked for last comes first here, a thread at work does not keep the server from ending, and what
+# brings an outcome back is Bokeh's callback either way, as it alone holds the lock of the document.
+
+
 @cache
 def _queue() -> queue.LifoQueue[Callable[[], None]]:
     """What waits for a worker: what was asked for last comes first, as it is what somebody looks at now."""

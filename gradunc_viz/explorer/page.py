@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,27 +17,16 @@ from ..store.cache import Cache, open_cache
 from . import text
 from .css import tabs_css
 from .jobs import Jobs
+from .state.pane import letter_of
 from .state.permalink import read_query, to_query
 from .state.reproduce import python_code, selection_code
-from .state.state import TABS, ExplorerState
-from .tabs.classes import ClassesTab
-from .tabs.curves import CurvesTab
-from .tabs.failures import FailuresTab
-from .tabs.frames import FramesTab
-from .tabs.overview import OverviewTab
-from .tabs.parts import alert, help_text, html, is_dark
+from .state.state import ExplorerState
+from .state.tabs import tabs
+from .tabs.parts import alert, html, is_dark
 
 __all__ = ["CacheLike", "Desk", "Explorer", "opened"]
 
 CacheLike = Cache | str | os.PathLike[str]
-
-_TABS: Mapping[str, Any] = {
-    "overview": OverviewTab,
-    "frames": FramesTab,
-    "curves": CurvesTab,
-    "classes": ClassesTab,
-    "failures": FailuresTab,
-}
 
 # the address is kept in step with the state, so that it can be copied, kept as a bookmark and loaded again
 _ADDRESS_JS = """
@@ -74,11 +62,6 @@ else fallback()
 """
 
 
-_SPIN = {
-    busy: f"<div class='spin{' on' * busy}' title='{'computing' if busy else ''}'></div>" for busy in (False, True)
-}
-
-
 _IDLE = 700
 """Milliseconds without a change after which a tab is built ahead."""
 
@@ -93,15 +76,17 @@ class Desk:
         self.state, self.jobs = state, jobs
         self.changed = time.monotonic()
         self.built: dict[str, Any] = {}
-        self._columns = {name: pn.Column(sizing_mode="stretch_width", margin=(4, 0)) for name in TABS}
+        self.entries = tabs()
+        self._names = list(self.entries)
+        self._columns = {name: pn.Column(sizing_mode="stretch_width", margin=(4, 0)) for name in self.entries}
         self.tabs = pn.Tabs(
-            *((name.capitalize(), self._columns[name]) for name in TABS),
-            active=TABS.index(state.tab),
+            *((tab.title, self._columns[name]) for name, tab in self.entries.items()),
+            active=self._names.index(state.tab),
             sizing_mode="stretch_width",
             margin=0,
             stylesheets=[tabs_css(is_dark())],
         )
-        self.tabs.param.watch(lambda event: setattr(state, "tab", TABS[event.new]), "active")
+        self.tabs.param.watch(lambda event: setattr(state, "tab", self._names[event.new]), "active")
         self._watcher = state.param.watch(lambda _: self._visit(), "tab")
         self._visit()
         if jobs.served:
@@ -109,21 +94,21 @@ class Desk:
 
     def _visit(self) -> None:
         self._build(self.state.tab)
-        self.tabs.active = TABS.index(self.state.tab)
+        self.tabs.active = self._names.index(self.state.tab)
 
     def _build(self, name: str) -> None:
         if name in self.built:
             return
-        column = self._columns[name]
+        column, tab = self._columns[name], self.entries[name]
         try:
-            self.built[name] = _TABS[name](self.state, self.jobs)
-            column[:] = [help_text(name), self.built[name].view()]
+            self.built[name] = tab.build(self.state, self.jobs)
+            column[:] = [html(text.help_text(tab.help), margin=(0, 2)), self.built[name].view()]
         except GraduncError as error:
-            column[:] = [pn.pane.Alert(text.message(str(error)), alert_type="warning")]
+            column[:] = [alert(text.message(str(error)))]
 
     def _build_ahead(self) -> None:
         """Build one more tab, unless a message came a moment ago."""
-        missing = [name for name in TABS if name not in self.built and name != "frames"]
+        missing = [name for name in self._names if name not in self.built and name != "frames"]
         if not missing:
             return
         if time.monotonic() - self.changed > _IDLE / 1000:
@@ -131,7 +116,7 @@ class Desk:
         self.jobs.soon(self._build_ahead, _IDLE)
 
     @property
-    def frames(self) -> FramesTab:
+    def frames(self) -> Any:
         """The tab of frames, built if it was not."""
         if "frames" not in self.built:
             self.state.tab = "frames"
@@ -157,10 +142,8 @@ class Explorer(pn.viewable.Viewer):
         What is looked at first, as the query string of a permanent link or its decoded pairs.
     """
 
-    def __init__(
-        self, caches: Iterable[Cache], title: str = "gradunc-viz", view: str | Mapping[str, str] = "", **params: Any
-    ) -> None:
-        super().__init__(**params)
+    def __init__(self, caches: Iterable[Cache], title: str = "gradunc-viz", view: str | Mapping[str, str] = "") -> None:
+        super().__init__()
         self.caches = tuple(caches)
         if not self.caches:
             raise GraduncError("no cache to explore: expected at least one")
@@ -171,7 +154,7 @@ class Explorer(pn.viewable.Viewer):
         query = _decoded(view)
         main, self._first, problems = read_query(query, self.caches) if query else (0, {}, [])
         names = {
-            f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[number]}: {cache.name}" if len(self.caches) > 1 else cache.name: number
+            f"{letter_of(number)}: {cache.name}" if len(self.caches) > 1 else cache.name: number
             for number, cache in enumerate(self.caches)
         }
         self.select = pn.widgets.Select(
@@ -199,7 +182,7 @@ class Explorer(pn.viewable.Viewer):
         )
         self.theme.jscallback(clicks=_THEME_JS, args={"theme": "default" if dark else "dark", "link": self._link})
         # text alone: any other change, as in the spinner of Panel, makes the browser lay out the whole page
-        self.busy = html(_SPIN[False], width=24, height=20, sizing_mode="fixed", margin=(12, 4, 0, 4))
+        self.busy = html(text.spinner(False), width=24, height=20, sizing_mode="fixed", margin=(12, 4, 0, 4))
         self.jobs.on_busy = lambda _busy: self._show_busy()
         self._busy_watcher = pn.state.param.watch(lambda _: self._show_busy(), "busy")
         self._code, self._frames = html(""), html("")
@@ -209,7 +192,7 @@ class Explorer(pn.viewable.Viewer):
         if self.jobs.closed:
             return
         self.jobs.hear()
-        self.busy.object = _SPIN[pn.state.busy or self.jobs.busy]
+        self.busy.object = text.spinner(pn.state.busy or self.jobs.busy)
         for desk in self._desks.values():
             desk.changed = time.monotonic()
 
@@ -259,7 +242,7 @@ class Explorer(pn.viewable.Viewer):
         self.state.restore(**wanted)
 
     def _tell(self, problems: list[str]) -> None:
-        self._problems.param.update(object="<br>".join(escape(line) for line in problems), visible=bool(problems))
+        self._problems.param.update(object=text.problem_lines(problems), visible=bool(problems))
 
     def _show(self) -> None:
         cache = self.caches[self.select.value]
@@ -284,8 +267,8 @@ class Explorer(pn.viewable.Viewer):
             return
         code, frames = self.code, selection_code(self.state)
         self._texts.data = {"code": [code], "frames": [frames]}
-        self._code.object = f"<pre>{escape(code)}</pre>"
-        self._frames.object = f"<pre>{escape(frames)}</pre>"
+        self._code.object = text.listing(code)
+        self._frames.object = text.listing(frames)
         if not len(self._away):
             self._away[:] = self._take_away()
 

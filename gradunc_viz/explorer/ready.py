@@ -31,6 +31,10 @@ _GRACE = 30.0
 """Seconds that a browser has to connect to the page it was given."""
 
 
+# Not `reuse_sessions` of Panel: that shows whoever comes the page of the first visitor, whatever the link asks for and
+# whatever the cache has gained since, and still makes a session for each.
+
+
 class ReadyPage(Handler):
     """Keeps one session ready, and gives it to whoever asks for the page next.
 

@@ -23,7 +23,7 @@ from .css import page_css
 from .jobs import LOADING
 from .page import CacheLike, Explorer, opened
 from .ready import Arguments, ReadyPage
-from .state.memo import cache_version
+from .state.tabs import tabs
 from .tabs.parts import is_dark
 
 __all__ = ["explore", "serve"]
@@ -85,9 +85,11 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
     """Make a server that listens on the loopback address, not started, and its URL."""
     port = _usable_port(port)
     pn.extension("tabulator")
+    for tab in tabs().values():
+        tab.load()  # before the first visitor would wait for it
     apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
     for app in apps.values():
-        app.add(ReadyPage(lambda: [cache_version(cache) for cache in caches], _fit))
+        app.add(ReadyPage(lambda: [cache.version for cache in caches], _fit))
     server = pn.io.server.get_server(
         apps,
         port=port,
@@ -169,8 +171,6 @@ def explore(
     """
     found = opened(caches)
     if port is not None:
-        from .server import serve
-
         serve(found, port, open_browser, title=title)
         return None
     if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again

@@ -1,67 +1,52 @@
-"""Texts of the page as HTML; everything that comes from data is escaped here."""
+"""Texts of the page as HTML, which templates make: what comes from data is escaped by them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import PurePath
 
 from ..metrics.operating_point import ThresholdCounts
-from ..schema.scores import GradientNorm, lookup
-from ..schema.tasks import _TRUTH
+from ..schema.scores import GradientNorm, Score, lookup
+from ..schema.tasks import TASKS
 from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
 from ..style.scores import units_text
+from .markup import Markup, render
 from .state.frame_store import FrameData
 from .state.pane import Pane
 
 __all__ = [
-    "HELP",
     "annotation_note",
     "bar_title",
     "class_legend",
     "difference_note",
     "empty_cache",
     "error_note",
+    "fact_cells",
     "frame_caption",
+    "help_text",
+    "label",
+    "left_out",
+    "listing",
     "message",
     "no_labels",
     "note",
     "overlay_note",
     "page_header",
     "pane_note",
+    "percent",
     "plain_note",
+    "problem_lines",
     "readout",
     "score_axis",
     "score_help",
     "score_note",
     "score_options",
+    "spinner",
+    "strong",
+    "threshold_title",
+    "title",
+    "working",
 ]
-
-HELP: Mapping[str, str] = {
-    "overview": (
-        "The whole set at a glance: what it holds, how well each score finds the pixels in question, and the frames "
-        "that fare worst. A click on a thumbnail opens the frame."
-    ),
-    "frames": (
-        "Choose a frame in the table or with the arrow keys and look at it side by side. Every score gives one number "
-        "per pixel and is <b>oriented: larger means more uncertain</b>; gradient norms are log2, one unit more is a "
-        "norm twice as large. Scroll to zoom, drag to pan: all panes move together. Move the mouse over a pane to "
-        "read every score of a pixel, click to pin it. Hatched pixels are ignored."
-    ),
-    "curves": (
-        "How well scores separate the pixels to find from the rest, over all thresholds. Click on a curve to set the "
-        "threshold there: masks, counts and the marks on all curves follow."
-    ),
-    "classes": (
-        "The same questions class by class. Choose classes to restrict the curves, and the frames in the table, to "
-        "them."
-    ),
-    "failures": (
-        "Regions where score and truth disagree at the current threshold. A click on a crop opens its frame and zooms "
-        "onto it."
-    ),
-}
-"""What each tab is for."""
 
 _LABELS = {"oh": "one-hot", "uni": "uniform"}
 
@@ -79,94 +64,108 @@ def score_options(names: Sequence[str]) -> dict[str, str]:
     return options
 
 
-def score_help(name: str) -> str:
+def score_help(name: str) -> Markup:
     """Describe formula, units and orientation of a score."""
     entry = lookup(name)
-    turned = "" if entry.orientation > 0 else " Shown with its sign turned."
-    return (
-        f"<div class='note'><code>{escape(entry.formula)}</code><br>Units: {units_text(name)}. "
-        f"Larger = more uncertain.{turned}</div>"
+    return render(
+        "<div class='note'>{% if formula %}<code>{{ formula }}</code><br>{% endif %}Units: {{ units }}. "
+        "Larger = more uncertain.{{ turned }}</div>",
+        formula=entry.formula,
+        units=units_text(name),
+        turned="" if entry.orientation > 0 else " Shown with its sign turned.",
     )
 
 
-def page_header(title: str, names: Sequence[str], network: str, frames: int) -> str:
+def page_header(title: str, names: Sequence[str], network: str, frames: int) -> Markup:
     """Title, caches, network and number of frames."""
     if ".py:" in network:  # FILE.py:FUNCTION, where the folder says little
         network = PurePath(network).name
-    caches = ", ".join(escape(name) for name in names)
-    count = f"{frames:,} frame" + ("" if frames == 1 else "s")
-    return (
-        f"<div class='header'><h1>{escape(title)}</h1>"
-        f"<span><b>{caches}</b></span><span>network <b>{escape(network)}</b></span><span>{count}</span></div>"
+    return render(
+        "<div class='header'><h1>{{ title }}</h1><span><b>{{ names | join(', ') }}</b></span>"
+        "<span>network <b>{{ network }}</b></span><span>{{ count }}</span></div>",
+        title=title,
+        names=names,
+        network=network,
+        count=f"{frames:,} frame" + ("" if frames == 1 else "s"),
     )
 
 
-def frame_caption(frame: FrameData | None, place: str = "") -> str:
+def frame_caption(frame: FrameData | None, place: str = "") -> Markup:
     """Id, size and place in the list of the shown frame."""
-    if frame is None:
-        return "<div class='caption'>No frame shown</div>"
-    height, width = frame.size
-    return f"<div class='caption'><b>{escape(frame.id)}</b> <span>{width} × {height} px {escape(place)}</span></div>"
-
-
-def class_legend(classes: Sequence[str], colors: Sequence[tuple[int, int, int]], present: Sequence[int]) -> str:
-    """Names of all classes on their colours; those that are not in the frame are faded."""
-    chips = "".join(
-        f"<span class='chip{'' if number in present else ' absent'}' "
-        f"style='background:rgb{tuple(color)};color:{text_color(color)}'>{escape(name)}</span>"
-        for number, (name, color) in enumerate(zip(classes, colors, strict=True))
+    return render(
+        "<div class='caption'>{% if frame %}<b>{{ frame.id }}</b> "
+        "<span>{{ frame.size[1] }} × {{ frame.size[0] }} px {{ place }}</span>"
+        "{% else %}No frame shown{% endif %}</div>",
+        frame=frame,
+        place=place,
     )
-    return f"<div class='legend'><span class='muted'>Classes (faded: not predicted here)</span>{chips}</div>"
+
+
+def class_legend(classes: Sequence[str], colors: Sequence[tuple[int, int, int]], present: Sequence[int]) -> Markup:
+    """Names of all classes on their colours; those that are not in the frame are faded."""
+    chips = [
+        {"name": name, "absent": number not in present, "back": f"rgb{tuple(color)}", "ink": text_color(color)}
+        for number, (name, color) in enumerate(zip(classes, colors, strict=True))
+    ]
+    return render(
+        "<div class='legend'><span class='muted'>Classes (faded: not predicted here)</span>"
+        "{% for chip in chips %}<span class='chip{{ ' absent' if chip.absent }}' "
+        "style='background:{{ chip.back }};color:{{ chip.ink }}'>{{ chip.name }}</span>{% endfor %}</div>",
+        chips=chips,
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # panes
 
 
-def _swatch(color: str, words: str) -> str:
-    return f"<span class='swatch' style='background:{color}'></span>{escape(words)}"
+def _swatch(color: str, words: str) -> Markup:
+    return render("<span class='swatch' style='background:{{ color }}'></span>{{ words }}", color=color, words=words)
 
 
-_IGNORED = "<span class='swatch hatched'></span>ignored"
+_IGNORED = Markup("<span class='swatch hatched'></span>ignored")
 
 
-def _note(html: str, full: str = "") -> str:
-    tip = f" title='{escape(full, quote=True)}'" if full else ""
-    return f"<div class='pane-note'{tip}>{html}</div>"
+def _note(*parts: str, full: str = "") -> Markup:
+    return render(
+        "<div class='pane-note'{% if full %} title='{{ full }}'{% endif %}>{{ parts | join(' ') }}</div>",
+        parts=parts,
+        full=full,
+    )
 
 
-def plain_note(words: str) -> str:
+def plain_note(words: str) -> Markup:
     """What a pane shows, in words."""
-    return _note(escape(words), words)
+    return _note(words, full=words)
 
 
-def pane_note(problem: str) -> str:
+def pane_note(problem: str) -> Markup:
     """Why a pane shows nothing, or not all."""
-    return _note(f"<b>{escape(problem)}</b>", problem) if problem else _note("")
+    return _note(strong(problem), full=problem) if problem else _note()
 
 
-def overlay_note(overlay: str, score: str, task: str) -> str:
+def overlay_note(overlay: str, score: str, task: str) -> Markup:
     """Explain the mask over an image."""
-    truth = _TRUTH[task][0]
+    truth = TASKS[task].choice
     if overlay == "found":
         return _note(_swatch(THRESHOLD, f"{score} at or above the threshold"))
     if overlay == "outcomes":
         parts = (THRESHOLD, f"{truth} found"), (FALSE_ALARM, "false alarms"), (MISSED, f"{truth} missed")
-        return _note(" ".join(_swatch(color, words) for color, words in parts))
+        return _note(*(_swatch(color, words) for color, words in parts))
     return plain_note("the frame as the network saw it")
 
 
-def annotation_note(tasks: Sequence[str]) -> str:
+def annotation_note(tasks: Sequence[str]) -> Markup:
     """Explain what the annotation pane shows of a frame with labels for `tasks`."""
     parts = ["true classes" if "error" in tasks else _swatch(GREY, "known")]
     if "anomaly" in tasks:
-        parts.append(_swatch(ANOMALY, "unknown object"))
-    return _note(" ".join([*parts, _IGNORED]))
+        parts.append(_swatch(ANOMALY, TASKS["anomaly"].one))
+    return _note(*parts, _IGNORED)
 
 
-def error_note() -> str:
+def error_note() -> Markup:
     """Explain the error map."""
-    return _note(" ".join([_swatch(GREY, "predicted right"), _swatch(ANOMALY, "wrong"), _IGNORED]))
+    return _note(_swatch(GREY, "predicted right"), _swatch(ANOMALY, "wrong"), _IGNORED)
 
 
 _ABOUT = {
@@ -178,34 +177,46 @@ _ABOUT = {
 }
 
 
-def score_note(name: str) -> str:
-    """Say in a few words what a score is."""
-    entry = lookup(name)
-    about = _ABOUT.get(name, "imported map")
+def _about(entry: Score) -> str:
+    """What a score is, in a few words."""
     if isinstance(entry, GradientNorm):
         turned = ", negated" if entry.orientation < 0 else ""
-        about = f"gradient norm against the {'prediction' if entry.label == 'oh' else 'uniform label'}{turned}"
-    return _note(f"{escape(about)}; bright = uncertain", f"{entry.formula}; larger = more uncertain")
+        return f"gradient norm against the {'prediction' if entry.label == 'oh' else 'uniform label'}{turned}"
+    if entry.family == "external":
+        return "imported map"
+    # a title with a formula in it is for figures
+    return _ABOUT.get(entry.name) or (entry.formula if "$" in entry.title else entry.title) or entry.name
 
 
-def difference_note(pane: Pane, several: bool) -> str:
+def score_note(name: str) -> Markup:
+    """Say in a few words what a score is."""
+    entry = lookup(name)
+    return _note(f"{_about(entry)}; bright = uncertain", full=f"{entry.formula or name}; larger = more uncertain")
+
+
+def difference_note(pane: Pane, several: bool) -> Markup:
     """Explain a difference map."""
     assert pane.minus is not None
     where = "the first is higher in its frame's ranking" if pane.by_rank else "the first is larger"
-    return _note(f"orange: {where}, violet: the second", f"{pane.title(several)}; orange: {where}")
+    return _note(f"orange: {where}, violet: the second", full=f"{pane.title(several)}; orange: {where}")
 
 
 def no_labels(task: str) -> str:
     """Say that a frame cannot be judged."""
-    return f"this frame has no {_TRUTH[task][1]}"
+    return f"this frame has no {TASKS[task].needs}"
 
 
 def bar_title(name: str, norms: str) -> str:
     """Title of the colour bar of a score."""
     entry = lookup(name)
-    if entry.units == "log2" and norms == "linear":
+    if entry.is_log2 and norms == "linear":
         return f"{'−' if entry.orientation < 0 else ''}norm, linear"
     return f"{name} [{units_text(name)}]"
+
+
+def threshold_title(name: str) -> str:
+    """Title of the slider that thresholds a score."""
+    return f"Threshold on {name} [{units_text(name)}]"
 
 
 def score_axis(name: str) -> str:
@@ -217,72 +228,143 @@ def score_axis(name: str) -> str:
 # numbers
 
 
+def percent(share: float) -> str:
+    """A share in percent, a dash where there is none."""
+    return "–" if share != share else f"{share:.1%}"
+
+
+_READOUT = """
+{%- macro cell(value, key, meaning) -%}
+<div class='cell'><div class='big'>{{ value }}</div>
+<div>{% if key %}<b>{{ key }}</b> {% endif %}{{ meaning }}</div></div>
+{%- endmacro -%}
+<div class='readout'>
+<div class='cell'><div class='big'>{{ threshold }} <small>{{ units }}</small></div><div>threshold</div></div>
+{%- if above %}{{ cell(above, "", "of pixels at or above") }}{% endif %}
+{%- if remark %}<div class='cell muted'>{{ remark }}</div>{% endif %}
+{%- for key, value, meaning in cells %}{{ cell(value, key, meaning) }}{% endfor -%}
+</div>"""
+
+
 def readout(
     name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None, where: str = "frame"
-) -> str:
+) -> Markup:
     """Show the threshold in the score's units, the share of pixels above it and how they agree with the labels."""
-    units = "" if lookup(name).units == "1" else units_text(name)
-    above = "" if share is None else f"<div class='big'>{share:.2%}</div><div>of pixels at or above</div>"
-    head = (
-        f"<div class='cell'><div class='big'>{threshold:.4g} <small>{units}</small></div>"
-        f"<div>threshold</div></div><div class='cell'>{above}</div>"
-    )
-    truth, wanted = _TRUTH[task]
+    truth, remark = TASKS[task].choice, ""
+    cells: list[tuple[str, str, str]] = []
     if counts is None:
-        tail = f"<div class='cell muted'>This {where} has no {wanted}: nothing to compare with.</div>"
+        remark = f"This {where} has no {TASKS[task].needs}: nothing to compare with."
     elif not counts.tp + counts.fn:
-        tail = (
-            f"<div class='cell muted'>This {where} has no {truth}: nothing to find.</div>"
-            f"<div class='cell'><div class='big'>{counts.fp:,}</div><div><b>FP</b> false alarms</div></div>"
-            f"<div class='cell'><div class='big'>{counts.tn:,}</div><div><b>TN</b> left out</div></div>"
-        )
+        remark = f"This {where} has no {truth}: nothing to find."
+        cells = [("FP", f"{counts.fp:,}", "false alarms"), ("TN", f"{counts.tn:,}", "left out")]
     else:
-        cells: Mapping[str, tuple[str, str]] = {
-            "Precision": (_percent(counts.precision), f"{truth} among those"),
-            "Recall": (_percent(counts.recall), f"{truth} found"),
-            "FPR": (_percent(counts.fpr), "of the rest"),
-            "TP": (f"{counts.tp:,}", "found"),
-            "FP": (f"{counts.fp:,}", "false alarms"),
-            "FN": (f"{counts.fn:,}", "missed"),
-            "TN": (f"{counts.tn:,}", "left out"),
-        }
-        tail = "".join(
-            f"<div class='cell'><div class='big'>{value}</div><div><b>{key}</b> {meaning}</div></div>"
-            for key, (value, meaning) in cells.items()
-        )
-    return f"<div class='readout'>{head}{tail}</div>"
+        cells = [
+            ("Precision", percent(counts.precision), f"{truth} among those"),
+            ("Recall", percent(counts.recall), f"{truth} found"),
+            ("FPR", percent(counts.fpr), "of the rest"),
+            ("TP", f"{counts.tp:,}", "found"),
+            ("FP", f"{counts.fp:,}", "false alarms"),
+            ("FN", f"{counts.fn:,}", "missed"),
+            ("TN", f"{counts.tn:,}", "left out"),
+        ]
+    return render(
+        _READOUT,
+        threshold=f"{threshold:.4g}",
+        units="" if lookup(name).upper == "1" else units_text(name),  # a share needs none
+        above="" if share is None else f"{share:.2%}",
+        remark=remark,
+        cells=cells,
+    )
 
 
-def _percent(share: float) -> str:
-    return "–" if share != share else f"{share:.1%}"
+def fact_cells(facts: Mapping[str, str]) -> Markup:
+    """Numbers of a set, each above what it tells."""
+    return render(
+        "<div class='cells'>{% for name, value in facts %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>",
+        facts=list(facts.items()),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # messages
 
 
-def note(words: str) -> str:
-    """A remark; `words` is HTML."""
-    return f"<div class='note'>{words}</div>"
+def note(words: str) -> Markup:
+    """A remark."""
+    return render("<div class='note'>{{ words }}</div>", words=words)
 
 
-def message(problem: str) -> str:
+def strong(words: str) -> Markup:
+    """Words that stand out."""
+    return render("<b>{{ words }}</b>", words=words)
+
+
+def label(words: str) -> Markup:
+    """A few words above a widget."""
+    return render("<div class='label'>{{ words }}</div>", words=words)
+
+
+def title(words: str) -> Markup:
+    """A heading within a tab."""
+    return render("<h2>{{ words }}</h2>", words=words)
+
+
+def listing(code: str) -> Markup:
+    """Code to be copied."""
+    return render("<pre>{{ code }}</pre>", code=code)
+
+
+def help_text(words: str) -> Markup:
+    """What a tab is for: its first sentence, and more of it on demand."""
+    first, _, rest = words.partition(". ")
+    if not rest:
+        return note(words)
+    return render("<details class='note'><summary>{{ first }}.</summary>{{ rest }}</details>", first=first, rest=rest)
+
+
+def working(done: int = 0, total: int = 0, busy: bool = True) -> Markup:
+    """A line that tells that something is computed, and how far it is."""
+    return render(
+        "<div class='working'>{% if total %}<progress value='{{ done }}' max='{{ total }}'></progress> "
+        "{% endif %}{% if busy %}Computing …{% endif %}{% if total %} {{ far }}{% endif %}</div>",
+        done=done,
+        total=total,
+        busy=busy,
+        far=f"{done:,} of {total:,} frames",
+    )
+
+
+def spinner(busy: bool) -> Markup:
+    """Something that turns while anything is under way."""
+    return render("<div class='spin{{ ' on' if busy }}' title='{{ 'computing' if busy }}'></div>", busy=busy)
+
+
+def message(problem: str) -> Markup:
     """Show an error as the reader of the page sees it."""
-    return f"<b>This cannot be shown.</b> {escape(problem)}"
+    return render("<b>This cannot be shown.</b> {{ problem }}", problem=problem)
 
 
-def left_out(problems: Mapping[str, str]) -> str:
+def problem_lines(problems: Sequence[str]) -> Markup:
+    """What of a link is not used, a line each."""
+    return Markup("<br>").join(problems)
+
+
+def left_out(problems: Mapping[str, str]) -> Markup:
     """Say which frames are not counted because they cannot be read; empty if there is none."""
-    if not problems:
-        return ""
-    names, reason = list(problems), next(iter(problems.values()))
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"<b>Left out, as {'it' if len(names) == 1 else 'they'} cannot be read:</b> {escape(some)}. {escape(reason)}"
+    names = list(problems)
+    return render(
+        "{% if names %}<b>Left out, as {{ 'it' if names | length == 1 else 'they' }} cannot be read:</b> "
+        "{{ names[:5] | join(', ') }}{{ more }}. {{ reason }}{% endif %}",
+        names=names,
+        more=f" and {len(names) - 5} more" if len(names) > 5 else "",
+        reason=problems[names[0]] if names else "",
+    )
 
 
-def empty_cache(path: str) -> str:
+def empty_cache(path: str) -> Markup:
     """Say what stands in place of the panes of a cache without frames."""
-    return (
-        f"<div class='empty'><b>This cache holds no frames yet.</b><br><code>{escape(path)}</code><br>"
-        "Compute some with <code>gradunc compute</code>, then reload the page.</div>"
+    return render(
+        "<div class='empty'><b>This cache holds no frames yet.</b><br><code>{{ path }}</code><br>"
+        "Compute some with <code>gradunc compute</code>, then reload the page.</div>",
+        path=path,
     )

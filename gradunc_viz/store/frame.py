@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from PIL import Image
 
-from ..kernels.resize import bilinear, bilinear_log2
+from ..kernels.resize import bilinear, bilinear_log2, neighbours
 from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import LOG2_FLOOR, Score, lookup
 
-__all__ = ["class_probabilities", "decode_image", "score"]
+__all__ = [
+    "cached_scores",
+    "class_probabilities",
+    "decode_image",
+    "probabilities_at",
+    "read_variable",
+    "score",
+    "score_values",
+    "scores_at",
+]  # fmt: skip
+
+
+@contextmanager
+def _reading(dataset: xr.Dataset, what: str) -> Iterator[None]:
+    """Name the frame, and what of it cannot be read."""
+    try:
+        yield
+    except GraduncError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # codecs raise the last
+        raise CacheError(f"frame {dataset.attrs['frame_id']!r}: {what} cannot be read ({error})") from error
+
+
+def read_variable(dataset: xr.Dataset, name: str) -> np.ndarray:
+    """Values of a variable of a frame.
+
+    Raises
+    ------
+    CacheError
+        If they cannot be read.
+    """
+    with _reading(dataset, name):
+        return np.asarray(dataset[name].values)
+
+
+def cached_scores(dataset: xr.Dataset, at: str) -> list[str]:
+    """Scores that a frame holds, at the resolution of the ``"head"`` or of the image, ``"pixel"``."""
+    return [str(name) for name in dataset[f"score_{at}"].values] if f"{at}_score" in dataset else []
 
 
 def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
@@ -44,7 +84,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     size = dataset.sizes["y"], dataset.sizes["x"]
     align = bool(dataset.attrs["align_corners"])
     if entry.at_head:
-        cached = [str(found) for found in dataset["score_head"].values] if "head_score" in dataset else []
+        cached = cached_scores(dataset, "head")
         if name not in cached:
             raise CacheError(
                 f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not in the cache, which has "
@@ -53,7 +93,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
         values = dataset["head_score"].isel(score_head=cached.index(name)).values
         values = bilinear_log2(values, size, LOG2_FLOOR, align) if entry.is_log2 else bilinear(values, size, align)
     else:
-        cached = [str(found) for found in dataset["score_pixel"].values] if "pixel_score" in dataset else []
+        cached = cached_scores(dataset, "pixel")
         if name in cached:
             values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values.astype("f4")
         else:
@@ -71,6 +111,70 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     )
 
 
+def score_values(dataset: xr.Dataset, name: str) -> np.ndarray:
+    """Oriented values of a score, (y, x) float32, as `score`.
+
+    Raises
+    ------
+    CacheError
+        Also if they cannot be read.
+    """
+    with _reading(dataset, f"score {name!r}"):
+        return np.asarray(score(dataset, name).values, "f4")
+
+
+def scores_at(dataset: xr.Dataset, y: int, x: int, names: Iterable[str]) -> dict[str, float]:
+    """Oriented scores of one pixel, as `score`, without making whole maps of those that are cached.
+
+    Raises
+    ------
+    CacheError
+        If they cannot be read.
+    """
+    with _reading(dataset, "scores"):
+        at_head, at_pixel = cached_scores(dataset, "head"), cached_scores(dataset, "pixel")
+        found = {}
+        for name in names:
+            entry = lookup(name)
+            if entry.at_head and name in at_head:
+                # `.values` of the whole: what was read once stays with the dataset
+                values = dataset["head_score"].values[at_head.index(name)]
+                value = _log2_at(dataset, values, y, x) if entry.is_log2 else _value_at(dataset, values, y, x)
+            elif not entry.at_head and name in at_pixel:
+                value = float(dataset["pixel_score"].values[at_pixel.index(name), y, x])
+            else:
+                found[name] = float(score(dataset, name).values[y, x])
+                continue
+            found[name] = value * entry.orientation
+        return found
+
+
+def _value_at(dataset: xr.Dataset, values: np.ndarray, y: int, x: int) -> float:
+    cells, down, across = _around(dataset, values, y, x)
+    return float(down @ cells.astype("f8") @ across)
+
+
+def _log2_at(dataset: xr.Dataset, norms: np.ndarray, y: int, x: int) -> float:
+    cells, down, across = _around(dataset, norms, y, x)
+    top = float(cells.max())
+    with np.errstate(divide="ignore"):  # norms are resized as norms, not as logarithms
+        return max(float(np.log2(down @ np.exp2(cells.astype("f8") - top) @ across)) + top, LOG2_FLOOR)
+
+
+def _around(dataset: xr.Dataset, maps: Any, y: int, x: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Up to two by two cells (..., v, u) of the head that a pixel is interpolated from, their weights down and across.
+
+    `maps` need not be in memory: only these cells are read.
+    """
+    align = bool(dataset.attrs["align_corners"])
+    places, weights = [], []
+    for place, source, dim in ((y, maps.shape[-2], "y"), (x, maps.shape[-1], "x")):
+        low, high, weight = (part[place] for part in neighbours(source, dataset.sizes[dim], align))
+        places.append(slice(int(low), int(high) + 1))
+        weights.append(np.array([1 - weight, weight], "f8") if high > low else np.ones(1))
+    return np.asarray(maps[(..., *places)]), weights[0], weights[1]
+
+
 def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align: bool) -> np.ndarray:
     frame_id = str(dataset.attrs["frame_id"])
     if not entry.compute:
@@ -85,16 +189,32 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
     return own_map(entry, logits[None], size, frame_id).numpy()
 
 
-def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
-    """Softmax probabilities of one image pixel, from the logits around it."""
+def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
+    """Softmax probabilities of one image pixel, (class,) float64, from the logits of the cells around it.
+
+    Raises
+    ------
+    GraduncError
+        If the pixel lies outside the image.
+    CacheError
+        If there are no logits, or they cannot be read.
+    """
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     if not (0 <= y < height and 0 <= x < width):
         raise GraduncError(f"pixel ({y}, {x}) lies outside the image of {height} x {width}")
     if "logits" not in dataset:
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: the cache has no logits, only imported maps")
-    logits = bilinear(dataset["logits"].values, (height, width), bool(dataset.attrs["align_corners"]))[:, y, x]
+    with _reading(dataset, "logits"):
+        cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
+    logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
     weights = np.exp(logits - logits.max())
-    return xr.DataArray(weights / weights.sum(), dims="class", coords={"class": dataset["class"]}, name="probability")
+    return np.asarray(weights / weights.sum())
+
+
+def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
+    """`probabilities_at` with the names of the classes."""
+    found = probabilities_at(dataset, y, x)
+    return xr.DataArray(found, dims="class", coords={"class": dataset["class"]}, name="probability")
 
 
 def decode_image(dataset: xr.Dataset) -> np.ndarray:

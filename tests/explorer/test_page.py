@@ -20,7 +20,8 @@ import gradunc_viz as gv
 from gradunc_viz import explorer as app
 from gradunc_viz.explorer import server as serving
 from gradunc_viz.explorer.jobs import Jobs
-from gradunc_viz.explorer.state.state import STORE, TABS, ExplorerState
+from gradunc_viz.explorer.state.state import STORE, ExplorerState, StateValues
+from gradunc_viz.explorer.state.tabs import tabs
 from gradunc_viz.store.cache import Cache, open_cache
 
 # Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove
@@ -66,6 +67,11 @@ def test_state_may_start_anywhere(cache: Cache) -> None:
     state = ExplorerState(cache, frame_id="c", score="msp", threshold=0.3, task="anomaly")
     assert (state.frame.id, state.threshold, state.task) == ("c", 0.3, "anomaly")
     assert (state.values == gv.score(cache["c"], "msp").values).all()
+
+
+def test_what_a_state_takes_is_what_it_has(cache: Cache) -> None:
+    state = ExplorerState(cache)
+    assert set(StateValues.__annotations__) == {n for n in state.param if n != "name" and not state.param[n].constant}
 
 
 def test_unknown_frame_is_a_message_and_the_next_one_works(cache: Cache) -> None:
@@ -340,7 +346,7 @@ def test_range_can_be_fixed(explorer: app.Explorer) -> None:
 # ---- the other tabs
 
 
-@pytest.mark.parametrize("tab", TABS)
+@pytest.mark.parametrize("tab", list(tabs()))
 @pytest.mark.parametrize("task", ["error", "anomaly"])
 def test_every_tab_is_built_when_first_looked_at(cache: Cache, tab: str, task: str) -> None:
     explorer = app.Explorer([cache], view=f"tab={tab}&task={task}")
@@ -467,14 +473,14 @@ def test_task_is_one_that_has_labels(tmp_path: Path, label: bool, anomaly: bool,
     explorer.state.task = "anomaly" if task == "error" else "error"
     assert "nothing to compare with" in tab.readout.object
     assert tab.chart.object is None
-    for name in TABS:
+    for name in list(tabs()):
         explorer.state.tab = name
     assert "anomaly labels" in explorer.desk.built["failures"].alert.object or task == "anomaly"
 
 
 def test_cache_without_any_labels_works(tmp_path: Path) -> None:
     explorer = app.Explorer([write_cache(tmp_path / "cache", ["a"], label=False, anomaly=False)])
-    for name in TABS:
+    for name in list(tabs()):
         explorer.state.tab = name
         assert explorer._create_view().get_root() is not None
     assert "error" in explorer.desk.frames.panes.all[3].note.object or explorer.state.panes[3] != "A:error"
@@ -629,7 +635,7 @@ def test_server_listens_to_this_machine_only_and_says_when_a_port_is_taken(cache
 
 def test_dashboard_needs_no_torch(cache: Cache) -> None:
     code = (
-        "import sys; from gradunc_viz import app, open_cache;"
+        "import sys; from gradunc_viz import explorer as app, open_cache;"
         f"app.Explorer([open_cache({str(cache.path)!r})]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,7 @@ from ...schema.frame import IGNORE
 from ...style.scores import units_text
 from .. import text
 from ..state.frame_store import FrameData
-from ..state.pane import LETTERS, Pane
+from ..state.pane import Pane, letter_of
 from ..state.ranges import pair_range, ranks, shown_values
 from . import tiles
 from .tiles import Tile
@@ -99,7 +99,7 @@ def draw(pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile) ->
     """
     missing = [network for network in pane.networks if network not in frames]
     if missing:
-        raise GraduncError(f"network {LETTERS[missing[0]]} has no such frame")
+        raise GraduncError(f"network {letter_of(missing[0])} has no such frame")
     frame = frames[pane.network]
     place = tile.extent | {"w": [tile.right - tile.left], "h": [tile.bottom - tile.top]}
     name = f"{frame.id}_{pane}".replace(":", "-")
@@ -197,8 +197,8 @@ def score_map(frame: FrameData, name: str, look: Look) -> np.ndarray:
 
 
 def _without_ignored(values: np.ndarray, frame: FrameData, task: str) -> np.ndarray:
-    labels = frame.label if task == "error" else frame.anomaly
-    return values if labels is None else np.where(labels == IGNORE, np.float32(np.nan), values)
+    mask = frame.mask(task)
+    return values if mask is None else np.where(mask == IGNORE, np.float32(np.nan), values)
 
 
 def difference(pane: Pane, frames: Mapping[int, FrameData]) -> np.ndarray:

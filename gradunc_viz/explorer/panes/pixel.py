@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from ...schema.errors import GraduncError
 from ...schema.frame import IGNORE
 from ...schema.scores import GradientNorm, lookup
 from ...style.scores import units_text
+from ..markup import Markup, render
 from ..state.frame_store import FrameData
 
 __all__ = ["NormParts", "Pixel", "norm_parts", "pixel_card", "probability_bars", "read_pixel"]
@@ -90,13 +90,13 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
     """
     entry = lookup(name)
     dataset = frame.dataset
-    if not isinstance(entry, GradientNorm) or "logits" not in dataset or name not in frame.head_names:
+    if not isinstance(entry, GradientNorm) or "logits" not in dataset:
         return None
-    norms = frame.head_score[frame.head_names.index(name)]
-    v, u = y * norms.shape[0] // frame.size[0], x * norms.shape[1] // frame.size[1]
-    logits = np.asarray(dataset["logits"][:, v, u].values, "f8")
-    label = _label_norm(logits, *entry.request)
-    norm = float(norms[v, u])
+    cell = frame.norm_cell(name, y, x)
+    if cell is None:
+        return None
+    norm, v, u = cell
+    label = _label_norm(np.asarray(dataset["logits"][:, v, u].values, "f8"), *entry.request)
     return NormParts(norm, label, norm - label)
 
 
@@ -125,20 +125,44 @@ def _label_norm(logits: np.ndarray, label: str, p: float, variant: str) -> float
 # shown
 
 
-def pixel_card(pixel: Pixel | None, title: str, hint: str = "") -> str:
+_CARD = """
+<div class='card pixel'><div class='card-title'>{{ title }}
+{%- if pixel %} <span class='muted'>x {{ pixel.x }}, y {{ pixel.y }}</span></div><div class='facts'>
+{%- for name, value in facts %}<span>{{ name }} <b>{{ value }}</b></span>{% endfor -%}
+</div><div class='numbers'>
+{%- for name, units, value in numbers %}<span title='{{ units }}'>{{ name }}</span><b>{{ value }}</b>{% endfor -%}
+</div>{% else %}</div><div class='muted'>{{ hint }}</div>{% endif %}</div>"""
+
+
+def pixel_card(pixel: Pixel | None, title: str, hint: str = "") -> Markup:
     """Show a pixel as HTML."""
     if pixel is None:
-        return f"<div class='card'><div class='card-title'>{escape(title)}</div><div class='muted'>{hint}</div></div>"
-    facts = {"prediction": pixel.prediction, "label": pixel.label, "anomaly": pixel.anomaly}
-    words = "".join(f"<span>{key} <b>{escape(value)}</b></span>" for key, value in facts.items())
-    numbers = "".join(
-        f"<span title='{units_text(name)}'>{escape(name)}</span><b>{value:.4g}</b>"
-        for name, value in pixel.scores.items()
+        return render(_CARD, pixel=None, title=title, hint=hint)
+    return render(
+        _CARD,
+        pixel=pixel,
+        title=title,
+        facts=[("prediction", pixel.prediction), ("label", pixel.label), ("anomaly", pixel.anomaly)],
+        numbers=[(name, units_text(name), f"{value:.4g}") for name, value in pixel.scores.items()],
     )
-    return (
-        f"<div class='card pixel'><div class='card-title'>{escape(title)} <span class='muted'>x {pixel.x}, y {pixel.y}"
-        f"</span></div><div class='facts'>{words}</div><div class='numbers'>{numbers}</div></div>"
-    )
+
+
+_BARS_CARD = """
+<div class='card'>{% if problem %}<div class='muted'>{{ problem }}</div>{% else -%}
+<div class='card-title'>Class probabilities</div><div class='bars'>
+{%- for name, share, color in bars -%}
+<span>{{ name }}</span>
+<span class='track'><i style='width:{{ "%.2f" | format(100 * share) }}%;background:{{ color }}'></i></span>
+<b>{{ "%.3f" | format(share) }}</b>
+{%- endfor %}</div>
+{%- if parts %}<div class='card-title'>How {{ score }} is made up
+<span class='muted'>log2, in the head's cell</span></div>
+<div class='sum'><span><b>{{ "%.2f" | format(parts.label) }}</b> label part</span>
+<span>+ <b>{{ "%.2f" | format(parts.feature) }}</b> feature part</span>
+<span>= <b>{{ "%.2f" | format(parts.norm) }}</b> log2 norm</span></div>
+<div class='muted'>Of the cell of the last layer that holds the pixel; the score above is interpolated between cells.
+Label part: how far the probabilities are from the label of the loss. Feature part: how strongly the last layer's input
+responds there.</div>{% endif %}{% endif %}</div>"""
 
 
 def probability_bars(
@@ -147,26 +171,11 @@ def probability_bars(
     classes: Sequence[str],
     colors: Sequence[tuple[int, int, int]],
     name: str,
-) -> str:
+) -> Markup:
     """Show class probabilities of a pixel (y, x) and how its gradient norm `name` is made up, as HTML."""
     try:
         found, parts = frame.probabilities(*pixel), norm_parts(frame, name, *pixel)
     except GraduncError as error:
-        return f"<div class='card'><div class='muted'>{escape(str(error))}</div></div>"
-    rows = "".join(
-        f"<span>{escape(classes[i])}</span><span class='track'><i style='width:{100 * float(found[i]):.2f}%;"
-        f"background:rgb{tuple(colors[i])}'></i></span><b>{float(found[i]):.3f}</b>"
-        for i in np.argsort(-found)[:_BARS]
-    )
-    html = f"<div class='card'><div class='card-title'>Class probabilities</div><div class='bars'>{rows}</div>"
-    if parts is not None:
-        html += (
-            f"<div class='card-title'>How {escape(name)} is made up "
-            "<span class='muted'>log2, in the head's cell</span></div>"
-            f"<div class='sum'><span><b>{parts.label:.2f}</b> label part</span><span>+ <b>{parts.feature:.2f}</b> "
-            f"feature part</span><span>= <b>{parts.norm:.2f}</b> log2 norm</span></div>"
-            "<div class='muted'>Of the cell of the last layer that holds the pixel; the score above is interpolated "
-            "between cells. Label part: how far the probabilities are from the label of the loss. Feature part: "
-            "how strongly the last layer's input responds there.</div>"
-        )
-    return html + "</div>"
+        return render(_BARS_CARD, problem=str(error))
+    bars = [(classes[i], float(found[i]), f"rgb{tuple(colors[i])}") for i in np.argsort(-found)[:_BARS]]
+    return render(_BARS_CARD, problem="", bars=bars, parts=parts, score=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,22 @@ import xarray as xr
 from bokeh.models.widgets.tables import NumberFormatter
 
 from ...schema.frame import QUANTILES
+from ...schema.tasks import TASKS
 from ...style.scores import units_text
 
-__all__ = ["AUPRC", "FRAME", "PICK", "SHOWN", "STATISTICS", "frame_rows", "frames_with", "ids_only", "table_options"]
+__all__ = [
+    "AUPRC",
+    "FRAME",
+    "PICK",
+    "SHOWN",
+    "STATISTICS",
+    "frame_rows",
+    "frames_with",
+    "ids_only",
+    "marked",
+    "number_format",
+    "table_options",
+]
 
 FRAME = "frame"
 """Column that identifies a row; positions change under sorting and filtering."""
@@ -44,8 +58,7 @@ def frame_rows(summary: xr.Dataset, statistic: str = "mean") -> pd.DataFrame:
         SHOWN: [""] * rows,
         PICK: [False] * rows,
         FRAME: [str(name) for name in summary["frame"].values],
-        "error_rate": summary["error_rate"].values * 100,
-        "anomaly_rate": summary["anomaly_rate"].values * 100,
+        **{task.rate: summary[task.rate].values * 100 for task in TASKS.values()},
         AUPRC: np.full(rows, np.nan),
     }
     for at, name in enumerate(summary["score"].values):
@@ -55,10 +68,11 @@ def frame_rows(summary: xr.Dataset, statistic: str = "mean") -> pd.DataFrame:
             place = list(STATISTICS).index(statistic) - 1
             columns[str(name)] = summary["score_quantile"].values[:, place, at]
     # columns that no frame has anything for only take room
-    for name, labels in (("error_rate", "has_label"), ("anomaly_rate", "has_anomaly")):
-        if not bool(summary[labels].any()):
-            del columns[name]
-    if "error_rate" not in columns and "anomaly_rate" not in columns:
+    known = [task for task in TASKS.values() if bool(summary[task.flag].any())]
+    for task in TASKS.values():
+        if task not in known:
+            del columns[task.rate]
+    if not known:
         del columns[AUPRC]
     # last, so that the first scores are seen without scrolling
     columns["size"] = [f"{w} × {h}" for w, h in zip(summary["width"].values, summary["height"].values, strict=True)]
@@ -80,13 +94,13 @@ def frames_with(summary: xr.Dataset, classes: Sequence[str]) -> np.ndarray:
     at = [list(summary["class"].values).index(name) for name in classes]
     table = summary["confusion"].values
     held = (table[:, at, :].sum((1, 2)) + table[:, :, at].sum((1, 2))) > 0
-    return np.asarray(held | ~summary["has_label"].values.astype(bool))
+    return np.asarray(held | ~summary[TASKS["error"].flag].values.astype(bool))
 
 
 def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]:
     """How a Tabulator shows `frame_rows`: titles, number formats, filters.
 
-    Frame ids come from file names and are shown as the text they are, never as HTML.
+    Frame ids come from file names and are shown as the text they are, never as HTML; tooltips of headers are HTML.
     """
     titles = {
         SHOWN: "",
@@ -114,12 +128,12 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
     for name in rows.columns:
         if name in titles:
             if name not in formatters:
-                formatters[name] = _number(2)
+                formatters[name] = number_format(2)
             continue
         titles[name] = name
         what = STATISTICS[statistic].capitalize()
-        tooltips[name] = f"{what} of {name} over the frame [{units_text(name)}]; larger = more uncertain"
-        formatters[name] = _number(3)
+        tooltips[name] = f"{what} of {name} over the frame [{escape(units_text(name))}]; larger = more uncertain"
+        formatters[name] = number_format(3)
         widths[name] = 34 + 8 * len(titles[name])
     return {
         "titles": titles,
@@ -147,5 +161,6 @@ def marked(rows: pd.DataFrame, shown: str, picked: Sequence[str]) -> dict[str, l
     return {column: patches for column, patches in found.items() if patches}
 
 
-def _number(precision: int) -> NumberFormatter:
-    return NumberFormatter(format="0." + "0" * precision, nan_format="–")
+def number_format(decimals: int) -> NumberFormatter:
+    """How a table shows numbers: so many decimals, or thousands set apart; a dash where there is none."""
+    return NumberFormatter(format="0." + "0" * decimals if decimals else "0,0", nan_format="–")

@@ -6,67 +6,28 @@ Data is shared, never plots: a plot belongs to the document of one session.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from cachetools import LRUCache, cached
 
 from ...store.cache import Cache
 
-__all__ = ["Memo", "cache_version", "nbytes", "remember", "shared"]
+__all__ = ["keep", "kept", "nbytes", "remember", "shared"]
 
 _LIMIT = 96 << 20
 
 T = TypeVar("T")
 
 
-class Memo:
-    """A least-recently-used store of at most `limit` bytes; safe to use from several threads."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.size = 0
-        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: Hashable) -> Any:
-        """Return what is kept for `key`, or None."""
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-
-    def put(self, key: Hashable, value: Any) -> None:
-        """Keep `value`, and drop what was not used for longest; a value larger than the limit is not kept."""
-        size = nbytes(value)
-        with self._lock:
-            self.size -= self._kept.pop(key, (None, 0))[1]
-            if size > self.limit:
-                return
-            self._kept[key] = value, size
-            self.size += size
-            while self.size > self.limit:
-                self.size -= self._kept.popitem(last=False)[1][1]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._kept.clear()
-            self.size = 0
-
-
-shared = Memo(_LIMIT)
-"""The store of this process."""
-
-
 def nbytes(value: Any) -> int:
-    """Estimate the bytes of arrays, tables, texts and containers of these."""
+    """Estimate the bytes of arrays, tables, texts and containers of these.
+
+    Containers are copied before they are walked over, which is one step for every other thread: what is kept may hold
+    values that are computed when first asked for.
+    """
     if isinstance(value, np.ndarray):
         return value.nbytes + 128
     if isinstance(value, bytes):
@@ -74,25 +35,49 @@ def nbytes(value: Any) -> int:
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage(deep=True).sum()) + 1024
     if isinstance(value, dict):
-        return sum(nbytes(part) for part in value.values()) + 256
+        return sum(nbytes(part) for part in value.copy().values()) + 256
     if isinstance(value, (list, tuple)):
-        return sum(nbytes(part) for part in value) + 64
+        return sum(nbytes(part) for part in tuple(value)) + 64
     if hasattr(value, "__dict__"):
         return nbytes(vars(value))
     return 64
 
 
-def cache_version(cache: Cache) -> Hashable:
-    """What changes whenever a cache on disk does: its path, its frames, and when they were last published."""
-    return cache.version
+shared: LRUCache[Hashable, Any] = LRUCache(_LIMIT, getsizeof=nbytes)
+"""The store of this process; a value larger than all of it is not kept."""
+
+_lock = threading.Condition()
 
 
-def remember(cache: Cache, key: Hashable, compute: Callable[[], T], memo: Memo | None = None) -> T:
-    """Return what `compute` returns, from the store if it is there for this state of the cache."""
-    memo = shared if memo is None else memo
-    full = (cache_version(cache), key)
-    found = memo.get(full)
-    if found is None:
-        found = compute()
-        memo.put(full, found)
-    return found
+def _key(cache: Cache, key: Hashable, *_: object) -> Hashable:
+    return cache.version, key
+
+
+@cached(shared, key=_key, condition=_lock)
+def _computed(cache: Cache, key: Hashable, compute: Callable[[], Any]) -> Any:
+    return compute()
+
+
+def remember(cache: Cache, key: Hashable, compute: Callable[[], T]) -> T:
+    """Return what `compute` returns, from the store if it is there for this state of the cache.
+
+    It is computed once: who asks for the same meanwhile waits.
+    """
+    value: T = _computed(cache, key, compute)
+    return value
+
+
+def kept(cache: Cache, key: Hashable) -> Any:
+    """Return what the store has for this state of the cache, None if nothing."""
+    full = _key(cache, key)
+    with _lock:
+        return shared.get(full)
+
+
+def keep(cache: Cache, key: Hashable, value: Any) -> None:
+    """Put something into the store."""
+    full = _key(cache, key)
+    with _lock:
+        shared.pop(full, None)
+        if nbytes(value) <= shared.maxsize:
+            shared[full] = value

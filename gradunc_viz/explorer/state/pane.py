@@ -10,10 +10,9 @@ from ...schema.errors import GraduncError
 from ...schema.scores import DEFAULT_SCORES, lookup
 from ...store.cache import Cache
 
-__all__ = ["LETTERS", "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "pane_options", "parse_pane"]
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""Names of the caches (networks) in the order they were given."""
+__all__ = [
+    "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "letter_of", "pane_options", "parse_pane", "place_of",
+]  # fmt: skip
 
 MIN_PANES, MAX_PANES = 2, 6
 
@@ -24,7 +23,35 @@ _PLAIN = {
     "error": "Error map",
 }
 
-_PART = re.compile(r"([A-Z]):([^~]+)")
+_PART = re.compile(r"([^:~]+):([^~]+)")
+
+_LETTERS = re.compile(r"[A-Z]{1,4}")
+
+
+def letter_of(place: int) -> str:
+    """Name of a cache (network) by the place it was given at: A to Z, then AA, AB and so on."""
+    name, rest = "", place + 1
+    while rest:
+        rest, last = divmod(rest - 1, 26)
+        name = chr(ord("A") + last) + name
+    return name
+
+
+def place_of(letter: str, caches: Sequence[Cache]) -> int:
+    """Read what `letter_of` writes.
+
+    Raises
+    ------
+    GraduncError
+        If there is no such cache.
+    """
+    place = -1
+    if _LETTERS.fullmatch(letter):
+        for one in letter:
+            place = 26 * (place + 1) + ord(one) - ord("A")
+    if not 0 <= place < len(caches):
+        raise GraduncError(f"no network {letter[:20]!r}; there are {len(caches)}")
+    return place
 
 
 @dataclass(frozen=True)
@@ -46,8 +73,8 @@ class Pane:
     minus: tuple[int, str] | None = None
 
     def __str__(self) -> str:
-        text = f"{LETTERS[self.network]}:{self.what}"
-        return text if self.minus is None else f"{text}~{LETTERS[self.minus[0]]}:{self.minus[1]}"
+        text = f"{letter_of(self.network)}:{self.what}"
+        return text if self.minus is None else f"{text}~{letter_of(self.minus[0])}:{self.minus[1]}"
 
     @property
     def networks(self) -> tuple[int, ...]:
@@ -72,10 +99,10 @@ class Pane:
     def title(self, several: bool) -> str:
         """Title for people; `several`: whether networks are told apart."""
         first = _PLAIN.get(self.what, self.what)
-        before = f"{LETTERS[self.network]}: " if several else ""
+        before = f"{letter_of(self.network)}: " if several else ""
         if self.minus is None:
             return before + first
-        after = f"{LETTERS[self.minus[0]]}: " if several else ""
+        after = f"{letter_of(self.minus[0])}: " if several else ""
         return f"{before}{first} − {after}{self.minus[1]}"
 
 
@@ -102,9 +129,10 @@ def parse_pane(text: str, caches: Sequence[Cache]) -> Pane:
     found = []
     for match in parts:
         assert match is not None
-        network, what = LETTERS.index(match[1]), match[2]
-        if network >= len(caches):
-            raise GraduncError(f"pane {text!r}: no network {match[1]}; there are {len(caches)}")
+        try:
+            network, what = place_of(match[1], caches), match[2]
+        except GraduncError as error:
+            raise GraduncError(f"pane {text!r}: {error}") from None
         if what not in caches[network].scores and (what not in _PLAIN or len(parts) == 2):
             raise GraduncError(f"pane {text!r}: {caches[network].name} has no {what!r}")
         found.append((network, what))
@@ -113,7 +141,7 @@ def parse_pane(text: str, caches: Sequence[Cache]) -> Pane:
 
 def default_panes(caches: Sequence[Cache], main: int, score: str | None = None) -> list[str]:
     """What the panes show first, `score` among it: two caches that have frames in common are set side by side."""
-    letter, own = LETTERS[main], caches[main].scores
+    letter, own = letter_of(main), caches[main].scores
     usual = [name for name in DEFAULT_SCORES if name in own] or list(own)
     usual = [score, *usual] if score in own else usual
     first = [f"{letter}:{name}" for name in usual[:1]]
@@ -122,9 +150,9 @@ def default_panes(caches: Sequence[Cache], main: int, score: str | None = None) 
         return [f"{letter}:image", *first, f"{letter}:prediction", f"{letter}:label"]
     other = alike[0]
     shared = [name for name in usual if name in caches[other].scores][:1]
-    twin = [f"{LETTERS[other]}:{name}" for name in shared]
-    between = [f"{letter}:{name}~{LETTERS[other]}:{name}" for name in shared]
-    prediction = [f"{letter}:prediction", f"{LETTERS[other]}:prediction"]
+    twin = [f"{letter_of(other)}:{name}" for name in shared]
+    between = [f"{letter}:{name}~{letter_of(other)}:{name}" for name in shared]
+    prediction = [f"{letter}:prediction", f"{letter_of(other)}:prediction"]
     return [f"{letter}:image", *(first if not shared else [f"{letter}:{shared[0]}"]), *twin, *between, *prediction][:6]
 
 
@@ -133,7 +161,7 @@ def pane_options(caches: Sequence[Cache]) -> dict[str, dict[str, str]]:
     several = len(caches) > 1
     groups: dict[str, dict[str, str]] = {}
     for number, cache in enumerate(caches):
-        head = f"{LETTERS[number]}: {cache.name}" if several else "Frame"
+        head = f"{letter_of(number)}: {cache.name}" if several else "Frame"
         pieces = [Pane(number, what) for what in _PLAIN]
         scores = [Pane(number, name) for name in cache.scores]
         groups[head] = {pane.title(several): str(pane) for pane in pieces}

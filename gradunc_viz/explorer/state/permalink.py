@@ -10,27 +10,18 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from ...metrics.regions import FAILURES
-from ...metrics.worst import WORST
 from ...schema.errors import GraduncError
 from ...store.cache import Cache
-from .pane import LETTERS, MAX_PANES, MIN_PANES, parse_pane
-from .state import TABS, ExplorerState
+from .pane import MAX_PANES, MIN_PANES, letter_of, parse_pane, place_of
+from .state import ExplorerState, choices
 
 __all__ = ["read_query", "to_query"]
 
-_CHOICES: Mapping[str, Sequence[str]] = {
-    "tab": TABS,
-    "task": ("error", "anomaly"),
-    "layout": ("grid", "swipe", "flip"),
-    "overlay": ("found", "outcomes", "none"),
-    "scope": ("frame", "set", "fixed"),
-    "norms": ("log2", "linear"),
-    "curve": ("roc", "pr", "sparsification", "reliability"),
-    "curve_frames": ("all", "selected"),
-    "failure": tuple(FAILURES),
-    "worst": tuple(WORST),
-}
+# Not `pn.state.location.sync`, which writes every parameter as it is and believes what it reads: here a thousand frames
+# are a few ranges, what is usual is left out, and a value that fits nothing is passed over with a line why.
+
+_CHOICES = ("tab", "task", "layout", "overlay", "scope", "norms", "curve", "curve_frames", "failure", "worst")
+"""Parameters that are one of several words, those that the state knows."""
 
 _SWITCHES = ("hide_ignored", "log_fpr")
 
@@ -53,7 +44,7 @@ def to_query(state: ExplorerState) -> str:
     """Everything that a person chose, as a query string without the question mark."""
     items: dict[str, str] = {}
     if state.several:
-        items["main"] = LETTERS[state.main]
+        items["main"] = letter_of(state.main)
     items |= {_name(name): str(getattr(state, name)) for name in ("tab", "frame_id", "score", "task")}
     items["threshold"] = repr(float(state.threshold))
     items["panes"] = ",".join(state.panes)
@@ -116,11 +107,10 @@ def read_query(query: Mapping[str, str], caches: Sequence[Cache]) -> tuple[int, 
     """
     problems: list[str] = []
     main = 0
-    letter = query.get("main", LETTERS[0])
-    if letter in LETTERS[: len(caches)] and len(letter) == 1:
-        main = LETTERS.index(letter)
-    else:
-        problems.append(f"link: no cache {letter[:20]!r}; there are {len(caches)}")
+    try:
+        main = place_of(query.get("main", letter_of(0)), caches)
+    except GraduncError as error:
+        problems.append(f"link: {error}")
     cache = caches[main]
     readers: dict[str, Callable[[str], Any]] = {
         "frame_id": lambda text: _known(text, cache, "frame"),
@@ -133,7 +123,7 @@ def read_query(query: Mapping[str, str], caches: Sequence[Cache]) -> tuple[int, 
         "selection": lambda text: _unpack(text, cache),
         "pixel": lambda text: _pixel(text),
         "view": lambda text: _view(text),
-        **{name: partial(_known, known=choices, what=name) for name, choices in _CHOICES.items()},
+        **{name: partial(_known, known=choices(name), what=name) for name in _CHOICES},
         **{name: (lambda text: _known(text, ("0", "1"), "switch") == "1") for name in _SWITCHES},
     }
     params: dict[str, Any] = {}

@@ -6,9 +6,11 @@ import numpy as np
 import xarray as xr
 
 from ...schema.scores import lookup
-from .frame_store import _SAMPLE
 
 __all__ = ["frame_range", "pair_range", "ranks", "set_range", "shown_values"]
+
+_SAMPLE = 100_000
+"""Pixels that are enough for a colour range."""
 
 
 def shown_values(values: np.ndarray, name: str, norms: str) -> np.ndarray:
@@ -22,7 +24,7 @@ def shown_values(values: np.ndarray, name: str, norms: str) -> np.ndarray:
         Scale of gradient norms. A norm that is small where the network is unsure is shown negated on both scales.
     """
     entry = lookup(name)
-    if norms != "linear" or entry.units != "log2":
+    if norms != "linear" or not entry.is_log2:
         return values
     # beyond 2^127 float32 ends
     return entry.orientation * np.exp2(np.minimum(entry.orientation * values, np.float32(127)))

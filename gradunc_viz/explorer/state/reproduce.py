@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...schema.tasks import TASKS
 from .pane import Pane
 from .permalink import to_query
 from .state import ExplorerState
@@ -19,7 +20,7 @@ _PERCENTILE = [
 ]
 
 _PLAIN = {
-    "image": "gv.cache.decode_image({ds})",
+    "image": "decode_image({ds})",
     "label": '{ds}["label" if "label" in {ds} else "anomaly"]',
     "prediction": '{ds}["prediction"]',
     "error": '({ds}["prediction"] != {ds}["label"]).where({ds}["label"] != 255)',
@@ -32,12 +33,15 @@ def python_code(state: ExplorerState) -> str:
     What comes from data stands in it as a Python literal.
     """
     several = state.several
-    lines = ["import gradunc_viz as gv", ""]
+    lines = ["import gradunc_viz as gv"]
+    if any(pane.what == "image" for pane in state.parsed_panes()):
+        lines.append("from gradunc_viz.store.frame import decode_image")
+    lines.append("")
     if any(pane.by_rank for pane in state.parsed_panes()):
         lines += _PERCENTILE
     names = ["cache"] if not several else [f"cache_{i}" for i in range(len(state.caches))]
     lines += [f"{name} = gv.open_cache({str(c.path)!r})" for name, c in zip(names, state.caches, strict=True)]
-    used = sorted({state.main} | {n for pane in state.parsed_panes() for n in _networks(pane)})
+    used = sorted({state.main} | {n for pane in state.parsed_panes() for n in pane.networks})
     used = [n for n in used if state.frame_id in state.caches[n]]
     datasets = {n: "frame" if not several else f"frame_{n}" for n in used}
     lines += [f"{datasets[n]} = {names[n]}[{state.frame_id!r}]" for n in used]
@@ -46,16 +50,12 @@ def python_code(state: ExplorerState) -> str:
         lines += [f"found = gv.score({datasets[state.main]}, {state.score!r}) >= threshold  # (y, x)"]
     lines += ["", "panes = ["]
     for pane in state.parsed_panes():
-        if all(n in datasets for n in _networks(pane)):
+        if all(n in datasets for n in pane.networks):
             lines.append(f"    {_expression(pane, datasets)},")
     lines += ["]", ""]
     lines += _evaluation(state, names[state.main])
     argument = names[0] if not several else f"[{', '.join(names)}]"
     return "\n".join([*lines, f"gv.explore({argument}, view={to_query(state)!r})", ""])
-
-
-def _networks(pane: Pane) -> list[int]:
-    return [pane.network] + ([pane.minus[0]] if pane.minus else [])
 
 
 def _expression(pane: Pane, datasets: dict[int, str]) -> str:
@@ -71,9 +71,8 @@ def _expression(pane: Pane, datasets: dict[int, str]) -> str:
 
 
 def _evaluation(state: ExplorerState, cache: str) -> list[str]:
-    table = "has_label" if state.task == "error" else "has_anomaly"
     try:
-        if not bool(state.cache.summary[table].any()):
+        if not bool(state.cache.summary[TASKS[state.task].flag].any()):
             return []
     except Exception:  # a damaged cache has no evaluation
         return []

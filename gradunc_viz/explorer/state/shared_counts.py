@@ -6,15 +6,16 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from ...counts.histogram import Histogram
 from ...counts.pool import pool
 from ...metrics import evaluate
 from ...schema.errors import CacheError, GraduncError
-from ...schema.tasks import NEEDS, TASKS
+from ...schema.tasks import find_task
 from ...store.cache import Cache
 from ...store.choice import Selection, choose_scores, class_ids, frame_key
-from .memo import cache_version, remember, shared
+from .memo import keep, kept, remember
 
 __all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
 
@@ -30,20 +31,19 @@ def _pooled(
     cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
 ) -> dict[str, Histogram]:
     """Pool the scores that are not in the store, in one pass over the frames; who wants the same meanwhile waits."""
-    version = cache_version(cache)
-    keys = {name: (version, ("counts", task, name, frames, by)) for name in scores}
-    found = {name: shared.get(key) for name, key in keys.items()}
+    keys = {name: ("counts", task, name, frames, by) for name in scores}
+    found = {name: kept(cache, key) for name, key in keys.items()}
     if all(histogram is not None for histogram in found.values()):
         return found
-    which = (version, task, frames, by)
+    which = (cache.version, task, frames, by)  # not `remember`: several of its keys are filled by one pass
     try:
         with _under_way.setdefault(which, threading.Lock()):
-            found = {name: shared.get(key) for name, key in keys.items()}
+            found = {name: kept(cache, key) for name, key in keys.items()}
             missing = [name for name, histogram in found.items() if histogram is None]
             sums = _pass(cache, task, missing, frames, by) if missing else {}
             for name in missing:
                 found[name] = sums[name]
-                shared.put(keys[name], sums[name])
+                keep(cache, keys[name], sums[name])
     finally:
         _under_way.pop(which, None)
     return found
@@ -52,7 +52,7 @@ def _pooled(
 def _pass(
     cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
 ) -> dict[str, Histogram]:
-    problems = unreadable(cache)
+    problems = _problems(cache)
 
     def leave_out(frame: str, error: CacheError) -> None:
         problems[frame] = str(error)
@@ -60,16 +60,20 @@ def _pass(
     selection = Selection.of(cache, task, scores=scores, frames=frames)
     sums = pool(selection, by=by, damaged=leave_out).histograms
     if not sums and problems:
-        raise CacheError(next(iter(problems.values())))
+        raise CacheError(next(iter(unreadable(cache).values())))
     if not sums:
         whose = "no frame" if frames is None else "none of the chosen frames"
-        raise GraduncError(f"{cache.name}: {whose} has {NEEDS[task]}, which this needs")
+        raise GraduncError(f"{cache.name}: {whose} has {find_task(task).needs}, which this needs")
     return sums
 
 
-def unreadable(cache: Cache) -> dict[str, str]:
-    """Frames that a pass had to leave out, and why."""
+def _problems(cache: Cache) -> dict[str, str]:
     return remember(cache, ("unreadable",), dict)
+
+
+def unreadable(cache: Cache) -> dict[str, str]:
+    """Frames that a pass had to leave out so far, and why."""
+    return _problems(cache).copy()  # passes of other sessions go on
 
 
 def set_histograms(
@@ -97,8 +101,7 @@ def set_histograms(
     """
     names = choose_scores(cache, tuple(scores))
     chosen, index = frame_key(cache, frames), class_ids(cache, classes)
-    if task not in TASKS:
-        raise GraduncError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
+    find_task(task)
     if index is None:
         return _pooled(cache, task, names, chosen, None)
     found = {}
@@ -123,24 +126,32 @@ def class_histogram(cache: Cache, task: str, score: str, frames: Sequence[str] |
 def auprc_by_frame(cache: Cache, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:
     """Yield the AuPRC of a score in each frame so far, from cached counts; NaN without labels; kept for everybody.
 
-    `pause` is called between a few frames and the next.
+    `pause` is called between a few frames and the next. A few frames are kept together once they are computed; who
+    wants the same meanwhile waits for them.
     """
-    found: dict[str, float] = remember(cache, ("auprc by frame", task, score), dict)
-    missing = [name for name in cache.ids if name not in found]
-    for start in range(0, len(missing), _AT_ONCE):
-        some = missing[start : start + _AT_ONCE]
-        found |= dict.fromkeys(some, math.nan)
-        try:
-            found |= _auprc(cache, score, task, some)
-        except GraduncError:  # one of them is damaged, or none has labels
-            for name in some:
-                with suppress(GraduncError):
-                    found |= _auprc(cache, score, task, [name])
+    some = [cache.ids[start : start + _AT_ONCE] for start in range(0, len(cache.ids), _AT_ONCE)]
+    keys = {ids: ("auprc by frame", task, score, ids) for ids in some}
+    parts = {ids: kept(cache, key) for ids, key in keys.items()}
+    found: dict[str, float] = {}
+    for part in parts.values():
+        found |= part or {}
+    for ids in (ids for ids, part in parts.items() if part is None):
+        found |= remember(cache, keys[ids], partial(_auprc, cache, score, task, ids))
         yield dict(found)
         pause()
     yield dict(found)
 
 
 def _auprc(cache: Cache, score: str, task: str, frames: Sequence[str]) -> dict[str, float]:
-    table = evaluate(cache, task, scores=score, frames=frames, by="frame", bootstrap=0).isel(cache=0, score=0)
-    return dict(zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True))
+    def read(some: Sequence[str]) -> dict[str, float]:
+        table = evaluate(cache, task, scores=score, frames=some, by="frame", bootstrap=0).isel(cache=0, score=0)
+        return dict(zip([str(name) for name in table["frame"].values], table["auprc"].values.tolist(), strict=True))
+
+    found = dict.fromkeys(frames, math.nan)
+    try:
+        found |= read(frames)
+    except GraduncError:  # one of them is damaged, or none has labels
+        for name in frames:
+            with suppress(GraduncError):
+                found |= read([name])
+    return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import param
@@ -13,24 +13,60 @@ from ...metrics.operating_point import ThresholdCounts, reaches, threshold_count
 from ...metrics.regions import FAILURES
 from ...metrics.worst import WORST, usual_threshold
 from ...schema.errors import GraduncError
-from ...schema.scores import DEFAULT_SCORES, lookup
+from ...schema.scores import DEFAULT_SCORES
+from ...schema.tasks import TASKS
 from ...store.cache import Cache
+from ...store.choice import choose_scores
 from . import frame_table
 from .frame_store import FrameData, FrameStore
-from .pane import LETTERS, Pane, default_panes, parse_pane
+from .pane import Pane, default_panes, letter_of, parse_pane
 from .ranges import frame_range, set_range, shown_values
+from .tabs import find_tab, tabs
 
-__all__ = ["STORE", "TABS", "ExplorerState"]
+__all__ = ["READ_ERRORS", "STORE", "ExplorerState", "choices"]
 
 _log = logging.getLogger(__name__)
-
-TABS = ("overview", "frames", "curves", "classes", "failures")
 
 STORE = FrameStore()
 """Frames that were looked at last, by whomever."""
 
 READ_ERRORS = (GraduncError, OSError, ValueError, KeyError, RuntimeError)
 """What a damaged frame raises, depending on which of its bytes are damaged."""
+
+
+class StateValues(TypedDict, total=False):
+    """What may be chosen, as the parameters of `ExplorerState` say; whatever is left out is as usual."""
+
+    tab: str
+    frame_id: str
+    score: str
+    task: str
+    threshold: float
+    panes: list[str]
+    layout: str
+    overlay: str
+    scope: str
+    fixed: dict[str, tuple[float, float]]
+    norms: str
+    hide_ignored: bool
+    classes: list[str]
+    selection: list[str]
+    pixel: tuple[int, int] | None
+    view: tuple[float, float, float, float] | None
+    curve: str
+    curve_scores: list[str]
+    curve_frames: str
+    log_fpr: bool
+    failure: str
+    worst: str
+
+
+class TabName(param.String):
+    """Name of a tab that is registered, whenever it was."""
+
+    def _validate(self, val: Any) -> None:
+        super()._validate(val)
+        find_tab(val)
 
 
 class ExplorerState(param.Parameterized):
@@ -47,10 +83,10 @@ class ExplorerState(param.Parameterized):
         Which of them is the main one.
     """
 
-    tab = param.Selector(default="frames", objects=list(TABS), doc="Tab in front.")
+    tab: Any = TabName(default="frames", doc="Tab in front, one of `gradunc_viz.explorer.state.tabs`.")
     frame_id = param.String(default="", doc="Id of the frame shown.")
     score = param.Selector(doc="Name of the score that is thresholded.")
-    task = param.Selector(default="error", objects=["error", "anomaly"], doc="What the score should find.")
+    task = param.Selector(default="error", objects=list(TASKS), doc="What the score should find.")
     threshold = param.Number(default=0.0, doc="In the units of the oriented score.")
     panes = param.List(
         default=["A:image", "A:prediction"], item_type=str, bounds=(2, 6), doc="What each pane shows, see `Pane`."
@@ -75,13 +111,12 @@ class ExplorerState(param.Parameterized):
     values = param.Parameter(default=None, constant=True, doc="Oriented score (y, x), None if unreadable.")
     message = param.String(default="", constant=True, doc="Why there is nothing to show; empty if there is.")
 
-    def __init__(self, caches: Cache | Sequence[Cache], main: int = 0, **params: Any) -> None:
+    def __init__(self, caches: Cache | Sequence[Cache], main: int = 0, **params: Unpack[StateValues]) -> None:
         self.caches = (caches,) if isinstance(caches, Cache) else tuple(caches)
         self.main = main
         self.cache = cache = self.caches[main]
         self._thresholds: dict[str, float] = {}
         self.unreadable: dict[int, str] = {}  # other networks that cannot show the frame, and why
-        self.param.score.objects = list(cache.scores)
         usual = [name for name in DEFAULT_SCORES if name in cache.scores] or list(cache.scores)
         first: dict[str, Any] = {"score": usual[0]} if usual else {}
         try:
@@ -94,7 +129,14 @@ class ExplorerState(param.Parameterized):
         first["panes"] = default_panes(self.caches, main, params.get("score"))
         baselines = [name for name in ("msp", "entropy") if name in usual]  # what gradient scores are held against
         first["curve_scores"] = [*[name for name in usual if name not in baselines][: 4 - len(baselines)], *baselines]
-        super().__init__(**(first | params))
+        first |= params
+        score = first.pop("score", None)
+        super().__init__(**first)
+        if score is not None:  # once the parameter is this state's own: its choices are not those of others
+            choose_scores(cache, (score,))
+            self.param.score.objects, self.param.score.check_on_set = list(cache.scores), True
+            with param.parameterized.discard_events(self):
+                self.score = score
         self._score_before = self.score
         self._range = "frame" if self.scope == "fixed" else self.scope
         if "threshold" not in params:
@@ -103,7 +145,7 @@ class ExplorerState(param.Parameterized):
             self.frame_id = self.frame_id or cache.ids[0]
             self._read_frame(keep_task="task" in params)
         if problem and not self.message:
-            self._publish(message=problem)
+            self._publish({"message": problem})
 
     # ---- what follows from it
 
@@ -142,7 +184,7 @@ class ExplorerState(param.Parameterized):
                 found[number] = STORE.get(cache, self.frame_id)
             except READ_ERRORS as error:
                 _log.warning("frame %r of %s cannot be shown", self.frame_id, cache.path, exc_info=error)
-                self.unreadable[number] = f"{LETTERS[number]}: {error}"
+                self.unreadable[number] = f"{letter_of(number)}: {error}"
         return found
 
     def limits(self, name: str) -> tuple[float, float]:
@@ -227,7 +269,7 @@ class ExplorerState(param.Parameterized):
 
     def set_pane_count(self, count: int) -> None:
         """Show more or fewer panes; new ones show what is not shown yet."""
-        letter = LETTERS[self.main]
+        letter = letter_of(self.main)
         names = ["image", "prediction", "label", "error", *self.cache.scores]
         spare = [f"{letter}:{name}" for name in names if f"{letter}:{name}" not in self.panes]
         self.panes = [*self.panes, *spare, *self.panes * 3][:count]
@@ -244,7 +286,7 @@ class ExplorerState(param.Parameterized):
         self.frame_id = frame_id
         self.param.update(view=view, tab="frames")
 
-    def restore(self, **params: Any) -> None:
+    def restore(self, **params: Unpack[StateValues]) -> None:
         """Look at what a new state with these parameters would."""
         new = ExplorerState(self.caches, self.main, **params)
         # the frame and the score first: others follow them
@@ -260,15 +302,15 @@ class ExplorerState(param.Parameterized):
 
     def _usual_task(self) -> str:
         """The task that frames have labels for; errors where both are known."""
-        return "anomaly" if "anomaly_rate" in self.rows and "error_rate" not in self.rows else "error"
+        return next((name for name, task in TASKS.items() if task.rate in self.rows), next(iter(TASKS)))
 
     def _usual_threshold(self, name: str = "") -> float:
         name = name or self.score
         return usual_threshold(self.cache, name) if name in self.rows else 0.0
 
-    def _publish(self, **values: Any) -> None:
+    def _publish(self, changed: Mapping[str, Any]) -> None:
         with param.edit_constant(self):
-            self.param.update(**values)
+            self.param.update(**changed)
 
     @param.depends("frame_id", watch=True)
     def _on_frame(self) -> None:
@@ -289,12 +331,12 @@ class ExplorerState(param.Parameterized):
             changed["pixel"] = None
             if before.size != frame.size:
                 changed["view"] = None
-        self._publish(**changed)
+        self._publish(changed)
 
     @param.depends("score", watch=True)
     def _read_score(self) -> None:
         # the pane beside the image follows the score if it showed the one before
-        letter, before, self._score_before = LETTERS[self.main], self._score_before, self.score
+        letter, before, self._score_before = letter_of(self.main), self._score_before, self.score
         if self.panes[1] == f"{letter}:{before}":
             self.set_pane(1, f"{letter}:{self.score}")
         threshold = self._thresholds.get(self.score, self._usual_threshold())
@@ -308,7 +350,7 @@ class ExplorerState(param.Parameterized):
         except READ_ERRORS as error:
             self._fail(error)
             return
-        self._publish(values=values, threshold=threshold)
+        self._publish({"values": values, "threshold": threshold})
 
     @param.depends("threshold", watch=True)
     def _keep_threshold(self) -> None:
@@ -317,8 +359,9 @@ class ExplorerState(param.Parameterized):
     def _fail(self, error: Exception) -> None:
         _log.warning("frame %r cannot be shown", self.frame_id, exc_info=error)
         reason = str(error) if isinstance(error, GraduncError) else f"{type(error).__name__}: {error}"
-        self._publish(frame=None, values=None, message=f"Frame {self.frame_id!r} cannot be read: {reason}")
+        self._publish({"frame": None, "values": None, "message": f"Frame {self.frame_id!r} cannot be read: {reason}"})
 
-    def units_of(self, name: str) -> str:
-        """Units of a score in shown values."""
-        return "norm" if self.norms == "linear" and lookup(name).at_head else lookup(name).units
+
+def choices(name: str) -> list[str]:
+    """Words that a parameter of the state may be, those of any cache."""
+    return list(tabs()) if name == "tab" else list(ExplorerState.param[name].objects)

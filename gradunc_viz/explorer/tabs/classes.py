@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import panel as pn
-from bokeh.models.widgets.tables import NumberFormatter
 
 from .. import text
 from ..charts import classes
 from ..charts.look import chart_opts
-from .parts import choice, class_choice, csv_download, html, is_dark, labelled, score_choice, table, titled
-from .tab import Tab, heading
+from ..state.frame_table import number_format
+from .parts import class_choice, csv_download, html, is_dark, labelled, score_choice, table, task_choice, titled
+from .tab import AnalysisTab, heading
 
 __all__ = ["ClassesTab"]
 
@@ -27,10 +27,9 @@ _TITLES = {
 }
 
 
-class ClassesTab(Tab):
+class ClassesTab(AnalysisTab):
     """Distributions, metrics and calibration per class, and the confusion matrix."""
 
-    name = "classes"
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "table": ("score", "task", "curve_frames", "selection"),
         "ridges": ("score", "task", "classes", "curve_frames", "selection"),
@@ -39,7 +38,7 @@ class ClassesTab(Tab):
 
     def _make(self) -> None:
         state = self.state
-        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 150)
+        self.task = task_choice(state, 150)
         self.score = score_choice(state)
         self.chosen = class_choice(state)
         self.table = table(None, sizing_mode="stretch_width", titles=_TITLES, height=430)
@@ -87,9 +86,7 @@ class ClassesTab(Tab):
 
     def _show_table(self, rows: Any) -> None:
         formatters: dict[str, Any] = {
-            name: NumberFormatter(format="0,0" if name in ("pixels", "predicted") else "0.00", nan_format="–")
-            for name in rows.columns
-            if name != "class"
+            name: number_format(0 if name in ("pixels", "predicted") else 2) for name in rows.columns if name != "class"
         }
         self.table.param.update(
             value=rows,

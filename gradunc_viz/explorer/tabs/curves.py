@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from html import escape
 from typing import Any, ClassVar
 
 import holoviews as hv
@@ -12,13 +11,12 @@ import panel as pn
 
 from ...metrics.distributions import score_limits
 from ...schema.errors import GraduncError
-from ...style.scores import units_text
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
 from ..state.shared_counts import set_histograms
-from .parts import choice, class_choice, html, is_dark, labelled, titled, wrapped
-from .tab import Tab
+from .parts import choice, class_choice, html, is_dark, labelled, task_choice, titled, wrapped
+from .tab import AnalysisTab
 
 __all__ = ["CurvesTab"]
 
@@ -30,10 +28,9 @@ _DRAW: dict[str, Any] = {
 }
 
 
-class CurvesTab(Tab):
+class CurvesTab(AnalysisTab):
     """ROC, precision and recall, sparsification and reliability of several scores."""
 
-    name = "curves"
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "chart": ("curve", "curve_scores", "curve_frames", "selection", "classes", "task", "log_fpr"),
         "marks": ("threshold", "score", "curve_scores"),
@@ -46,7 +43,7 @@ class CurvesTab(Tab):
         state = self.state
         kinds = {kind.title: name for name, kind in curves.KINDS.items()}
         self.kind = choice(state.param.curve, kinds, 430)
-        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 160)
+        self.task = task_choice(state, 160)
         self.scores = pn.widgets.MultiChoice.from_param(
             state.param.curve_scores, label="", options=list(state.cache.scores), sizing_mode="stretch_width"
         )
@@ -175,7 +172,7 @@ class CurvesTab(Tab):
                 end=end,
                 step=(end - start) / 1000,
                 value=threshold,
-                label=f"Threshold on {score} [{units_text(score)}]",
+                label=text.threshold_title(score),
             )
 
         self._compute("slider", ends, show)
@@ -188,7 +185,7 @@ class CurvesTab(Tab):
         if state.curve_frames == "selected" and not frames:
             where += " (none is selected)"
         of = f", pixels predicted as {', '.join(classes)}" if classes else ""
-        self.scope.object = text.note(f"Counted over {where}{escape(of)}. Click on a curve to set the threshold there.")
+        self.scope.object = text.note(f"Counted over {where}{of}. Click on a curve to set the threshold there.")
         self._compute(
             "numbers",
             lambda: curves.counts_at(cache, score, task, threshold, **choice),

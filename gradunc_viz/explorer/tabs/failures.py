@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -13,8 +12,9 @@ from ...metrics.regions import FAILURES, Failure, FailureQuery, Progress, search
 from ...style.scores import units_text
 from .. import text
 from ..charts.crops import crop
-from .parts import Gallery, choice, csv_download, html, labelled, score_choice, wrapped
-from .tab import Tab
+from ..markup import render
+from .parts import Gallery, choice, csv_download, html, labelled, score_choice, task_choice, wrapped
+from .tab import AnalysisTab
 
 __all__ = ["FailuresTab"]
 
@@ -25,10 +25,9 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class FailuresTab(Tab):
+class FailuresTab(AnalysisTab):
     """Confident mistakes, missed objects, false alarms and needless doubt."""
 
-    name = "failures"
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "list": ("failure", "score", "task", "threshold", "curve_frames", "selection")
     }
@@ -36,7 +35,7 @@ class FailuresTab(Tab):
     def _make(self) -> None:
         state = self.state
         self.kind = choice(state.param.failure, {kind.title: name for name, kind in FAILURES.items()}, 520)
-        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 160)
+        self.task = task_choice(state, 160)
         self.score = score_choice(state)
         self.frames = choice(state.param.curve_frames, {"all": "all", "selected": "selected"}, 150)
         self.status = html("", margin=(4, 2))
@@ -69,7 +68,7 @@ class FailuresTab(Tab):
         cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
         frames, query = state.chosen_frames, FailureQuery(kind, score, task, threshold, _SHOWN)
         about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {units_text(score)}."
-        self.status.object = text.note(f"{escape(about)} Searching …")
+        self.status.object = text.note(f"{about} Searching …")
         self.gallery.show([])
 
         def steps() -> Iterator[tuple[Progress, list[Any]]]:
@@ -81,19 +80,24 @@ class FailuresTab(Tab):
         def show(step: tuple[Progress, list[Any]]) -> None:
             progress, pictures = step
             if progress.done < progress.total:
-                self.status.object = text.note(
-                    f"{escape(about)} Searching, {progress.done} of {progress.total} frames …"
-                )
+                self.status.object = text.note(f"{about} Searching, {progress.done} of {progress.total} frames …")
                 return
-            number = len(progress.problems)
-            damaged = f" {number} frame{'s' * (number > 1)} cannot be read." if number else ""
-            worst = f"The <b>{len(pictures)}</b> worst in {progress.total} frames."
-            found = worst if pictures else "<b>None found.</b>"
-            self.status.object = text.note(f"{escape(about)} {found}{damaged} Click one to look at it.")
+            self.status.object = text.note(
+                render(
+                    "{{ about }} {% if found %}The <b>{{ found }}</b> worst in {{ total }} frames."
+                    "{% else %}<b>None found.</b>{% endif %}"
+                    "{% if damaged %} {{ damaged }} frame{{ 's' if damaged > 1 }} cannot be read.{% endif %}"
+                    " Click one to look at it.",
+                    about=about,
+                    found=len(pictures),
+                    total=progress.total,
+                    damaged=len(progress.problems),
+                )
+            )
             self.gallery.show(pictures)
 
         def failed(problem: str) -> None:
-            self.status.object = text.note(escape(about))
+            self.status.object = text.note(about)
             self._tell(problem)
 
         self.jobs.stream("failures.list", steps, show, failed)

@@ -14,21 +14,21 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ...schema.errors import GraduncError
-from ...style.scores import units_text
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
 from ..css import compact_css
 from ..jobs import Jobs
+from ..markup import Markup, render
 from ..panes import image_pane as maps
 from ..panes import pixel as pixels
 from ..state import frame_table
-from ..state.pane import LETTERS
+from ..state.pane import letter_of
 from ..state.ranges import frame_range, shown_values
 from ..state.shared_counts import auprc_by_frame
 from ..state.state import READ_ERRORS, STORE, ExplorerState
 from .pane_grid import PanesView
-from .parts import alert, choice, csv_download, html, is_dark, labelled, table, wrapped
+from .parts import alert, choice, csv_download, html, is_dark, labelled, table, task_choice, wrapped
 
 __all__ = ["FramesTab"]
 
@@ -78,8 +78,8 @@ _ENTER_JS = "window[`gradunc_keys_${keys.id}_inside`] = cb_obj.event_name == 'mo
 class FramesTab:
     """Widgets and panes of the frames of one cache, linked to an `ExplorerState`."""
 
-    def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
-        self.state, self.jobs = state, jobs
+    def __init__(self, name: str, state: ExplorerState, jobs: Jobs) -> None:
+        self.name, self.state, self.jobs = name, state, jobs
         self.statistic = "mean"
         self._busy = False
         self._direction = 1
@@ -107,7 +107,7 @@ class FramesTab:
 
     def _make_table(self) -> None:
         rows = self.state.rows
-        name = f"frames-{id(self)}"  # of no other table in a notebook
+        name = f"{self.name}-{id(self)}"  # of no other table in a notebook
         self.table = table(
             rows.copy(),
             css_classes=[name],
@@ -145,7 +145,7 @@ class FramesTab:
             margin=(0, 4),
             stylesheets=[compact_css(is_dark())],
         )
-        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 140)
+        self.task = task_choice(state, 140)
         self.scope = choice(state.param.scope, {"frame": "frame", "set": "set", "fixed": "fixed"}, 138)
         self.norms = choice(state.param.norms, {"log2": "log2", "linear": "linear"}, 104)
         self.overlay = choice(state.param.overlay, {"found": "found", "TP FP FN": "outcomes", "none": "none"}, 168)
@@ -280,7 +280,7 @@ class FramesTab:
         known = len(at) == 2 and all(isinstance(v, (int, float)) for v in at)
         self.hovered.object = self._cards((int(at[1]), int(at[0])) if known else None, "Under the mouse", _HINT_HOVER)
 
-    def _cards(self, place: tuple[int, int] | None, title: str, hint: str) -> str:
+    def _cards(self, place: tuple[int, int] | None, title: str, hint: str) -> Markup:
         """What each network says about a pixel (y, x)."""
         state = self.state
         if place is None or state.frame is None:
@@ -290,10 +290,10 @@ class FramesTab:
             cache = state.caches[number]
             if frame.size != state.frame.size:
                 continue  # the place means another one there
-            whose = f"{title}, {LETTERS[number]}" if state.several else title
+            whose = f"{title}, {letter_of(number)}" if state.several else title
             with suppress(GraduncError):  # beside the frame, or damaged: its panes say so
                 cards.append(pixels.pixel_card(pixels.read_pixel(frame, *place, cache.classes, cache.scores), whose))
-        return "".join(cards) or pixels.pixel_card(None, title, hint)
+        return Markup("").join(cards) or pixels.pixel_card(None, title, hint)
 
     # ---- from state to widgets
 
@@ -355,7 +355,7 @@ class FramesTab:
         if state.scope != "fixed" or state.frame is None:
             return
         name = self._ranged()
-        self.range_title.object = f"<div class='label'>Colours of {name} from and to</div>"
+        self.range_title.object = text.label(f"Colours of {name} from and to")
         low, high = state.limits(name)
         whole = frame_range(shown_values(state.frame.score(name), name, state.norms))
         start, end = min(low, whole[0]), max(high, whole[1])
@@ -376,7 +376,7 @@ class FramesTab:
             self._busy = True
             try:
                 self.slider.param.update(
-                    label=f"Threshold on {state.score} [{units_text(state.score)}]",
+                    label=text.threshold_title(state.score),
                     start=start,
                     end=end if end > start else start + 1,
                     step=(end - start) / 1000 or 1.0,
@@ -464,7 +464,9 @@ class FramesTab:
         if patches:
             self.table.patch(patches)
             self._keep_page()
-        self.picked.object = text.note(f"<b>{len(chosen):,}</b> selected" if chosen else "none selected")
+        self.picked.object = text.note(
+            render("<b>{{ number }}</b> selected", number=f"{len(chosen):,}") if chosen else "none selected"
+        )
 
     def _turn_to_row(self) -> None:
         """Turn the table to the page with the frame shown."""

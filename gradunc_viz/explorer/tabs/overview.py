@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from functools import partial
-from html import escape
 from typing import Any, ClassVar
 
 import panel as pn
-from bokeh.models.widgets.tables import NumberFormatter
 
 from ...metrics.worst import WORST, worst_frames
 from ...schema.errors import CacheError
@@ -17,10 +14,11 @@ from .. import text
 from ..charts import overview
 from ..charts.look import chart_opts
 from ..css import compact_css
+from ..state.frame_table import number_format
 from ..state.memo import remember
 from ..state.shared_counts import unreadable
-from .parts import Gallery, choice, csv_download, html, is_dark, labelled, score_choice, table, wrapped
-from .tab import Tab, heading
+from .parts import Gallery, csv_download, html, is_dark, labelled, score_choice, table, task_choice, wrapped
+from .tab import AnalysisTab, heading
 
 __all__ = ["OverviewTab"]
 
@@ -37,10 +35,9 @@ _TITLES = {
 _SHOWN = 12
 
 
-class OverviewTab(Tab):
+class OverviewTab(AnalysisTab):
     """Size, classes, mIoU, the metrics of every score, distributions, and the worst frames."""
 
-    name = "overview"
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "card": (),
         "metrics": ("task",),
@@ -56,7 +53,7 @@ class OverviewTab(Tab):
         self.csv = csv_download(f"{state.cache.name}_metrics", lambda: self.metrics.value)
         self.spread = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=330)
         self.gallery = Gallery(state.look_at)
-        self.task = choice(state.param.task, {"errors": "error", "anomalies": "anomaly"}, 150)
+        self.task = task_choice(state, 150)
         self.score = score_choice(state)
         self.worst = pn.widgets.Select.from_param(
             state.param.worst,
@@ -102,32 +99,26 @@ class OverviewTab(Tab):
 
     def _fill_card(self) -> None:
         card = overview.set_card(self.state.cache)
-
-        def percent(value: float) -> str:
-            return "–" if math.isnan(value) else f"{100 * value:.1f} %"
-
-        cells = {
+        facts = {
             "frames": f"{card.frames:,}",
             "size [px]": card.sizes,
             "classes": str(len(card.classes)),
             "scores": str(len(card.scores)),
             "with class labels": f"{card.labelled:,}",
             "with anomaly labels": f"{card.with_anomaly_labels:,}",
-            "mIoU": percent(card.miou),
-            "pixels right": percent(card.accuracy),
-            "pixels of unknown objects": percent(card.anomaly_rate),
+            "mIoU": text.percent(card.miou),
+            "pixels right": text.percent(card.accuracy),
+            "pixels of unknown objects": text.percent(card.anomaly_rate),
         }
-        parts = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in cells.items())
-        self.card.object = f"<div class='cells'>{parts}</div>"
+        self.card.object = text.fact_cells(facts)
 
     def _fill_metrics(self) -> None:
         cache, task = self.state.cache, self.state.task
         self._later("metrics", lambda: overview.metric_table(cache, task), self._show_metrics)
 
     def _show_metrics(self, rows: Any) -> None:
-        number = NumberFormatter(format="0.00", nan_format="–")
-        formatters = dict.fromkeys(("auroc", "auprc", "fpr95", "f1"), number)
-        formatters |= {"threshold": NumberFormatter(format="0.000", nan_format="–")}
+        formatters = dict.fromkeys(("auroc", "auprc", "fpr95", "f1"), number_format(2))
+        formatters |= {"threshold": number_format(3)}
         plain = {name: {"type": "plaintext"} for name in ("score", "best")}
         self.metrics.param.update(
             value=rows,
@@ -148,7 +139,7 @@ class OverviewTab(Tab):
     def _fill_worst(self) -> None:
         state = self.state
         cache, which, score, task, threshold = state.cache, state.worst, state.score, state.task, state.threshold
-        self.meaning.object = text.note(escape(WORST[which].meaning))
+        self.meaning.object = text.note(WORST[which].meaning)
 
         def work() -> list[tuple[str, bytes, str]]:
             kept = partial(remember, cache)  # for every session
@@ -162,6 +153,6 @@ class OverviewTab(Tab):
 
         def failed(problem: str) -> None:
             self.gallery.show([])
-            self.meaning.object = text.note(f"<b>{escape(problem)}</b>")
+            self.meaning.object = text.note(text.strong(problem))
 
         self.jobs.run("overview.worst", work, self.gallery.show, failed)

@@ -5,33 +5,48 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import panel as pn
 
+from ...schema.tasks import TASKS
 from .. import css as style
 from .. import text
+from ..markup import escape
 
 __all__ = [
-    "Gallery", "alert", "choice", "class_choice", "csv_download", "help_text", "html", "is_dark", "labelled",
-    "score_choice", "table", "titled", "wrapped",
+    "Gallery", "Html", "alert", "choice", "class_choice", "csv_download", "html", "is_dark", "labelled",
+    "score_choice", "table", "task_choice", "titled", "wrapped",
 ]  # fmt: skip
 
 
-def html(content: str, **layout: Any) -> pn.pane.HTML:
-    """A piece of HTML in the style of the page."""
-    return pn.pane.HTML(
-        content, stylesheets=[style.css(is_dark())], **({"margin": 0, "sizing_mode": "stretch_width"} | layout)
-    )
+class Layout(TypedDict, total=False):
+    """How a pane lies on the page, as every view of Panel takes it."""
+
+    margin: int | tuple[int, ...]
+    sizing_mode: str
+    width: int
+    height: int
+    visible: bool
 
 
-def help_text(name: str) -> pn.pane.HTML:
-    """What a tab is for: its first sentence, and more of it on demand."""
-    first, _, rest = text.HELP[name].partition(". ")
-    return html(
-        f"<details class='note'><summary>{first}.</summary>{rest}</details>" if rest else text.note(first),
-        margin=(0, 2),
-    )
+class Html(pn.pane.HTML):
+    """A pane that shows what a template made, and any other text as the text it is."""
+
+    def _transform_object(self, obj: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = super()._transform_object(str(escape("" if obj is None else obj)))
+        return shown
+
+
+def html(content: str = "", **layout: Unpack[Layout]) -> Html:
+    """A piece of HTML in the style of the page; text that no template made is escaped."""
+    usual: Layout = {"margin": 0, "sizing_mode": "stretch_width"}
+    return Html(content, stylesheets=[style.css(is_dark())], **(usual | layout))
+
+
+def task_choice(state: Any, width: int) -> pn.widgets.RadioButtonGroup:
+    """Which pixels a score is to find."""
+    return choice(state.param.task, {task.choice: name for name, task in TASKS.items()}, width)
 
 
 def choice(parameter: Any, options: dict[str, Any], width: int) -> pn.widgets.RadioButtonGroup:
@@ -68,7 +83,7 @@ def score_choice(state: Any) -> pn.widgets.Select:
 
 def titled(words: str, widget: Any) -> pn.Column:
     """A widget as wide as the page under a few words."""
-    return pn.Column(html(f"<div class='label'>{words}</div>", margin=(0, 6)), widget, sizing_mode="stretch_width")
+    return pn.Column(html(text.label(words), margin=(0, 6)), widget, sizing_mode="stretch_width")
 
 
 class _Wrapped(pn.Row):
@@ -77,14 +92,14 @@ class _Wrapped(pn.Row):
     _direction = None
 
 
-def wrapped(*views: Any, gap: str = "0px", **layout: Any) -> pn.Row:
+def wrapped(*views: Any, gap: str = "0px", margin: int | tuple[int, ...] = 0) -> pn.Row:
     """Things side by side, on the next line where the page is too narrow; takes a tenth of a `panel.FlexBox`'s time."""
-    return _Wrapped(*views, sizing_mode="stretch_width", styles={"flex-wrap": "wrap", "gap": gap}, **layout)
+    return _Wrapped(*views, sizing_mode="stretch_width", styles={"flex-wrap": "wrap", "gap": gap}, margin=margin)
 
 
 def labelled(words: str, widget: Any, width: int) -> pn.Column:
     """A widget without a label of its own under a few words."""
-    return pn.Column(html(f"<div class='label'>{words}</div>", margin=(0, 6)), widget, width=width, margin=(0, 2))
+    return pn.Column(html(text.label(words), margin=(0, 6)), widget, width=width, margin=(0, 2))
 
 
 def is_dark() -> bool:
@@ -106,15 +121,36 @@ def csv_download(name: str, table: Callable[[], Any], words: str = "CSV") -> pn.
     )
 
 
-def alert() -> pn.pane.Alert:
-    """A place for a message, hidden while there is none."""
-    return pn.pane.Alert("", alert_type="warning", visible=False, sizing_mode="stretch_width", margin=4)
+def alert(words: str = "") -> Html:
+    """A place for a message, hidden while there is none; not `pn.pane.Alert`, which reads Markdown into it."""
+    pane = html(words, margin=4, visible=bool(words))
+    pane.css_classes = ["alert"]
+    return pane
 
 
-def table(rows: Any, **options: Any) -> pn.widgets.Tabulator:
+class TableOptions(TypedDict, total=False):
+    """What differs between tables, as Tabulator takes it."""
+
+    titles: dict[str, str]
+    formatters: dict[str, Any]
+    header_tooltips: dict[str, str]
+    header_filters: dict[str, Any]
+    text_align: dict[str, str]
+    widths: dict[str, int]
+    frozen_columns: list[str]
+    sortable: dict[str, bool]
+    configuration: dict[str, Any]
+    page_size: int
+    css_classes: list[str]
+    pagination: str
+    sizing_mode: str
+    height: int
+
+
+def table(rows: Any, **options: Unpack[TableOptions]) -> pn.widgets.Tabulator:
     """A table to read, in the style of the page."""
     common = {"show_index": False, "disabled": True, "selectable": False, "layout": "fit_data"}
-    return pn.widgets.Tabulator(rows, stylesheets=[style.table_css(is_dark())], **(common | options))
+    return pn.widgets.Tabulator(rows, stylesheets=[style.table_css(is_dark())], **common, **options)
 
 
 class Gallery:

@@ -14,30 +14,34 @@ from .. import text
 from ..jobs import Jobs
 from ..state.shared_counts import unreadable
 from ..state.state import ExplorerState
-from .parts import alert, html
+from .parts import Html, alert, html
 
-__all__ = ["Tab"]
-
-_WORKING = {False: "<div class='working'></div>", True: "<div class='working'>Computing …</div>"}
+__all__ = ["AnalysisTab", "heading"]
 
 _REPORTED = 0.5
 """Seconds between two reports of how far a computation is."""
 
 
-class Tab:
-    """One tab; its parts are computed in the background, and only while it is in front.
+class AnalysisTab:
+    """The view of one tab; its parts are computed in the background, and only while it is in front.
 
     Subclasses name in `parts` which parameters of the state each part follows; a part is filled by the method
     ``_fill_PART``.
+
+    Parameters
+    ----------
+    name : str
+        Of the tab, see `gradunc_viz.explorer.state.tabs`.
+    state : ExplorerState
+    jobs : Jobs
     """
 
-    name = ""
     parts: ClassVar[dict[str, tuple[str, ...]]] = {}
 
-    def __init__(self, state: ExplorerState, jobs: Jobs) -> None:
-        self.state, self.jobs = state, jobs
+    def __init__(self, name: str, state: ExplorerState, jobs: Jobs) -> None:
+        self.name, self.state, self.jobs = name, state, jobs
         self.alert = alert()
-        self.working = html(_WORKING[False])
+        self.working = html(text.working(busy=False))
         self._awaited: set[str] = set()
         self._stale = set(self.parts)
         self._make()
@@ -105,7 +109,7 @@ class Tab:
 
         def settle() -> None:
             self._awaited.discard(part)
-            self.working.object = _WORKING[bool(self._awaited)]
+            self.working.object = text.working(busy=bool(self._awaited))
 
         def done(value: Any) -> None:
             settle()
@@ -116,17 +120,14 @@ class Tab:
             self._tell(problem)
 
         self._awaited.add(part)
-        self.working.object = _WORKING[True]
+        self.working.object = text.working()
         self.jobs.run(f"{self.name}.{part}", counted, done, failed)
 
     def _tell_progress(self, done: int, total: int) -> None:
         if self._awaited:
-            self.working.object = (
-                f"<div class='working'><progress value='{done}' max='{total}'></progress> "
-                f"Computing … {done:,} of {total:,} frames</div>"
-            )
+            self.working.object = text.working(done, total)
 
 
-def heading(words: str) -> pn.pane.HTML:
+def heading(words: str) -> Html:
     """A heading within a tab."""
-    return html(f"<h2>{words}</h2>")
+    return html(text.title(words))

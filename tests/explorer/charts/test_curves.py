@@ -16,7 +16,6 @@ from synthetic import CLASSES, SCORES, write_cache
 
 from gradunc_viz.explorer.charts import classes, curves, overview
 from gradunc_viz.explorer.charts import look as charts
-from gradunc_viz.explorer.state import memo
 from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.metrics.operating_point import OperatingPoint
 from gradunc_viz.schema.errors import GraduncError
@@ -310,32 +309,6 @@ def test_thinning_keeps_the_line() -> None:
     noise = np.random.default_rng(0).normal(size=5000)
     assert len(charts.thin(np.arange(5000) / 5000, noise, limit=100)) == 100
     assert list(charts.thin(np.array([1.0]), np.array([2.0]))) == [0]
-
-
-def test_the_store_is_bounded_and_follows_the_cache(tmp_path: Path) -> None:
-    store = memo.Memo(10_000)
-    for number in range(20):
-        store.put(number, np.zeros(250))
-    assert store.size <= store.limit
-    assert len(store) == store.size // memo.nbytes(np.zeros(250))
-    assert store.get(0) is None
-    assert store.get(19) is not None
-    store.put("large", np.zeros(100_000))
-    assert store.get("large") is None
-    store.put(19, np.zeros(10))
-    assert store.get(19).shape == (10,)
-    store.clear()
-    assert (store.size, len(store)) == (0, 0)
-
-    cache = write_cache(tmp_path / "cache", ["a"])
-    calls = []
-    for opened in (cache, Cache(cache.path)):
-        assert memo.remember(opened, "key", lambda: calls.append(1) or 5, store) == 5
-    assert len(calls) == 1
-    grown = write_cache(tmp_path / "cache", ["b"])
-    assert grown.ids == ("a", "b")
-    memo.remember(grown, "key", lambda: calls.append(1) or 5, store)
-    assert len(calls) == 2
 
 
 def test_a_second_chart_reads_no_frame(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

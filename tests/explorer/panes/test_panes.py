@@ -68,7 +68,7 @@ def test_scores_of_one_pixel_are_those_of_the_map(cache: Cache) -> None:
             found = fresh.scores_at(y, x, SCORES)
             for score_name in SCORES:
                 assert found[score_name] == pytest.approx(float(mapped.score(score_name)[y, x]), rel=1e-4, abs=1e-4)
-    assert not fresh._scores  # no whole map was made for it
+    assert sorted(fresh._arrays) == ["head_score", "pixel_score"]  # no whole map was made for it
 
 
 def test_probabilities_of_one_pixel_are_the_caches(cache: Cache, frame: frame_data.FrameData) -> None:

@@ -11,13 +11,14 @@ import pytest
 from synthetic import write_cache
 
 import gradunc_viz as gv
+from gradunc_viz.explorer.state import memo
 from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.schema.errors import GraduncError
 
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> None:
-    pooled.shared.clear()
+    memo.shared.clear()
 
 
 def test_two_who_ask_at_once_share_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +78,53 @@ def test_auprc_by_frame_is_told_piece_by_piece_and_kept(tmp_path: Path) -> None:
     np.testing.assert_equal(kept, steps[-1])
 
 
+def test_sessions_at_once_see_computed_numbers_only_and_compute_each_frame_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"f{number:02}" for number in range(20)]
+    cache = write_cache(tmp_path / "cache", ids, [(24, 32)])
+    wanted = gv.evaluate(cache, "error", scores="msp", by="frame", bootstrap=0)["auprc"].isel(cache=0, score=0)
+    evaluate, asked, first, go_on = pooled.evaluate, [], threading.Event(), threading.Event()
+
+    def slow(cache: Any, task: str, *, frames: Any, **options: Any) -> Any:
+        asked.extend(frames)
+        first.set()
+        go_on.wait(20)
+        return evaluate(cache, task, frames=frames, **options)
+
+    monkeypatch.setattr(pooled, "evaluate", slow)
+    steps: dict[int, list[dict[str, float]]] = {0: [], 1: []}
+
+    def look(number: int) -> None:
+        steps[number].extend(pooled.auprc_by_frame(cache, "msp", "error", lambda: None))
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in steps]
+    threads[0].start()
+    assert first.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert not any(steps.values())  # none is known yet, and none is told
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(asked) == ids
+    for step in (*steps[0], *steps[1]):
+        for name, value in step.items():
+            np.testing.assert_equal(value, float(wanted.sel(frame=name)))
+    assert set(steps[0][-1]) == set(steps[1][-1]) == set(ids)
+
+
+def test_what_cannot_be_read_is_told_as_a_copy(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", ["a"], [(24, 32)])
+    pooled.unreadable(cache)["a"] = "not so"
+    assert pooled.unreadable(cache) == {}
+
+
 def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a", "b", "c"], [(24, 32)])
     wanted = pooled.set_histograms(cache, "error", ["msp"], frames=["a", "c"])["msp"]
     next((cache.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
-    pooled.shared.clear()
+    memo.shared.clear()
     found = pooled.set_histograms(cache, "error", ["msp"])["msp"]
     np.testing.assert_array_equal(found.weights["counts"], wanted.weights["counts"])
     assert list(pooled.unreadable(cache)) == ["b"]
