@@ -33,7 +33,7 @@ from ..schema.errors import FrameError, GraduncError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import Score, lookup
 from ..scores.maps import ScoredImage, ScoreOptions
-from ..store.backend import backend_of
+from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.progress import tracked
 from ..store.writer import CacheWriter
@@ -112,7 +112,7 @@ class ImportReport(Report):
 def import_maps(
     maps_dir: str | os.PathLike[str],
     frames: Frames | Iterable[Frame] | Frame,
-    out: str | os.PathLike[str],
+    out: Place,
     settings: ImportSettings | None = None,
     *,
     progress: bool = True,
@@ -166,7 +166,7 @@ def import_maps(
 def import_maps_report(
     maps_dir: str | os.PathLike[str],
     frames: Frames | Iterable[Frame] | Frame,
-    out: str | os.PathLike[str],
+    out: Place,
     settings: ImportSettings | None = None,
     *,
     progress: bool = True,
@@ -188,7 +188,7 @@ def import_maps_report(
     report = ImportReport(device="cpu")
     entry = lookup(f"ext:{_plain(maps.path.resolve().name) if settings.name is None else settings.name}")
     source = ImportedMaps(maps, settings, entry, classes, report.stages)
-    edges = _stored_edges(Path(out))
+    edges = _stored_edges(out)
     source.edges = source.find_edges(spread_evenly(given), progress) if edges is None else edges
     with CacheWriter(out, source.key(), classes, colors) as writer:
         Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -213,7 +213,7 @@ def _class_table(frames: Sequence[Frame], settings: ImportSettings) -> ClassTabl
     return names, colors if len(colors) == len(names) else tuple(class_colors(len(names)))
 
 
-def _stored_edges(out: Path) -> np.ndarray | None:
+def _stored_edges(out: Place) -> np.ndarray | None:
     """Edges of a cache that is to be resumed: any edges are right, as long as all frames share them."""
     if not backend_of(out).is_cache():
         return None

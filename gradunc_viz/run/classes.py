@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from ..datasets.catalog import known_classes
 from ..datasets.frames import Frame
 from ..networks.runner import Runner
 from ..schema.errors import GraduncError, ModelError
+from ..store.backend import Place, backend_of
 from ..store.cache import open_cache
 from ..style.palette import class_colors
 from .settings import Color, RunSettings, Settings
@@ -25,7 +24,7 @@ ClassTable = tuple[tuple[str, ...], tuple[Color, ...]]
 _PLACEHOLDER = re.compile(r"class \d+")
 
 
-def class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: str | os.PathLike[str]) -> ClassTable:
+def class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place) -> ClassTable:
     """Classes of a run of a network.
 
     Names that were given come first, then those of the network, of the frames, and of Cityscapes where there are as
@@ -83,9 +82,9 @@ def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:
     return None
 
 
-def _settled(table: ClassTable, settings: RunSettings, out: str | os.PathLike[str]) -> ClassTable:
+def _settled(table: ClassTable, settings: RunSettings, out: Place) -> ClassTable:
     """The table of a cache that is resumed, where one of the two only numbers the classes."""
-    if settings.classes is not None or not (Path(out) / "zarr.json").is_file():
+    if settings.classes is not None or not backend_of(out).is_cache():
         return table
     cache = open_cache(out)
     numbered = [all(map(_PLACEHOLDER.fullmatch, names)) for names in (table[0], cache.classes)]

@@ -21,6 +21,7 @@ from ..networks.network import Network
 from ..networks.runner import Inference, restored
 from ..schema.errors import FrameError
 from ..schema.scores import lookup
+from ..store.backend import Place
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import class_table
@@ -37,7 +38,7 @@ __all__ = ["Report", "compute", "compute_report", "finished_cache", "score_image
 def compute(
     model: str | nn.Module,
     frames: Frames | Iterable[Frame] | Frame,
-    out: str | os.PathLike[str],
+    out: Place,
     settings: Settings | None = None,
     *,
     progress: bool = True,
@@ -79,7 +80,7 @@ def compute(
     return finished_cache(report, out)
 
 
-def finished_cache(report: Report, out: str | os.PathLike[str]) -> Cache:
+def finished_cache(report: Report, out: Place) -> Cache:
     """The cache of a run, and a warning that lists the frames it left out."""
     if report.skipped:
         listed = "; ".join(message for _, message in report.skipped[:5])
@@ -90,7 +91,7 @@ def finished_cache(report: Report, out: str | os.PathLike[str]) -> Cache:
 def compute_report(
     model: str | nn.Module,
     frames: Frames | Iterable[Frame] | Frame,
-    out: str | os.PathLike[str],
+    out: Place,
     settings: Settings | None = None,
     *,
     progress: bool = True,

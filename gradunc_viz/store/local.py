@@ -144,7 +144,8 @@ class _LocalWriting:
 
     def abandon(self) -> None:
         """Rename the cache into the staging folder, where no frame is in it and no other writer has one."""
-        if not any((self.path / "frames").iterdir()) and list(self.staging.parent.iterdir()) == [self.staging]:
+        frames = any(entry.is_dir() for entry in (self.path / "frames").iterdir())
+        if not frames and list(self.staging.parent.iterdir()) == [self.staging]:
             os.rename(self.path, self._new())
 
 

@@ -64,9 +64,8 @@ class CacheWriter:
         try:
             while not self._resumes():
                 with self.backend.writing() as writing:
-                    self._created = writing.publish(
-                        "", root_files(root)
-                    )  # if another writer came first, its key is looked at
+                    # if another writer comes first, its key is looked at
+                    self._created = writing.publish("", root_files(root))
         except OSError as error:
             raise write_error(self.backend.where, error) from error
         self.existing = set(published(self.backend))

@@ -92,7 +92,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
         np.save(folder / f"maps/{frame.id}.npy", random.random(size).astype("f4"))
         Image.fromarray(random.integers(0, 4, size, dtype="u1")).save(folder / f"predictions/{frame.id}.png")
     options = {"predictions": folder / "predictions", "classes": ["a", "b", "c", "d"], "progress": False}
-    return gv.compute_maps(folder / "maps", frames, folder / "imported", **options)
+    return gv.import_maps(folder / "maps", frames, folder / "imported", **options)
 
 
 NEED_PROBABILITIES = {"sparsification", "reliability", "table_pixels"}

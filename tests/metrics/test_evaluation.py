@@ -422,7 +422,7 @@ def probabilities(tiny_set: Path) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     from gradunc_viz.networks.load import load_model
-    from gradunc_viz.run.compute import network_input
+    from gradunc_viz.networks.network import network_input
 
     net = load_model(TinyNet().eval())
     rows, labels = [], []

@@ -24,7 +24,7 @@ def imported(tiny_set: Path, tiny_cache: gv.Cache, tmp_path_factory: pytest.Temp
     for frame in tiny_cache:
         np.save(folder / f"maps/{frame}.npy", gv.score(tiny_cache[frame], "entropy").values)
         Image.fromarray(tiny_cache[frame]["prediction"].values).save(folder / f"predictions/{frame}.png")
-    return gv.compute_maps(
+    return gv.import_maps(
         folder / "maps",
         gv.open_frames(tiny_set),
         folder / "cache",

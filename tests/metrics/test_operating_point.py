@@ -11,6 +11,7 @@ from gradunc_viz.explorer.state.state import ExplorerState
 from gradunc_viz.metrics.operating_point import reaches, read_at, threshold_counts
 from gradunc_viz.metrics.regions import FailureQuery, frame_failures
 from gradunc_viz.schema.tasks import TASKS
+from gradunc_viz.store.choice import Selection
 
 
 def test_a_score_reaches_itself_however_it_was_written() -> None:
@@ -42,7 +43,7 @@ def test_everything_counts_alike(tiny_cache: gv.Cache, task: str, place: float) 
     assert state.share_above() == (values >= np.float32(threshold)).mean()
     doubt = frame_failures(tiny_cache[frame], FailureQuery("needless_doubt", "msp", task, threshold, 10**6))
     assert sum(failure.pixels for failure in doubt) == by_pixel.fp
-    histogram = pool(tiny_cache, task, scores="msp", frames=[frame]).histograms["msp"]
+    histogram = pool(Selection.of(tiny_cache, task, scores="msp", frames=[frame])).histograms["msp"]
     near = np.nanmin(np.where(histogram.low >= np.float32(threshold), histogram.low, np.nan))
     point = read_at("msp", histogram, float(near))
     # maps are stored in half precision, counts were made before

@@ -16,6 +16,7 @@ from gradunc_viz.metrics.arrays.risk import sparsification_curve
 from gradunc_viz.metrics.threshold_curves import CURVES, curve, log_start, oracle_sparsification
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.choice import Selection
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_page_figure_and_python_sparsify_alike(cache: Cache) -> None:
 
 
 def test_sparsification_is_that_of_the_kernel_at_every_threshold(cache: Cache) -> None:
-    for histogram in pool(cache, "error").histograms.values():
+    for histogram in pool(Selection.of(cache, "error")).histograms.values():
         found = curve("sparsification", histogram)
         wrong, right = histogram.weights["counts"]
         at = found.x < 1
@@ -55,7 +56,7 @@ def test_sparsification_is_that_of_the_kernel_at_every_threshold(cache: Cache) -
 def test_a_curve_is_that_of_the_table(cache: Cache, kind: str, task: str) -> None:
     table = gv.threshold_curves(cache, task, kind)
     metrics = gv.evaluate(cache, task, bootstrap=0).isel(cache=0).sel(pooling="pixels")
-    for name, histogram in pool(cache, task).histograms.items():
+    for name, histogram in pool(Selection.of(cache, task)).histograms.items():
         found = curve(kind, histogram)
         one = table.sel(score=name).dropna("point", how="all")
         x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
@@ -74,7 +75,7 @@ def test_page_and_figure_start_a_logarithmic_axis_alike(cache: Cache) -> None:
 
 
 def test_parts(cache: Cache) -> None:
-    histogram = next(iter(pool(cache, "error").histograms.values()))
+    histogram = next(iter(pool(Selection.of(cache, "error")).histograms.values()))
     for kind in CURVES:
         found = curve(kind, histogram)
         assert len(found.x) == len(found.y) == len(found.threshold) > 0

@@ -216,6 +216,6 @@ def test_packages_bring_scores(registered, monkeypatch):
     points = {"gradunc_viz.scores": [Broken(), Point()]}
     registry._load_entry_points.cache_clear()
     monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
-    with pytest.warns(UserWarning, match="broken = nowhere:score cannot be loaded .no such thing"):
+    with pytest.warns(UserWarning, match="broken = nowhere:score cannot be loaded .ImportError: no such thing"):
         assert lookup("from_package").family == "own"
     registry._load_entry_points.cache_clear()
