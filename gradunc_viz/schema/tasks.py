@@ -126,11 +126,3 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise GraduncError(f"unknown task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]
-
-
-# --- until every user asks a Task
-TASK_OUTCOMES = {"error": ("right", "wrong"), "anomaly": ("normal", "anomaly")}
-NEEDS = {"error": "class labels", "anomaly": "anomaly labels"}
-TASK_TEXT = {"error": "wrong prediction", "anomaly": "unknown object"}
-_TRUTH = {"error": ("errors", "class labels"), "anomaly": ("anomalies", "anomaly labels")}
-_WHAT = {"error": "class labels", "anomaly": "anomaly labels"}
