@@ -35,12 +35,11 @@ $(READY): $(RUN)
 demo: $(RUN)
 	$(BIN)/gradunc demo --port $(PORT) --no-browser
 
-# a process that is done takes over from one that is not; browsers wait for deadlines and want all cores
+# long tests begin, and a process that is done takes over from one that is not
 TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(READY)
-	$(TESTS) -m "not browser" --durations 15
-	$(BIN)/python -m pytest -m browser --durations 15
+	$(TESTS) --durations 15
 
 test-fast: $(READY)
 	$(TESTS) -m "not slow and not browser and not real"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # before torch is loaded, here and in the processes that tests start: tests run side by side, one to a core
@@ -48,6 +49,27 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
         return folder / name
 
     return made_once
+
+
+_listeners: list[list[str]] = []
+
+
+def _listen(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open":
+        for names in _listeners:
+            names.append(str(arguments[0]))
+
+
+sys.addaudithook(_listen)  # cannot be removed again
+
+
+@pytest.fixture
+def opened_files() -> Iterator[list[str]]:
+    """Names of files as they are opened."""
+    names: list[str] = []
+    _listeners.append(names)
+    yield names
+    _listeners.remove(names)
 
 
 @pytest.fixture(scope="session")

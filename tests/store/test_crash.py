@@ -27,7 +27,7 @@ import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
 import gradunc_viz as gv
-from gradunc_viz import cache, compute, open_frames
+from gradunc_viz import compute, open_cache, open_frames
 from tiny import SCORES, TinyNet
 
 net, frames = TinyNet().eval(), open_frames(sys.argv[1])
