@@ -106,6 +106,7 @@ def test_network_shape_and_head():
             seen.clear()
 
 
+@pytest.mark.slow
 def test_network_reaches_its_bar_on_the_frames():
     pytest.importorskip("torch")
     from train import class_iou, confusion, load_pairs

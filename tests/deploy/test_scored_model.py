@@ -163,6 +163,7 @@ def test_traceable_expressions_say_the_same(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_export_keeps_the_maps(name):
     model, x = scored(name)
     with torch.no_grad():
@@ -252,6 +253,7 @@ def test_norms_are_finite_in_half_precision(name, dtype):
     assert exported.isfinite().all()
 
 
+@pytest.mark.slow
 def test_norms_of_many_channels_are_finite():
     net = nn.Sequential(nn.Conv2d(3, 2048, 1), nn.Sigmoid(), nn.Conv2d(2048, 150, 1)).eval()
     x = torch.rand(1, 3, 4, 4)

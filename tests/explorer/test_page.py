@@ -265,6 +265,7 @@ def test_a_new_frame_keeps_the_figure_of_the_distribution(explorer: app.Explorer
     assert tab.chart.object is not before
 
 
+@pytest.mark.slow
 def test_view_of_the_browser_brings_finer_tiles(tmp_path: Path) -> None:
     big = write_cache(tmp_path / "big", ["a"], [(400, 800)])
     explorer = app.Explorer([big], view="tab=frames")
@@ -301,6 +302,7 @@ def test_hover_and_pin_tell_every_score(explorer: app.Explorer, cache: Cache) ->
     assert explorer.state.pixel is None
 
 
+@pytest.mark.slow
 def test_broken_frame_is_a_message_and_the_rest_works(cache: Cache, tmp_path: Path) -> None:
     copy = tmp_path / "cache"
     shutil.copytree(cache.path, copy)
@@ -457,6 +459,7 @@ def test_cache_without_frames_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("label", "anomaly", "task"), [(True, False, "error"), (False, True, "anomaly")])
+@pytest.mark.slow
 def test_task_is_one_that_has_labels(tmp_path: Path, label: bool, anomaly: bool, task: str) -> None:
     cache = write_cache(tmp_path / "cache", ["a"], label=label, anomaly=anomaly)
     explorer = app.Explorer([cache], view="tab=frames")
@@ -471,6 +474,7 @@ def test_task_is_one_that_has_labels(tmp_path: Path, label: bool, anomaly: bool,
     assert "anomaly labels" in explorer.desk.built["failures"].alert.object or task == "anomaly"
 
 
+@pytest.mark.slow
 def test_cache_without_any_labels_works(tmp_path: Path) -> None:
     explorer = app.Explorer([write_cache(tmp_path / "cache", ["a"], label=False, anomaly=False)])
     for name in TABS:
@@ -480,6 +484,7 @@ def test_cache_without_any_labels_works(tmp_path: Path) -> None:
     assert "no labels" in explorer.desk.frames.panes.all[3].note.object
 
 
+@pytest.mark.slow
 def test_several_caches_are_compared_and_chosen(cache: Cache, tmp_path: Path) -> None:
     other = write_cache(tmp_path / "other", ["a", "z"], scores=("msp",))
     explorer = app.Explorer([cache, other], view="tab=frames&frame=a&panes=A:msp,B:msp,A:msp~B:msp")
@@ -556,6 +561,7 @@ def test_explore_takes_caches_and_paths(cache: Cache) -> None:
         gv.explore([])
 
 
+@pytest.mark.slow
 def test_a_large_cache_opens_no_more_frames_than_a_small_one(
     cache: Cache, tmp_path: Path, opened_files: list[str]
 ) -> None:
@@ -573,6 +579,7 @@ def test_a_large_cache_opens_no_more_frames_than_a_small_one(
     assert opened[1] <= opened[0]
 
 
+@pytest.mark.slow
 def test_table_turns_to_the_frame_shown(tmp_path: Path) -> None:
     ids = [f"f{number:02}" for number in range(25)]
     many = write_cache(tmp_path / "many", ids, [(24, 32)])
@@ -626,6 +633,7 @@ def test_server_listens_to_this_machine_only_and_says_when_a_port_is_taken(cache
         server.stop()
 
 
+@pytest.mark.slow
 def test_dashboard_needs_no_torch(cache: Cache) -> None:
     code = (
         "import sys; from gradunc_viz import app, open_cache;"

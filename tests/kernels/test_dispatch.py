@@ -210,6 +210,7 @@ def test_threads_change_nothing(backend, threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_memory_beside_the_result_is_small():
     """Buffers and sums, once they exist, take no more than twice the result."""
     code = """

@@ -196,6 +196,7 @@ def test_threshold_of_the_best_f1(tiny_cache, pixels):
 # intervals
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_estimate_and_repeat(tiny_cache):
     first = gv.evaluate(tiny_cache, "error", bootstrap=300, seed=1)
     for name in METRICS:

@@ -144,6 +144,7 @@ def test_a_hostile_id_is_not_written(tiny_cache, tmp_path, frame_id):
     assert len(open_cache(tmp_path / "c")) == 0
 
 
+@pytest.mark.slow
 def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, opened_files):
     path = copy_of(tiny_cache, tmp_path / "many")
     shutil.rmtree(path / "summary")
