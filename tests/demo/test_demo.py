@@ -117,6 +117,7 @@ def test_network_reaches_its_bar_on_the_frames():
     assert np.nanmean(iou) >= BAR, dict(zip([name for name, _ in CLASSES], iou.round(3), strict=True))
 
 
+@pytest.mark.slow
 def test_training_is_deterministic():
     torch = pytest.importorskip("torch")
     from train import load_pairs, train

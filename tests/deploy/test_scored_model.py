@@ -242,6 +242,7 @@ def test_maps_at_the_resolution_of_the_head():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["resized", "grouped", "linear"])
+@pytest.mark.slow
 def test_norms_are_finite_in_half_precision(name, dtype):
     net, x = make(name)
     model = ScoredModel(net.to(dtype), SCORES, example=x.to(dtype))

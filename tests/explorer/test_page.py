@@ -187,6 +187,7 @@ def test_frames_are_selected_by_their_box(explorer: app.Explorer) -> None:
     assert explorer.selection == []
 
 
+@pytest.mark.slow
 def test_table_has_the_auprc_of_each_frame(explorer: app.Explorer, cache: Cache) -> None:
     wanted = gv.evaluate(cache, "error", scores="msp", by="frame", bootstrap=0)["auprc"].isel(cache=0, score=0)
     explorer.state.score = "msp"
@@ -254,6 +255,7 @@ def test_the_pane_beside_the_image_follows_the_score_while_it_shows_it(cache: Ca
     assert state.panes[1] == "A:prediction"
 
 
+@pytest.mark.slow
 def test_a_new_frame_keeps_the_figure_of_the_distribution(explorer: app.Explorer) -> None:
     tab, state = explorer.desk.frames, explorer.state
     before = tab.chart.object
@@ -343,6 +345,7 @@ def test_range_can_be_fixed(explorer: app.Explorer) -> None:
 
 @pytest.mark.parametrize("tab", TABS)
 @pytest.mark.parametrize("task", ["error", "anomaly"])
+@pytest.mark.slow
 def test_every_tab_is_built_when_first_looked_at(cache: Cache, tab: str, task: str) -> None:
     explorer = app.Explorer([cache], view=f"tab={tab}&task={task}")
     assert list(explorer.desk.built) == [tab]
@@ -362,6 +365,7 @@ def test_overview_leads_to_frames(cache: Cache) -> None:
     assert explorer.state.frame_id == tab.gallery.items[1]
 
 
+@pytest.mark.slow
 def test_tap_on_a_curve_sets_score_threshold_mask_and_marks(cache: Cache) -> None:
     explorer = app.Explorer([cache], view="tab=frames&curve_scores=msp,entropy&score=entropy")
     explorer.state.tab = "curves"
