@@ -3,39 +3,52 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5006
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+RUN := $(VENV)/.run
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench notebooks lab clean
+.PHONY: help demo test test-fast lint format bench notebooks lab clean
 
 help:
-	@echo "make demo       compute the embedded demo and serve the dashboard on 127.0.0.1:$(PORT)"
+	@echo "make demo       compute the embedded demo and serve the explorer on 127.0.0.1:$(PORT)"
 	@echo "make test       run all tests (browser tests where Chromium is found)"
-	@echo "make lint       ruff and mypy"
+	@echo "make test-fast  run those that take no time: not slow, not in a browser, not on real networks"
+	@echo "make lint       ruff, mypy and the direction of imports"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make bench      benchmarks, compared with the committed baseline"
 	@echo "make notebooks  execute the notebooks, each in a kernel of its own"
 	@echo "make lab        JupyterLab in notebooks/, with everything installed"
 
 # pip, not uv: a local build of torch is found through pip's own settings
-$(READY): pyproject.toml constraints.txt
+$(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("gradunc-viz needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) .
 	touch $@
 
-demo: $(READY)
+# what tests need besides is large (triton alone takes 290 MB) and is not waited for by who wants to look
+$(READY): $(RUN)
+	$(INSTALL) ".[dev]"
+	touch $@
+
+demo: $(RUN)
 	$(BIN)/gradunc demo --port $(PORT) --no-browser
 
-# a file stays in one process, so that what it shares is made once; browsers wait for deadlines and want all cores
+# long tests begin, and a process that is done takes over from one that is not
+TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not browser" -n auto --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -m browser
+	$(TESTS) --durations 15
+
+test-fast: $(READY)
+	$(TESTS) -m "not slow and not browser and not real"
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 _HOMES = {
+    "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS", "Layout", "register_layout"],
     "deploy.scored_model": ["ScoredModel"],
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
     from . import tables as tables
+    from .datasets.catalog import data_path as data_path
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames

@@ -83,6 +83,7 @@ def test_type_checkers_see_the_same_public_names():
     )
 
 
+@pytest.mark.slow
 def test_figures_come_when_they_are_used():
     """Neither drawing nor tables load with the package, and figures need neither torch nor a browser's charts."""
     assert loaded_by(("",), ("matplotlib", "pandas", "xarray")) == []

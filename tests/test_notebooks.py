@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,12 @@ class TestAsStored:
             assert not re.search(r"https?://|^[!%]|urlopen|requests\.", text, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh folder to run in; the notebooks share the demo cache that the first one makes there."""
-    return tmp_path_factory.mktemp("notebooks")
+@pytest.fixture
+def place(path: Path, demo_cache: Path, tmp_path: Path) -> Path:
+    """A fresh folder to run in; but for the first, notebooks find the demo cache there, as after it."""
+    if path.stem != NAMES[0]:
+        shutil.copytree(demo_cache, tmp_path / "runs" / "demo")
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +156,12 @@ def test_runs_from_top_to_bottom(path: Path, place: Path, settings: Path, monkey
 
 
 @pytest.mark.slow
-def test_kernels_are_offline(place: Path, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_offline(tmp_path: Path, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(settings))
     call = "import urllib.request\ntry:\n    urllib.request.urlopen('http://192.0.2.1/', timeout=5)\n"
     cell = nbformat.v4.new_code_cell(call + "except OSError as error:\n    print(error)")
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    NotebookClient(notebook, timeout=30, kernel_name="python3", resources={"metadata": {"path": str(place)}}).execute()
+    NotebookClient(
+        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     assert "must not need the network" in notebook.cells[0].outputs[0].text

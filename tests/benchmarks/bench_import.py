@@ -13,7 +13,7 @@ from harness import Row, main
 _COLD = """
 import time, torch
 from torch import nn
-from gradunc_viz.gradients import gradient_norms
+from gradunc_viz.scores.gradients import gradient_norms
 layer, logits, features = nn.Conv2d(64, 19, 1), torch.randn(1, 19, 128, 256), torch.randn(1, 64, 128, 256)
 times = []
 for _ in range(2):

@@ -143,8 +143,8 @@ def main() -> None:
         print(f"{'one per score (chosen)':28}{size:12.2f}{decode:15.1f} ms")
         decode = best_ms(lambda: chosen.decode(whole))
         print(f"{'all scores in one':28}{len(whole) / norms.size:12.2f}{decode:15.1f} ms")
-        rows_of = [norms[1, i : i + 256] for i in range(0, SIZE[0], 256)]
-        tiles = [np.ascontiguousarray(part[:, j : j + 256]) for part in rows_of for j in range(0, SIZE[1], 256)]
+        rows_of = [norms[1, i : i + 256] for i in range(0, norms.shape[1], 256)]
+        tiles = [np.ascontiguousarray(part[:, j : j + 256]) for part in rows_of for j in range(0, norms.shape[2], 256)]
         packed = [chosen.encode(tile) for tile in tiles]
         decode = best_ms(lambda: [chosen.decode(part) for part in packed])
         size = sum(map(len, packed)) / norms[1].size

@@ -38,10 +38,11 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab in a copy of the notebooks, with settings of its own."""
+def lab(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a JupyterLab in a copy of the notebooks and of the demo's cache, with settings of its own."""
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(FOLDER, root / "notebooks", ignore=shutil.ignore_patterns("runs", ".ipynb_checkpoints"))
+    shutil.copytree(demo_cache, root / "notebooks" / "runs" / "demo")
     port = free_port()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",

@@ -5,45 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import real
 from driving import chromium, go_to, marks, opened, panes, served, show, until
-
-import gradunc_viz as gv
-from gradunc_viz.cli.main import main
 
 pytestmark = [*marks, pytest.mark.real, pytest.mark.slow]
 
 
-def computed(real: Path, folder: str, out: Path) -> gv.Cache:
-    """Three frames of a set."""
-    arguments = ["compute", "--model", f"{real / 'enet.py'}:load_enet", "--weights", str(real / "enet_cityscapes.pth")]
-    arguments += [
-        "--drop-channels",
-        "19",
-        "--input-size",
-        "512x1024",
-        "--data",
-        str(real / folder),
-        "--layout",
-        "smiyc",
-    ]
-    arguments += [
-        "--scores",
-        "pgn_oh_p0.5,msp,entropy",
-        "--device",
-        "cpu",
-        "--quiet",
-        "--limit",
-        "3",
-        "--out",
-        str(out),
-    ]
-    assert main(arguments) == 0
-    return gv.open_cache(out)
-
-
 def test_anomaly_and_obstacle_track_side_by_side(real_data: Path, tmp_path: Path) -> None:
-    anomaly = computed(real_data, "dataset_AnomalyTrack", tmp_path / "ra21")
-    obstacle = computed(real_data, "dataset_ObstacleTrack", tmp_path / "ro21")
+    scores = ("pgn_oh_p0.5", "msp", "entropy")
+    anomaly = real.compute(real_data, "anomaly", tmp_path / "ra21", "--limit", "3", scores=scores)
+    obstacle = real.compute(real_data, "obstacle", tmp_path / "ro21", "--limit", "3", scores=scores)
     sizes = {tuple(cache[0]["prediction"].shape) for cache in (anomaly, obstacle)}
     assert len(sizes) == 2
     with chromium() as browser, served(anomaly.path, obstacle.path) as url:  # noqa: SIM117

@@ -106,6 +106,7 @@ def test_network_shape_and_head():
             seen.clear()
 
 
+@pytest.mark.slow
 def test_network_reaches_its_bar_on_the_frames():
     pytest.importorskip("torch")
     from train import class_iou, confusion, load_pairs
@@ -116,6 +117,7 @@ def test_network_reaches_its_bar_on_the_frames():
     assert np.nanmean(iou) >= BAR, dict(zip([name for name, _ in CLASSES], iou.round(3), strict=True))
 
 
+@pytest.mark.slow
 def test_training_is_deterministic():
     torch = pytest.importorskip("torch")
     from train import load_pairs, train

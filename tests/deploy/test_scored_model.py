@@ -122,11 +122,11 @@ def reference(net: nn.Module, x: torch.Tensor, scores=SCORES) -> torch.Tensor:
     return torch.stack([score_maps(output.image(i), size, scores).oriented for i in range(len(x))])
 
 
-def assert_same_maps(found: torch.Tensor, expected: torch.Tensor, relu: bool = False) -> None:
+def assert_same_maps(found: torch.Tensor, expected: torch.Tensor, relu: bool = False, scores=SCORES) -> None:
     """Equal to 1e-4; after a ReLU norms with p < 1 are so at all but few pixels, whose features are all but zero."""
     assert found.shape == expected.shape
     deviation = (found - expected).abs()
-    for i, name in enumerate(SCORES):
+    for i, name in enumerate(scores):
         p = getattr(lookup(name), "p", None)
         if relu and p is not None and p < 1:
             assert deviation[:, i].quantile(0.99) <= 1e-4, name
@@ -163,6 +163,7 @@ def test_traceable_expressions_say_the_same(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_export_keeps_the_maps(name):
     model, x = scored(name)
     with torch.no_grad():
@@ -193,16 +194,32 @@ def test_onnxruntime_gives_the_same_maps(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("name", ["transposed", "grouped", "linear", "segformer"])
-def test_compiling_keeps_the_maps(name):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_graphs_keep_the_maps(name):
+    """The graph that torch.compile records of each network, down to the operations that a backend is given."""
     model, x = scored(name)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager_decomp_partition")
+    with torch.no_grad():
+        expected, found = model(x), compiled(x)
+        torch.testing.assert_close(found[0], expected.logits, atol=1e-5, rtol=1e-5)
+        assert_same_maps(found[1], expected.scores, relu=name == "segformer")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_machine_code_keeps_the_maps():
+    """inductor translates each operation by itself: one network, whose head has most of them, a score of each kind."""
+    net, x = make("transposed")
+    norms = ("pgn_oh_p0.1", "pgn_uni_p0.7", "pgn_oh_p2_paper", "pgn_uni_p1")
+    kinds = (*norms, "msp", "entropy", "margin", "energy", "max_logit")
+    model = ScoredModel(net, kinds, example=x)
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True)
     with torch.no_grad():
         expected, found = model(x), compiled(x)
         torch.testing.assert_close(found[0], expected.logits, atol=1e-5, rtol=1e-5)
-        assert_same_maps(found[1], expected.scores, relu=name == "segformer")
+        assert_same_maps(found[1], expected.scores, scores=kinds)
 
 
 @pytest.mark.parametrize("size", [(40, 24), (23, 31)])
@@ -225,6 +242,7 @@ def test_maps_at_the_resolution_of_the_head():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["resized", "grouped", "linear"])
+@pytest.mark.slow
 def test_norms_are_finite_in_half_precision(name, dtype):
     net, x = make(name)
     model = ScoredModel(net.to(dtype), SCORES, example=x.to(dtype))
@@ -236,6 +254,7 @@ def test_norms_are_finite_in_half_precision(name, dtype):
     assert exported.isfinite().all()
 
 
+@pytest.mark.slow
 def test_norms_of_many_channels_are_finite():
     net = nn.Sequential(nn.Conv2d(3, 2048, 1), nn.Sigmoid(), nn.Conv2d(2048, 150, 1)).eval()
     x = torch.rand(1, 3, 4, 4)

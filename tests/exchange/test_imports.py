@@ -1,4 +1,4 @@
-"""Maps of others in, submissions out: formats, ranking, numbers against scikit-learn, and what is refused."""
+"""Maps of others in, submissions out: formats, ranking, exact numbers, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from exact import exact_metrics
 from PIL import Image
 from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
@@ -75,16 +75,12 @@ def quiet(maps_dir, frames, out, **options) -> gv.Cache:
 
 
 def expected(frames, maps: dict[str, np.ndarray]) -> dict[str, float]:
-    """scikit-learn on the pixels as float32."""
+    """Of the pixels as float32."""
     known = {f.id: f.anomaly != 255 for f in frames}
     truth = np.concatenate([f.anomaly[known[f.id]] == 1 for f in frames])
     values = np.concatenate([maps[f.id].astype("f4")[known[f.id]] for f in frames])
-    fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
-    return {
-        "auroc": roc_auc_score(truth, values),
-        "auprc": average_precision_score(truth, values),
-        "fpr95": fpr[np.searchsorted(tpr, 0.95)],
-    }
+    found = exact_metrics(values, truth)
+    return {name: found[name] for name in RESULTS}
 
 
 def found(cache: gv.Cache, **options) -> dict[str, float]:

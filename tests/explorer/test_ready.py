@@ -111,6 +111,7 @@ def test_it_is_given_once(server: tuple[Any, str]) -> None:
 
 
 @pytest.mark.parametrize("what", ["theme", "frames"])
+@pytest.mark.slow
 def test_it_is_not_given_where_it_would_be_wrong(server: tuple[Any, str], cache: Cache, what: str) -> None:
     one, url = server
     made = ready(one)

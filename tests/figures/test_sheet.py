@@ -58,6 +58,7 @@ def test_the_set(cache: gv.Cache, tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_ids_are_shown_as_text(cache: gv.Cache, tmp_path: Path) -> None:
     done = figures.figure_set({HOSTILE: cache}, tmp_path, format="png", scores=["entropy", "msp"], progress=False)
     page = done.index.read_text()

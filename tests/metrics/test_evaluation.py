@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import real
+from exact import exact_metrics
 from PIL import Image
 from sklearn import metrics as sk
 from tiny import SCORES, TinyNet, write_set
@@ -196,6 +197,7 @@ def test_threshold_of_the_best_f1(tiny_cache, pixels):
 # intervals
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_estimate_and_repeat(tiny_cache):
     first = gv.evaluate(tiny_cache, "error", bootstrap=300, seed=1)
     for name in pixel_metrics():
@@ -531,35 +533,29 @@ def test_segmentation(tiny_cache, pixels):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_real_frames_against_sklearn(real_data, tmp_path):
-    """Frames of both tracks, scored at full resolution in float32; together and one by one."""
-    scores = ("pgn_oh_p0.1", "pgn_oh_p0.5", "pgn_oh_p2", "pgn_uni_p1", "msp", "entropy", "energy")
-    sys.path.insert(0, str(real_data))
-    try:
-        from enet import load_enet
-    finally:
-        sys.path.remove(str(real_data))
-    net = gv.load_model(load_enet(real_data / "enet_cityscapes.pth"), drop_channels=[19])
-    for track, ends in (("AnomalyTrack", ("0001", "0004")), ("ObstacleTrack", ("1", "2"))):
-        folder = real_data / f"dataset_{track}"
-        frames = [frame for frame in gv.open_frames(folder, "smiyc") if frame.id.endswith(ends)][:4]
-        assert len(frames) >= 2
-        out = tmp_path / track
-        cache = gv.compute(net, frames, out, scores=scores, input_size=(512, 1024), progress=False, device="cpu")
-        table = gv.evaluate(cache, "anomaly", bootstrap=0)
-        single = gv.evaluate(cache, "anomaly", by="frame")
-        values: dict[str, list[np.ndarray]] = {score: [] for score in scores}
-        positive = []
-        for frame in frames:
-            found = gv.score_image(net, frame.image, scores=scores, input_size=(512, 1024), device="cpu")
-            known = frame.anomaly != 255
-            positive.append(frame.anomaly[known] == 1)
-            for score in scores:
-                oriented = found[score].values[known]
-                values[score].append(oriented)
-                # one frame may have some hundred unknown pixels: each counts in precision
-                limits = {"auroc": 1e-4, "auprc": 2e-4, "fpr95": 2e-4, "f1": 5e-4}
-                assert_close(single, exact(oriented, positive[-1]), limits, score=score, frame=frame.id)
-        for score in scores:
-            wanted = exact(np.concatenate(values[score]), np.concatenate(positive))
-            assert_close(table, wanted, dict.fromkeys(pixel_metrics(), 1e-4), score=score, pooling="pixels")
+@pytest.mark.parametrize(("track", "ends"), [("anomaly", ("0001", "0004")), ("obstacle", ("1", "2"))])
+def test_real_frames_against_exact_metrics(real_data, real_cache, track, ends):
+    """Frames of a track, scored at full resolution in float32; together and one by one."""
+    net = gv.load_model(f"{real_data / 'enet.py'}:load_enet", real_data / "enet_cityscapes.pth", drop_channels=[19])
+    frames = [frame for frame in gv.open_frames(real_data / real.SETS[track][0], "smiyc") if frame.id.endswith(ends)][
+        :4
+    ]
+    assert len(frames) >= 2
+    cache, ids = real_cache(track), [frame.id for frame in frames]
+    table = gv.evaluate(cache, "anomaly", scores=real.BOTH_TRACKS, bootstrap=0, frames=ids)
+    single = gv.evaluate(cache, "anomaly", scores=real.BOTH_TRACKS, by="frame", frames=ids)
+    values: dict[str, list[np.ndarray]] = {score: [] for score in real.BOTH_TRACKS}
+    positive = []
+    for frame in frames:
+        found = gv.score_image(net, frame.image, scores=real.BOTH_TRACKS, input_size=(512, 1024), device="cpu")
+        known = frame.anomaly != 255
+        positive.append(frame.anomaly[known] == 1)
+        for score in real.BOTH_TRACKS:
+            values[score].append(found[score].values[known])
+            # one frame may have some hundred unknown pixels: each counts in precision
+            limits = {"auroc": 1e-4, "auprc": 2e-4, "fpr95": 2e-4, "f1": 5e-4}
+            wanted = exact_metrics(values[score][-1], positive[-1])
+            assert_close(single, wanted, limits, score=score, frame=frame.id)
+    for score in real.BOTH_TRACKS:
+        wanted = exact_metrics(np.concatenate(values[score]), np.concatenate(positive))
+        assert_close(table, wanted, dict.fromkeys(pixel_metrics(), 1e-4), score=score, pooling="pixels")

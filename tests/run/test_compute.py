@@ -623,6 +623,7 @@ def command(model: str, data: Path, out: Path, *options: str) -> gv.Cache:
     return gv.open_cache(out)
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers(tiny_set, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,27 +144,7 @@ def test_a_hostile_id_is_not_written(tiny_cache, tmp_path, frame_id):
     assert len(open_cache(tmp_path / "c")) == 0
 
 
-@pytest.fixture
-def opened_files():
-    """Names of files as they are opened."""
-    names: list[str] = []
-    _listeners.append(names)
-    yield names
-    _listeners.remove(names)
-
-
-_listeners: list[list[str]] = []
-
-
-def _listen(event: str, args: tuple) -> None:
-    if event == "open" and _listeners:
-        for names in _listeners:
-            names.append(str(args[0]))
-
-
-sys.addaudithook(_listen)  # cannot be removed again
-
-
+@pytest.mark.slow
 def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, opened_files):
     path = copy_of(tiny_cache, tmp_path / "many")
     shutil.rmtree(path / "summary")

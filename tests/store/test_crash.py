@@ -27,7 +27,7 @@ import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
 import gradunc_viz as gv
-from gradunc_viz import compute, open_frames
+from gradunc_viz import compute, open_cache, open_frames
 from tiny import SCORES, TinyNet
 
 net, frames = TinyNet().eval(), open_frames(sys.argv[1])
@@ -88,18 +88,24 @@ def runner(tmp_path):
     running.close()
 
 
+def files(cache: gv.Cache, frame_id: str) -> dict[str, bytes]:
+    """Everything that a frame has on disk."""
+    folder = cache.path / "frames" / frame_id
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_no_kill_damages_a_frame(runner, tmp_path):
     net = TinyNet().eval()
     whole = gv.compute(net, gv.open_frames(tmp_path / "set"), tmp_path / "whole", scores=SCORES, progress=False)
-    reference = {frame_id: frame.load() for frame_id, frame in whole.items()}
+    reference = {frame_id: files(whole, frame_id) for frame_id in whole}
 
     def check(out: Path) -> int:
-        """Whatever there is, is right; how many frames there are."""
+        """Whatever there is, is right to the last byte; how many frames there are."""
         if not out.exists():
             return 0
         cache = gv.open_cache(out)
-        for frame_id, frame in cache.items():
-            xr.testing.assert_identical(frame.load(), reference[frame_id])
+        for frame_id in cache:
+            assert files(cache, frame_id) == reference[frame_id]
         return len(cache)
 
     how, duration = runner(tmp_path / "timed", 120)
@@ -123,6 +129,8 @@ def test_no_kill_damages_a_frame(runner, tmp_path):
     for out in outs:
         assert runner(out, 120)[0] == "finished"
         assert check(out) == 12
+        for frame_id, frame in gv.open_cache(out).items():
+            xr.testing.assert_identical(frame.load(), whole[frame_id].load())
         xr.testing.assert_identical(gv.open_cache(out).summary, whole.summary)
         xr.testing.assert_identical(
             xr.open_zarr(out / "summary", consolidated=False, chunks=None).load().drop_attrs(deep=False),

@@ -227,6 +227,7 @@ def test_a_tap_base_is_part_of_the_chart(cache: Cache) -> None:
         assert base.opts.get("plot").kwargs["tools"] == ["tap"]
 
 
+@pytest.mark.slow
 def test_charts_render(cache: Cache) -> None:
     """Options exist and fit together: HoloViews makes a Bokeh figure of every chart."""
     renderer = hv.renderer("bokeh")
