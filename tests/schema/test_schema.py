@@ -8,7 +8,15 @@ import xarray as xr
 
 from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
 from gradunc_viz.schema.frame import SCHEMA_VERSION, VARIABLES, check_frame_id, validate
-from gradunc_viz.schema.scores import DEFAULT_SCORES, PAPER_NORMS, PAPER_SCORES, SCORES, lookup, resolve_scores
+from gradunc_viz.schema.scores import (
+    DEFAULT_SCORES,
+    PAPER_NORMS,
+    PAPER_SCORES,
+    SCORES,
+    GradientNorm,
+    lookup,
+    resolve_scores,
+)
 
 
 def test_default_scores():
@@ -28,7 +36,7 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
         assert entry.formula
         assert entry.units in ("log2", "nats", "1", "logit")
         assert entry.title
-        assert entry.at_head == (entry.units == "log2") == (entry.p is not None)
+        assert entry.at_head == (entry.units == "log2") == isinstance(entry, GradientNorm)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +58,7 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
 def test_entry_of_any_gradient_norm(name, label, p, variant, orientation):
     entry = lookup(name)
     assert (entry.name, entry.label, entry.p, entry.variant) == (name, label, p, variant)
-    assert (entry.orientation, entry.units, entry.layer, entry.at_head) == (orientation, "log2", "last", True)
+    assert (entry.orientation, entry.units, entry.at_head) == (orientation, "log2", True)
 
 
 def test_orientation_of_the_softmax_family():

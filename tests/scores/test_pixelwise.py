@@ -8,7 +8,7 @@ from torch import nn
 
 from gradunc_viz.kernels import dispatch as kernels
 from gradunc_viz.schema.scores import DEFAULT_SCORES, LOG2_FLOOR, PAPER_SCORES, SCORES, lookup
-from gradunc_viz.scores import pixelwise as scores
+from gradunc_viz.scores import resizing
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.scores.pixelwise import head_scores, pixel_scores, split_scores
 from gradunc_viz.scores.resizing import resize_log2_norms, resize_logits
@@ -24,7 +24,7 @@ def seed():
 def way(request, monkeypatch):
     """Norms are resized by torch, or by a kernel."""
     if request.param == "torch":
-        monkeypatch.setattr(scores, "fast_resizing", lambda tensor: None)
+        monkeypatch.setattr(resizing, "fast_resizing", lambda tensor: None)
     elif kernels.fast_resizing(torch.ones(1)) is None:
         pytest.skip("no compiled kernels: llvmlite is missing, or not wanted")
 
