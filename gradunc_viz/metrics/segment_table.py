@@ -10,7 +10,7 @@ import xarray as xr
 from ..kernels.resize import bilinear
 from ..schema.scores import lookup, resolve_scores
 from ..store.cache import Cache
-from ..store.frame import score
+from ..store.frame import score, softmax
 from ..store.progress import followed
 from .arrays.segments import (
     SHAPES,
@@ -30,10 +30,7 @@ def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: boo
     maps = np.empty((len(logits), *size), "f4")
     for resized, one in zip(maps, logits, strict=True):
         resized[:] = bilinear(one, size, align_corners)
-    maps -= maps.max(0)
-    np.exp(maps, out=maps)
-    maps /= maps.sum(0)
-    return maps
+    return softmax(maps, out=maps)
 
 
 def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:

@@ -24,6 +24,7 @@ __all__ = [
     "score",
     "score_values",
     "scores_at",
+    "softmax",
 ]  # fmt: skip
 
 
@@ -189,6 +190,14 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
     return own_map(entry, logits[None], size, frame_id).numpy()
 
 
+def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities of logits (class, ...), put into `out` where that is given; without torch, for what is cached."""
+    weights = np.subtract(logits, logits.max(0), out=out)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(0)
+    return weights
+
+
 def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
     """Softmax probabilities of one image pixel, (class,) float64, from the logits of the cells around it.
 
@@ -207,8 +216,7 @@ def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
     with _reading(dataset, "logits"):
         cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
     logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum())
+    return softmax(logits)
 
 
 def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:

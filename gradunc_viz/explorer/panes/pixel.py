@@ -10,6 +10,7 @@ import numpy as np
 from ...schema.errors import GraduncError
 from ...schema.frame import IGNORE
 from ...schema.scores import GradientNorm, lookup
+from ...store.frame import softmax
 from ...style.scores import units_text
 from ..markup import Markup, render
 from ..state.frame_store import FrameData
@@ -102,8 +103,7 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
 
 def _label_norm(logits: np.ndarray, label: str, p: float, variant: str) -> float:
     """log2 of the p-norm of pi - y, or of pi (1 - y) in the paper's variant."""
-    pi = np.exp(logits - logits.max())
-    pi /= pi.sum()
+    pi = softmax(logits)
     n, top = len(pi), int(pi.argmax())
     y = np.full(n, 1 / n)
     if label == "oh":
