@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..schema.scores import GradientNorm, Score
+from . import tallies
 
 __all__ = ["SOFTMAX", "Kernels", "kernels_on"]
 
@@ -75,21 +76,24 @@ class Kernels:
         return torch._C._functorch.maybe_current_level() is None
 
 
+RECORDED = Kernels(None, None, tallies)
+"""Where torch records operations instead of running them, they have to be torch's."""
+
+
 def kernels_on(device: torch.device | str) -> Kernels:
     """Choose the kernels of a device."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return RECORDED
     return _kernels(torch.device(device).type)
 
 
 @cache
 def _kernels(device: str) -> Kernels:
-    tallies = importlib.import_module(".tallies", __package__)
     if device == "cpu":
         sums = _for_cpu()
         if sums.__name__.startswith(f"{__package__}.llvm."):
-            resizing, tallies = (
-                importlib.import_module(f".llvm.{name}", __package__) for name in ("resized", "tallies")
-            )
-            return Kernels(sums, resizing, tallies)
+            resizing = importlib.import_module(".llvm.resized", __package__)
+            return Kernels(sums, resizing, importlib.import_module(".llvm.tallies", __package__))
         return Kernels(sums, None, tallies)
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
         return Kernels(importlib.import_module(".cuda", __package__), None, tallies)
