@@ -35,6 +35,26 @@ def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
+def _demo(arguments: argparse.Namespace) -> int:
+    from ..datasets.catalog import data_path
+    from ..datasets.frames import open_frames
+    from ..networks.load import load_model
+    from ..run.compute import compute_report
+    from ..schema.frame import SCHEMA_VERSION
+    from .look import explore
+
+    started = time.perf_counter()
+    network = load_model("demo")
+    # a cache of an earlier version's network or layout is left alone rather than refused
+    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
+    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
+    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
+    print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    arguments.cache = [out]
+    return explore(arguments)
+
+
 def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
     parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
@@ -138,26 +158,6 @@ def _print_report(report: Any, out: Path) -> int:
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
-
-
-@command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
-def _demo(arguments: argparse.Namespace) -> int:
-    from ..datasets.catalog import data_path
-    from ..datasets.frames import open_frames
-    from ..networks.load import load_model
-    from ..run.compute import compute_report
-    from ..schema.frame import SCHEMA_VERSION
-    from .look import explore
-
-    started = time.perf_counter()
-    network = load_model("demo")
-    # a cache of an earlier version's network or layout is left alone rather than refused
-    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
-    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
-    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
-    print(f"{time.perf_counter() - started:.1f} s", flush=True)
-    arguments.cache = [out]
-    return explore(arguments)
 
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
