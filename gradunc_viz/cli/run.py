@@ -35,6 +35,10 @@ def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
+
+
 @command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
 def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.catalog import data_path
@@ -154,10 +158,6 @@ def _print_report(report: Any, out: Path) -> int:
         return SKIPPED
     print(f"look at it with: gradunc explore {out}")
     return DONE
-
-
-def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
 
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
