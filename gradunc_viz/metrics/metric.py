@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ..schema.errors import GraduncError
+from ..schema.registry import said_again
 
 __all__ = ["METRICS", "BinCounts", "Metric", "find_metric", "pixel_metrics", "register", "register_metric"]
 
@@ -142,7 +143,7 @@ def register(metric: Metric) -> Metric:
             f"metric {metric.name!r}: expected a name of lower-case letters, digits and '_' that no variable of an "
             "evaluation has"
         )
-    if metric.name in METRICS:
+    if metric.name in METRICS and not said_again(metric, METRICS[metric.name]):
         raise GraduncError(f"metric {metric.name!r} is registered already")
     if metric.orientation not in (-1, 1):
         raise GraduncError(f"metric {metric.name!r}: orientation is {metric.orientation!r}; expected +1 or -1")

@@ -89,8 +89,14 @@ class RunSettings:
         if self.on_error not in ("stop", "skip"):
             raise SettingsError(f"on_error is {self.on_error!r}; expected 'stop' or 'skip'")
         _check_count("limit", self.limit)
+        if isinstance(self.classes, str):
+            raise SettingsError(f"classes is {self.classes!r}; expected a list of names")
         for color in self.colors or ():
-            if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
+            if (
+                not isinstance(color, Sequence)
+                or len(color) != 3
+                or not all(isinstance(part, int) and 0 <= part <= 255 for part in color)
+            ):
                 raise SettingsError(f"colour {color!r} of a class; expected (red, green, blue) of 0 to 255")
         self._set(
             classes=None if self.classes is None else tuple(map(str, self.classes)),
@@ -166,6 +172,9 @@ class Settings(RunSettings):
         super().__post_init__()
         _check_count("batch", self.batch)
         check_autocast(self.autocast)
+        given: object = self.input_size
+        if given is not None and not isinstance(given, Sequence):
+            raise SettingsError(f"input_size is {given!r}; expected (height, width), each 1 or more")
         size = None if self.input_size is None else tuple(self.input_size)
         if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
             raise SettingsError(f"input_size is {self.input_size!r}; expected (height, width), each 1 or more")
@@ -185,9 +194,13 @@ def changed(settings: _S, changes: Mapping[str, Any]) -> _S:
 
     Raises
     ------
+    SettingsError
+        If these are no settings.
     TypeError
         If there is no such field.
     """
+    if not isinstance(settings, RunSettings):
+        raise SettingsError(f"settings are {settings!r}; expected a Settings, or its fields as keywords")
     return replace(settings, **changes)
 
 
@@ -237,5 +250,5 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def _check_count(name: str, count: int | None) -> None:
-    if count is not None and count < 1:
-        raise SettingsError(f"{name} is {count}; expected 1 or more")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise SettingsError(f"{name} is {count!r}; expected a whole number of 1 or more")

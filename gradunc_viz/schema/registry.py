@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
@@ -9,9 +10,20 @@ from typing import Generic, TypeVar
 
 from .errors import GraduncError, brief
 
-__all__ = ["Registry", "loaded_entry_points"]
+__all__ = ["Registry", "loaded_entry_points", "said_again"]
 
 Item = TypeVar("Item")
+
+
+def said_again(new: object, old: object) -> bool:
+    """Whether a thing of the running program is defined once more, as when a cell of a notebook is run again."""
+
+    def functions(item: object) -> list[tuple[str, str]]:
+        values = (inspect.unwrap(value) for value in vars(item).values() if callable(value))
+        return [(value.__module__, value.__qualname__) for value in values if hasattr(value, "__qualname__")]
+
+    found = functions(new)
+    return bool(found) and found == functions(old) and all(module == "__main__" for module, _ in found)
 
 
 def loaded_entry_points(group: str) -> Iterator[object]:
@@ -71,7 +83,7 @@ class Registry(Mapping[str, Item], Generic[Item]):
         if not isinstance(item, self._kind):
             raise self.error(f"{item!r} is no {self.what}: expected a {self._kind.__name__}")
         name = self._name(item)
-        if name in self._items:
+        if name in self._items and not said_again(item, self._items[name]):
             raise self.error(f"{self.what} {name!r} is registered already")
         self._items[name] = item
         return item

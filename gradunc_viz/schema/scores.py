@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import GraduncError, UnknownScoreError
-from .registry import loaded_entry_points
+from .registry import loaded_entry_points, said_again
 
 __all__ = [
     "BUILT_IN",
@@ -274,6 +274,8 @@ DEFAULT_SCORES = ("pgn_oh_p0.5", "pgn_oh_p1", "pgn_oh_p2", "pgn_uni_p0.5", "msp"
 def register(score: Score) -> Score:
     """Add a score: it is then computed, cached, evaluated, explored, drawn and exported like any other.
 
+    A function of the running program, such as a notebook's, may be registered again under its name.
+
     Raises
     ------
     GraduncError
@@ -282,7 +284,8 @@ def register(score: Score) -> Score:
     if not _NAME.fullmatch(score.name):
         raise GraduncError(f"score {score.name!r}: expected a name of letters, digits, '_', '.' and '-'")
     known = SCORES.get(score.name) or _generated(score.name)
-    if known is not None and known.compute:  # what was only recalled from a cache gives way
+    # what was only recalled from a cache gives way
+    if known is not None and known.compute and not said_again(score, known):
         raise GraduncError(f"score {score.name!r} is registered already")
     if score.orientation not in (-1, 1):
         raise GraduncError(f"score {score.name!r}: orientation is {score.orientation!r}; expected +1 or -1")

@@ -41,7 +41,7 @@ def test_values_are_kept_in_one_form():
     assert given.input_size == (32, 64)
     assert given.classes == ("a", "b")
     assert given.colors == ((1, 2, 3), (4, 5, 6))
-    assert given == Settings(scores=("msp", "entropy"), input_size=(32, 64), classes="ab", colors=given.colors)
+    assert given == Settings(scores=("msp", "entropy"), input_size=(32, 64), classes=["a", "b"], colors=given.colors)
     assert hash(given)
     assert Settings().scores == Settings(scores=None).scores == DEFAULT_SCORES
     assert Settings(scores="paper").scores == PAPER_SCORES

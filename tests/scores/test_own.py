@@ -194,6 +194,19 @@ def test_without_norms_features_are_not_read(registered):
             score_maps(head, (8, 8), [name])
 
 
+def test_a_notebook_may_say_it_again(registered):
+    def gini(logits, features):
+        return logits[:, 0]
+
+    gini.__module__, gini.__qualname__ = "__main__", "gini"
+    gv.register_score("again", orientation=1, formula="first")(gini)
+    gv.register_score("again", orientation=-1, formula="second")(gini)
+    assert lookup("again").formula == "second"
+    gini.__qualname__ = "another"
+    with pytest.raises(GraduncError, match="'again' is registered already"):
+        gv.register_score("again", orientation=1, formula="third")(lambda logits, features: logits[:, 0])
+
+
 def test_recalling_changes_nothing_that_is_known(registered):
     before = lookup("mine_gini")
     recall({"name": "mine_gini", "orientation": -1})

@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from ...schema.errors import GraduncError
+from ...schema.registry import loaded_entry_points, said_again
 
 __all__ = ["Tab", "TabView", "find_tab", "register_tab", "tabs"]
 
@@ -129,7 +129,7 @@ def register_tab(tab: Tab) -> Tab:
     """
     if not tab.name.isidentifier():
         raise GraduncError(f"tab {tab.name!r}: expected a name of letters, digits and '_'")
-    if tab.name in _TABS:
+    if tab.name in _TABS and not said_again(tab, _TABS[tab.name]):
         raise GraduncError(f"tab {tab.name!r} is registered already")
     _TABS[tab.name] = tab
     return tab
@@ -137,8 +137,7 @@ def register_tab(tab: Tab) -> Tab:
 
 @cache
 def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        found = point.load()
+    for found in loaded_entry_points(ENTRY_POINTS):
         if isinstance(found, Tab) and found.name not in _TABS:
             register_tab(found)
 
