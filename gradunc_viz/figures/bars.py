@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, Unpack
 
 import matplotlib.figure
 import numpy as np
-from matplotlib.axes import Axes
+import xarray as xr
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -15,9 +15,11 @@ from ..metrics.metric import pixel_metrics
 from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import find_task
-from ..store.choice import Caches, chosen, task_of
+from ..store.cache import Cache
+from ..store.choice import Caches, Choice, chosen
 from ..style.scores import norm_look, plain, score_look, score_title
-from .style import Width, canvas, line_style
+from .options import AblationOptions, BarOptions, Estimate, Pixels, Place, parted
+from .style import canvas, line_style
 
 __all__ = ["metric_bars", "p_ablation"]
 
@@ -36,19 +38,30 @@ def _check(metric: str) -> None:
         raise GraduncError(f"unknown metric {metric!r}; expected one of {', '.join(pixel_metrics())}")
 
 
+def _estimated(
+    opened: dict[str, Cache],
+    metric: str,
+    task: str | None,
+    choice: dict[str, Any],
+    *,
+    pooling: str = "pixels",
+    bootstrap: int = 200,
+) -> xr.Dataset:
+    """A metric and its interval in %, over cache and score; attrs are those of the evaluation."""
+    if pooling not in ("pixels", "frames"):
+        raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
+    result = evaluate(opened, task, **choice, bootstrap=bootstrap)
+    shown = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
+    return shown.assign_attrs(result.attrs)
+
+
 def metric_bars(
     caches: Caches,
     metric: str = "auprc",
     task: str | None = None,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    pooling: str = "pixels",
-    bootstrap: int = 200,
     sort: bool = False,
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
+    **options: Unpack[BarOptions],
 ) -> matplotlib.figure.Figure:
     """Bars of a metric over scores, with 95 % bootstrap intervals over frames; one plot per cache.
 
@@ -58,7 +71,7 @@ def metric_bars(
     ----------
     caches, task, frames, classes, ax, width
         As for `gradunc_viz.figures.roc`.
-    metric : "auroc", "auprc", "fpr95" or "f1"
+    metric : "auroc", "auprc", "fpr95", "f1" or the name of a registered metric of pixels
     scores : optional
         Names; by default all.
     pooling : "pixels" or "frames"
@@ -82,22 +95,20 @@ def metric_bars(
     gradunc_viz.evaluate : what is drawn.
     """
     _check(metric)
-    if pooling not in ("pixels", "frames"):
-        raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
-    opened, names = chosen(caches, scores, all_scores=True)
-    task = task_of(opened, task)
-    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
-    result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
+    choice, place, estimate = parted(options, Choice, Place, Estimate)
+    opened, names = chosen(caches, choice.get("scores"), all_scores=True)
+    result = _estimated(opened, metric, task, {**choice, "scores": names}, **estimate)
+    task = str(result.attrs["task"])
     if sort:
         first = METRICS[metric].orientation * result[metric].isel(cache=0).sel(score=list(names)).values
         names = tuple(np.array(names, dtype=object)[np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")])
     height = 0.45 + _ROW * len(names) + (0.16 if len(opened) > 1 else 0)
-    with canvas(ax, (1, len(opened)), width=width, height=height, sharey=True) as (figure, axes):
+    with canvas(**place, shape=(1, len(opened)), height=height, sharey=True) as (figure, axes):
         for axis, name in zip(axes.flat, opened, strict=True):
             one = result.sel(cache=name, score=list(names))
             value, low, high = (one[v].values for v in (metric, f"{metric}_low", f"{metric}_high"))
-            place = np.arange(len(names))
-            axis.barh(place, np.nan_to_num(value), 0.72, color=[score_look(n).color for n in names], gid=metric)
+            rows = np.arange(len(names))
+            axis.barh(rows, np.nan_to_num(value), 0.72, color=[score_look(n).color for n in names], gid=metric)
             for y, score in enumerate(names):
                 if score_look(score).hollow:
                     axis.patches[y].set(hatch="////////", edgecolor="white", linewidth=0)
@@ -106,16 +117,16 @@ def metric_bars(
                 # an interval of resampled frames need not hold the value itself
                 spread = np.stack([np.clip(value - low, 0, None), np.clip(high - value, 0, None)])[:, known]
                 axis.errorbar(
-                    value[known], place[known], xerr=spread, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.2,
+                    value[known], rows[known], xerr=spread, fmt="none", ecolor="black", elinewidth=0.7, capsize=1.2,
                     capthick=0.7, gid="interval",
                     # seen on black bars too
                     path_effects=[withStroke(linewidth=1.9, foreground="white")],
                 )  # fmt: skip
             if "entropy" in names and np.isfinite(value[names.index("entropy")]):
                 axis.axvline(value[names.index("entropy")], color="black", linestyle="--", linewidth=0.7, gid="entropy")
-            for y in place[~np.isfinite(value)]:
+            for y in rows[~np.isfinite(value)]:
                 axis.text(0, y, " not cached", va="center", color="0.4")
-            axis.set(yticks=place, ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel=_axis_title(metric, task))
+            axis.set(yticks=rows, ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel=_axis_title(metric, task))
             axis.set_yticklabels([score_title(n) for n in names])
             axis.tick_params(axis="y", length=0)
             axis.grid(False, axis="y")
@@ -130,13 +141,8 @@ def p_ablation(
     metric: str = "auprc",
     task: str | None = None,
     *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    pooling: str = "pixels",
-    bootstrap: int = 200,
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
     legend: bool = True,
+    **options: Unpack[AblationOptions],
 ) -> matplotlib.figure.Figure:
     """A metric against the p of the gradient norm: one-hot and uniform labels, exact and the paper's formula.
 
@@ -158,18 +164,17 @@ def p_ablation(
         As for `metric_bars`; and if no cache has a gradient norm.
     """
     _check(metric)
+    choice, place, estimate = parted(options, Pixels, Place, Estimate)
     opened, every = chosen(caches, None, all_scores=True)
-    task = task_of(opened, task)
     norms = [entry for entry in map(lookup, every) if isinstance(entry, GradientNorm)]
     if not norms:
         raise GraduncError(f"{', '.join(str(c.path) for c in opened.values())}: no gradient norm is cached")
     levels = [name for name in ("entropy", "msp") if name in every]
     names = [entry.name for entry in norms] + levels
-    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=bootstrap)
-    result = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
+    result = _estimated(opened, metric, task, {**choice, "scores": names}, **estimate)
     ticks = sorted({entry.p for entry in norms})
     groups = list(dict.fromkeys((entry.label, entry.variant) for entry in norms))
-    with canvas(ax, (1, len(opened)), width=width, aspect=0.95, sharey=True) as (figure, axes):
+    with canvas(**place, shape=(1, len(opened)), aspect=0.95, sharey=True) as (figure, axes):
         for axis, name in zip(axes.flat, opened, strict=True):
             one = result.sel(cache=name)
             for g, (label, variant) in enumerate(groups):
@@ -182,7 +187,7 @@ def p_ablation(
                 look = line_style(norm_look(label, variant))
                 title = {"oh": "one-hot", "uni": "uniform"}[label] + (", paper" if variant == "paper" else ", exact")
                 axis.plot(p, value, **look, markersize=3.5, label=title, gid=f"{label}:{variant}")
-                if bootstrap:
+                if result.attrs["bootstrap"]:
                     axis.vlines(
                         p, low, high, color=look["color"], linewidth=0.5, alpha=0.6, gid=f"{label}:{variant}:interval"
                     )
@@ -197,10 +202,10 @@ def p_ablation(
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             if len(opened) > 1:
                 axis.set_title(plain(name))
-        axes.flat[0].set_ylabel(_axis_title(metric, task))
+        axes.flat[0].set_ylabel(_axis_title(metric, str(result.attrs["task"])))
         if legend:
             handles, labels = axes.flat[0].get_legend_handles_labels()
-            if ax is None:
+            if place.get("ax") is None:
                 figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(opened) == 1 else 3)
             else:
                 axes.flat[0].legend(handles, labels, ncols=2)

@@ -13,7 +13,7 @@ from ..schema.errors import GraduncError
 from ..store.cache import Cache
 from ..store.choice import named_caches
 from ..style.scores import plain
-from .style import Width, canvas
+from .style import Width, canvas, width_inches
 
 __all__ = ["confusion"]
 
@@ -70,9 +70,9 @@ def confusion(
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (100 * counts / counts.sum(1, keepdims=True))[np.ix_(index, index)]
     n = len(index)
-    default = "cvpr-double" if n > 8 else "cvpr-single"
+    inches = width_inches(width, "cvpr-double" if n > 8 else "cvpr-single")
     height = 1.05 + 0.2 * n
-    with canvas(ax, width=width, default=default, height=height) as (figure, axes):
+    with canvas(ax, width=inches, height=height) as (figure, axes):
         axis = axes[0, 0]
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
         for r, c in np.argwhere(share >= 0.5):

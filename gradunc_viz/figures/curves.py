@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import matplotlib.figure
 import numpy as np
@@ -15,9 +14,10 @@ from ..metrics import sparsification as sparsification_curves
 from ..metrics.threshold_curves import log_start
 from ..schema.errors import GraduncError
 from ..schema.tasks import find_task
-from ..store.choice import Caches, chosen, task_of
+from ..store.choice import Caches, Choice, chosen
 from ..style.scores import plain, score_title
-from .style import Width, canvas, score_style
+from .options import CurveOptions, Place, Subset, SubsetCurveOptions, split
+from .style import canvas, score_style
 
 __all__ = ["pr", "roc", "sparsification"]
 
@@ -27,33 +27,13 @@ LEAST_RECALL = 0.005
 """From where precision is drawn: before, it is that of a handful of pixels and jumps between 0 and 1."""
 
 
-class LineOptions(TypedDict, total=False):
-    """What may be said of lines beside the look of their score, as `matplotlib.axes.Axes.plot` takes it."""
-
-    color: str
-    linestyle: str | tuple[float, tuple[float, ...]]
-    linewidth: float
-    alpha: float
-    marker: str
-    markersize: float
-    markerfacecolor: str
-    markevery: Any
-    drawstyle: str
-    zorder: float
-
-
 def roc(
     caches: Caches,
     task: str | None = None,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     log_x: bool = False,
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
     legend: bool = True,
-    **line: Unpack[LineOptions],
+    **options: Unpack[CurveOptions],
 ) -> matplotlib.figure.Figure:
     """ROC curves of scores, pooled over pixels; one plot per cache.
 
@@ -74,8 +54,8 @@ def roc(
         Of a new figure: a name such as ``"cvpr-single"`` (the default) or inches.
     legend : bool
         Whether scores are named, best first, with their AuROC in %.
-    **line
-        For `matplotlib.axes.Axes.plot`.
+    color, linestyle, linewidth, ... : optional
+        Of all lines, for `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -90,61 +70,52 @@ def roc(
     --------
     gradunc_viz.threshold_curves : what is drawn.
     """
-    return _threshold(caches, task, "roc", scores, frames, classes, log_x, ax, width, legend, line)
+    return _threshold(caches, task, "roc", log_x, legend, options)
 
 
 def pr(
     caches: Caches,
     task: str | None = None,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
     legend: bool = True,
-    **line: Unpack[LineOptions],
+    **options: Unpack[CurveOptions],
 ) -> matplotlib.figure.Figure:
     """Precision-recall curves of scores, pooled over pixels, with AuPRC in the legend; one plot per cache.
 
     The dotted line is chance, the share of positive pixels. Curves start at a recall of 0.5 %.
     Parameters, result and errors are those of `roc`.
     """
-    return _threshold(caches, task, "pr", scores, frames, classes, False, ax, width, legend, line)
+    return _threshold(caches, task, "pr", False, legend, options)
 
 
 def _threshold(
     caches: Caches,
     task: str | None,
     kind: str,
-    scores: Sequence[str] | str | None,
-    frames: Sequence[str] | None,
-    classes: Sequence[str] | None,
     log_x: bool,
-    ax: Axes | Sequence[Axes] | None,
-    width: Width | None,
     legend: bool,
-    line: LineOptions,
+    options: CurveOptions,
 ) -> matplotlib.figure.Figure:
-    opened, names = chosen(caches, scores)
-    task = task_of(opened, task)
-    result = evaluate(opened, task, scores=names, frames=frames, classes=classes, bootstrap=0)
+    choice, place, line = split(options, Choice, Place)
+    opened, names = chosen(caches, choice.pop("scores", None))
+    result = evaluate(opened, task, scores=names, **choice, bootstrap=0)
+    task, frames = str(result.attrs["task"]), choice.pop("frames", None)
     area = result["auroc" if kind == "roc" else "auprc"].sel(pooling="pixels")
-    with canvas(ax, (1, len(opened)), width=width, aspect=1.15) as (figure, axes):
+    with canvas(**place, shape=(1, len(opened)), aspect=1.15) as (figure, axes):
         for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
             own = [score for score in names if score in cache.scores]
             subset = None if frames is None else [f for f in frames if f in cache]
-            curves = threshold_curves(cache, task, kind, scores=own, frames=subset, classes=classes)
+            curves = threshold_curves(cache, task, kind, scores=own, frames=subset, **choice)
             _ranked_lines(axis, curves, kind, area.sel(cache=name), len(opened) == 1, line)
             _decorate(axis, curves, kind, task, log_x)
             if len(opened) > 1:
                 axis.set_title(plain(name))
-        _legend(figure, axes, legend, ax is None)
+        _legend(figure, axes, legend, place.get("ax") is None)
         return figure
 
 
 def _ranked_lines(
-    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: LineOptions
+    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: dict[str, Any]
 ) -> None:
     """One line per score, the best last so that it lies on top, and first in the legend."""
     x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
@@ -211,19 +182,15 @@ def _legend(figure: matplotlib.figure.Figure, axes: np.ndarray, legend: bool, ow
 def sparsification(
     caches: Caches,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
     error: str = "brier",
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
     legend: bool = True,
-    **line: Unpack[LineOptions],
+    **options: Unpack[SubsetCurveOptions],
 ) -> matplotlib.figure.Figure:
     """Sparsification curves: the error of what is kept after dropping the most uncertain pixels; one plot per cache.
 
     Parameters
     ----------
-    caches, scores, frames, ax, width, legend, **line
+    caches, scores, frames, ax, width, legend, color, linestyle, ...
         As for `roc`; the legend holds AuSE in % (smaller is better), best first.
     error : "brier" or "error_rate"
         Error of a pixel. The dashed grey line is the oracle that drops pixels by their true error.
@@ -244,9 +211,10 @@ def sparsification(
     titles = {"brier": "Brier score", "error_rate": "error rate"}
     if error not in titles:
         raise GraduncError(f"error is {error!r}; expected one of {', '.join(titles)}")
-    opened, names = chosen(caches, scores)
-    result = sparsification_curves(opened, scores=names, frames=frames)
-    with canvas(ax, (1, len(opened)), width=width, aspect=1.0) as (figure, axes):
+    choice, place, line = split(options, Subset, Place)
+    opened, names = chosen(caches, choice.pop("scores", None))
+    result = sparsification_curves(opened, scores=names, **choice)
+    with canvas(**place, shape=(1, len(opened)), aspect=1.0) as (figure, axes):
         for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
             one = result.sel(cache=name, error=error)
             own = [score for score in names if score in cache.scores]
@@ -278,5 +246,5 @@ def sparsification(
             )
             if len(opened) > 1:
                 axis.set_title(plain(name))
-        _legend(figure, axes, legend, ax is None)
+        _legend(figure, axes, legend, place.get("ax") is None)
         return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import matplotlib.figure
 import xarray as xr
@@ -13,10 +13,11 @@ from ..metrics.distributions import score_distributions
 from ..schema.errors import GraduncError
 from ..schema.scores import lookup
 from ..schema.tasks import find_task
-from ..store.choice import Caches, chosen, task_of
+from ..store.choice import Caches, Choice, chosen, default_task
 from ..style.palette import GROUPS
 from ..style.scores import plain, score_title, units_label
-from .style import Width, canvas
+from .options import Place, PlotOptions, parted
+from .style import canvas
 
 __all__ = ["distributions"]
 
@@ -28,12 +29,8 @@ def distributions(
     caches: Caches,
     task: str | None = None,
     *,
-    scores: Sequence[str] | str | None = None,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     min_pixels: int = 500,
-    ax: Axes | Sequence[Axes] | None = None,
-    width: Width | None = None,
+    **options: Unpack[PlotOptions],
 ) -> matplotlib.figure.Figure:
     """Distributions of scores for every predicted class: right against wrong, or normal against unknown pixels.
 
@@ -65,8 +62,10 @@ def distributions(
     --------
     gradunc_viz.metrics.distributions.score_distributions : what is drawn.
     """
+    choice, place = parted(options, Choice, Place)
+    scores = choice.pop("scores", None)
     opened, names = chosen(caches, scores)
-    task = task_of(opened, task)
+    which, own = find_task(task or default_task(opened)), place.get("ax") is None
     if scores is None:
         names = tuple(n for n in ("pgn_oh_p0.5", "entropy") if n in names) or names[:1]
     if not names:
@@ -76,11 +75,11 @@ def distributions(
     for name, cache, score in pairs:
         if score not in cache.scores:
             raise GraduncError(f"{cache.path}: score {score!r} is not cached, which this figure needs in every cache")
-        found[name, score] = score_distributions(cache, task, scores=score, frames=frames, classes=classes)
+        found[name, score] = score_distributions(cache, which.name, scores=score, **choice)
     rows = max(len(_drawn(one, min_pixels)) for one in found.values())
     height = 0.55 + _ROW * rows + (0.18 if len(opened) > 1 else 0)
-    with canvas(ax, (1, len(pairs)), width=width, height=height, sharey=len(opened) == 1) as (figure, axes):
-        if ax is None:
+    with canvas(**place, shape=(1, len(pairs)), height=height, sharey=len(opened) == 1) as (figure, axes):
+        if own:
             figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.02)
         for axis, (name, _, score) in zip(axes.flat, pairs, strict=True):
             _rows(axis, found[name, score], min_pixels, score)
@@ -88,9 +87,9 @@ def distributions(
                 axis.set_title(plain(name))
         handles = [
             Patch(facecolor=GROUPS[group], alpha=0.85, hatch=hatch, edgecolor="white", label=group)
-            for group, hatch in zip(reversed(find_task(task).outcomes), ("", "/////"), strict=True)
+            for group, hatch in zip(reversed(which.outcomes), ("", "/////"), strict=True)
         ]
-        if ax is None:
+        if own:
             figure.legend(handles=handles, loc="outside upper center", ncols=2)
         else:
             axes.flat[-1].legend(handles=handles, loc="upper right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
 
 import matplotlib.figure
 import numpy as np
@@ -16,7 +17,7 @@ from ..store.frame import score as score_map
 from ..style.palette import OUTLINE
 from ..style.scores import plain, score_title
 from .panel import contour, square_around
-from .style import BAR, Page, Width, active_width, style, width_inches
+from .style import BAR, Page, Width, style, width_inches
 
 __all__ = ["gallery"]
 
@@ -24,19 +25,25 @@ _HEAD, _TITLE, _GAP = 0.2, 0.3, 0.04
 """Inches: of the heading, of the titles, between pictures."""
 
 
+class GalleryOptions(TypedDict, total=False):
+    """Which failures, as `gradunc_viz.metrics.find_failures` takes it; `score` is the entropy or the first one."""
+
+    score: str | None
+    task: str | None
+    threshold: float | None
+    frames: Sequence[str] | None
+    min_pixels: int
+    per_frame: int | None
+
+
 def gallery(
     cache: Cache | str,
     kind: str = "confident_mistakes",
     n: int = 8,
     *,
-    score: str | None = None,
-    task: str | None = None,
-    threshold: float | None = None,
-    frames: Sequence[str] | None = None,
-    min_pixels: int = 1,
-    per_frame: int | None = None,
     columns: int = 4,
     width: Width | None = None,
+    **options: Unpack[GalleryOptions],
 ) -> matplotlib.figure.Figure:
     """Draw the worst failures of one kind: each a crop of the image, and below it the same part of the score.
 
@@ -52,7 +59,7 @@ def gallery(
     score : str, optional
         By default the entropy, or the first score.
     task, threshold, frames, min_pixels, per_frame
-        As for `gradunc_viz.metrics.regions.find_failures`, which finds them.
+        As for `gradunc_viz.metrics.find_failures`, which finds them.
     columns : int
         Crops side by side.
     width : str or float, optional
@@ -68,18 +75,18 @@ def gallery(
         For an unknown kind, score, task or frame, a cache without the labels that are needed, or if nothing fails.
     """
     opened = next(iter(named_caches(cache).values()))
+    which: dict[str, Any] = dict(options)
+    score = which.pop("score", None)
     if score is None:
         few = representative(opened)
         score = "entropy" if "entropy" in few else few[0]
-    failures = find_failures(
-        opened, kind, score, task, threshold, n=n, frames=frames, min_pixels=min_pixels, per_frame=per_frame
-    )
+    failures = find_failures(opened, kind, score, n=n, **which)
     if not failures:
-        which = FAILURES[kind]
-        raise GraduncError(f"{opened.path}: found no {which.title.lower()} of {score} ({which.meaning})")
+        failed = FAILURES[kind]
+        raise GraduncError(f"{opened.path}: found no {failed.title.lower()} of {score} ({failed.meaning})")
     columns = min(columns, len(failures))
     rows = -(-len(failures) // columns)
-    inches = width_inches(width if width is not None else active_width() or "cvpr-double")
+    inches = width_inches(width, "cvpr-double")
     side = (inches - _GAP * (columns - 1)) / columns
     block = _TITLE + 2 * side + _GAP
     quantiles = opened.summary["score_quantile"].sel(score=score)
@@ -103,14 +110,14 @@ def gallery(
             outline = np.zeros(size, bool)
             outline[failure.top : failure.bottom, failure.left : failure.right] = failure.pixel_mask
             left, top = i % columns * (side + _GAP), _HEAD + i // columns * block + _TITLE
-            for down, picture, options in (
+            for down, picture, shades in (
                 (0.0, decode_image(dataset)[part], {"interpolation": "antialiased"}),
                 (side, values, {"vmin": low, "vmax": high, "interpolation": "nearest"}),
             ):
                 axis = page.axes(left, top + down, side, side)
                 axis.set_axis_off()
                 axis.set_gid(f"{failure.frame}:{failure.box}:{'score' if down else 'image'}")
-                image = axis.imshow(picture, aspect="auto", **options)
+                image = axis.imshow(picture, aspect="auto", **shades)
                 contour(axis, outline[part], OUTLINE)
                 if not down:
                     axis.set_title(_text(failure), pad=2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
 
 import matplotlib.figure
 import numpy as np
@@ -21,7 +22,7 @@ from ..store.choice import Caches, named_caches
 from ..store.frame import decode_image, score
 from ..style.palette import OUTLINE, WRONG
 from ..style.scores import plain, score_title, units_label
-from .style import BAR, Page, Width, active_width, style, width_inches
+from .style import BAR, Page, Width, style, width_inches
 
 __all__ = ["DEFAULT_COLUMNS", "contour", "panel"]
 
@@ -36,18 +37,39 @@ _TITLE, _LINE, _GAP, _ENTRY = 0.15, 0.142, 0.03, 0.95
 _PICTURES = ("image", "label", "prediction", "error")
 
 
+Box = tuple[int, int, int, int]
+
+
+class PanelOptions(TypedDict, total=False):
+    """What may be said of the pictures, see `panel`."""
+
+    insets: str | Mapping[str, Box] | None
+    contours: bool
+    limits: Mapping[str, tuple[float, float]] | None
+    crop: Box | None
+    legend: bool
+    dpi: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """`PanelOptions`, with what is usual where nothing was said."""
+
+    insets: str | Mapping[str, Box] | None = None
+    contours: bool = True
+    limits: Mapping[str, tuple[float, float]] | None = None
+    crop: Box | None = None
+    legend: bool = True
+    dpi: int = 300
+
+
 def panel(
     caches: Caches,
     frames: Sequence[str | int | tuple[str, str | int]] | str | int | None = None,
     columns: Sequence[str] = DEFAULT_COLUMNS,
     *,
-    insets: str | Mapping[str, tuple[int, int, int, int]] | None = None,
-    contours: bool = True,
-    limits: Mapping[str, tuple[float, float]] | None = None,
-    crop: tuple[int, int, int, int] | None = None,
-    legend: bool = True,
     width: Width | None = None,
-    dpi: int = 300,
+    **options: Unpack[PanelOptions],
 ) -> matplotlib.figure.Figure:
     """Draw frames as rows, and image, label, prediction, error and scores as columns.
 
@@ -88,16 +110,17 @@ def panel(
     GraduncError
         For an unknown frame, column or crop, or a column that no frame has.
     """
+    look = _Look(**options)
     opened = named_caches(caches)
     rows = _rows(opened, frames)
     shown = _columns(rows, columns)
-    rights = {name: _limits(rows, name, limits or {}) for name in shown if name not in _PICTURES}
-    parts = [_slices(dataset, crop) for _, _, dataset in rows]
+    rights = {name: _limits(rows, name, look.limits or {}) for name in shown if name not in _PICTURES}
+    parts = [_slices(dataset, look.crop) for _, _, dataset in rows]
     shapes = [(p[0].stop - p[0].start, p[1].stop - p[1].start) for p in parts]
-    inches = width_inches(width if width is not None else active_width() or "cvpr-double")
+    inches = width_inches(width, "cvpr-double")
     cell = (inches - _GAP * (len(shown) - 1)) / len(shown)
     heights = [cell * h / w for h, w in shapes]
-    handles = _handles(rows, shown, contours) if legend else []
+    handles = _handles(rows, shown, look.contours) if look.legend else []
     in_line = max(1, min(len(handles), int(inches / _ENTRY)))
     bottom = _TITLE + sum(heights) + _GAP * (len(rows) - 1) + 0.04
     below = bottom + (BAR if rights else 0.0)
@@ -106,8 +129,8 @@ def panel(
         page = Page(inches, height)
         images: dict[str, Any] = {}
         for r, (cache, _, dataset) in enumerate(rows):
-            boxes = _boxes(dataset, insets)
-            unknown = dataset["anomaly"].values[parts[r]] == 1 if contours and "anomaly" in dataset else None
+            boxes = _boxes(dataset, look.insets)
+            unknown = dataset["anomaly"].values[parts[r]] == 1 if look.contours and "anomaly" in dataset else None
             for c, name in enumerate(shown):
                 top = _TITLE + sum(heights[:r]) + _GAP * r
                 axis = page.axes(c * (cell + _GAP), top, cell, heights[r])
@@ -115,16 +138,17 @@ def panel(
                 axis.set_gid(f"{dataset.attrs['frame_id']}:{name}")
                 if r == 0:
                     axis.set_title(name if name in _PICTURES else score_title(name), pad=2)
-                picture, options = _picture(cache, dataset, name, rights, parts[r], (cell, heights[r]), dpi)
+                photo = round(cell * look.dpi), round(heights[r] * look.dpi)
+                picture, shades = _picture(cache, dataset, name, rights, parts[r], photo)
                 if picture is None:
                     axis.text(0.5, 0.5, "not labelled", ha="center", va="center", transform=axis.transAxes, color="0.4")
                     continue
-                shown_image = _show(axis, picture, options, shapes[r])
+                shown_image = _show(axis, picture, shades, shapes[r])
                 outline = None if name == "label" else unknown
                 if outline is not None:
                     contour(axis, outline)
                 for box in boxes:
-                    _inset(axis, picture, options, outline, box, parts[r], shapes[r])
+                    _inset(axis, picture, shades, outline, box, parts[r])
                 if name in rights:
                     images[name] = shown_image
         for name, image in images.items():
@@ -230,14 +254,16 @@ def _picture(
     name: str,
     rights: Mapping[str, tuple[float, float]],
     part: tuple[slice, slice],
-    inches: tuple[float, float],
-    dpi: int,
+    photo: tuple[int, int],
 ) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Pixels of one cell, RGB or values, and how to show them; None where the frame lacks them."""
+    """Pixels of one cell, RGB or values, and how to show them; None where the frame lacks them.
+
+    `photo` is the size, (width, height), that photographs are shrunk to.
+    """
     if not _has(cache, dataset, name):
         return None, {}
     if name == "image":
-        return decode_image(dataset)[part], {"photo": (round(inches[0] * dpi), round(inches[1] * dpi))}
+        return decode_image(dataset)[part], {"photo": photo}
     if name == "prediction":
         return _class_colors(cache, dataset["prediction"].values[part]), {}
     if name == "label":
@@ -346,9 +372,9 @@ def _inset(
     outline: np.ndarray | None,
     box: tuple[int, int, int, int],
     part: tuple[slice, slice],
-    shape: tuple[int, int],
 ) -> None:
     """An enlarged part, in the corner that is farthest from it."""
+    shape = part[0].stop - part[0].start, part[1].stop - part[1].start
     top, left = max(box[0] - part[0].start, 0), max(box[1] - part[1].start, 0)
     bottom, right = min(box[2] - part[0].start, shape[0]), min(box[3] - part[1].start, shape[1])
     if bottom - top < 2 or right - left < 2:

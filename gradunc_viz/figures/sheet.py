@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import TypedDict, Unpack
 from urllib.parse import quote
 
 import matplotlib.figure
 import numpy as np
 
-from ..metrics import evaluate
+from ..metrics import METRICS, evaluate
 from ..metrics.arrays.components import TRACKS
 from ..metrics.meta import meta_regression
 from ..metrics.regions import FAILURES
@@ -39,6 +40,9 @@ from .reliability import reliability
 from .save import FORMATS, save
 
 __all__ = ["FigureSet", "figure_set"]
+
+_BARS = ("auprc", "auroc", "fpr95")
+"""Metrics that are drawn as bars."""
 
 _THUMBNAIL_DPI = 144
 
@@ -72,15 +76,27 @@ class _Entry:
     make: Callable[[], matplotlib.figure.Figure | Table]
 
 
+class FileOptions(TypedDict, total=False):
+    """How figures are saved: one of `gradunc_viz.figures.FORMATS`, and the resolution of images and of PNG files."""
+
+    format: str
+    dpi: int
+
+
+def _file_options(*, format: str = "pdf", dpi: int = 300) -> tuple[str, int]:
+    if format not in FORMATS:
+        raise GraduncError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    return format, dpi
+
+
 def figure_set(
     caches: Caches,
     out: str | os.PathLike[str],
     *,
-    format: str = "pdf",
-    dpi: int = 300,
     scores: Sequence[str] | None = None,
     track: str | Mapping[str, str] = "anomaly",
     progress: bool = True,
+    **files: Unpack[FileOptions],
 ) -> FigureSet:
     """Make every figure and table that the caches hold enough for, and ``index.html``, a contact sheet.
 
@@ -111,8 +127,7 @@ def figure_set(
     GraduncError
         For an unknown format, score or track, a folder that cannot be written, or a cache that cannot be read.
     """
-    if format not in FORMATS:
-        raise GraduncError(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
+    ending, dpi = _file_options(**files)
     opened = named_caches(caches)
     folder = Path(out)
     try:
@@ -131,13 +146,13 @@ def figure_set(
             done.skipped.append((entry.name, " ".join(str(error).split())))
             continue
         if isinstance(made, Table):
-            files = _write_table(made, folder / entry.name)
+            written = _write_table(made, folder / entry.name)
             content = made._repr_html_()
         else:
-            files = [save(made, folder / f"{entry.name}.{format}", dpi)]
+            written = [save(made, folder / f"{entry.name}.{ending}", dpi)]
             content = _thumbnail(made, entry.title)
-        done.files += files
-        cards.append(_card(entry.title, content, files))
+        done.files += written
+        cards.append(_card(entry.title, content, written))
     _write(done.index, _page(opened, cards, done.skipped))
     return done
 
@@ -200,10 +215,12 @@ def _task_entries(own: dict[str, Cache], task: Task, scores: Sequence[str] | Non
     yield _Entry(f"roc_{key}", f"ROC, {what}", partial(roc, own, key, scores=scores))
     yield _Entry(f"roc_log_{key}", f"ROC, {what}, logarithmic", partial(roc, own, key, scores=scores, log_x=True))
     yield _Entry(f"pr_{key}", f"Precision-recall, {what}", partial(pr, own, key, scores=scores))
-    for metric, title in (("auprc", "AuPRC"), ("auroc", "AuROC"), ("fpr95", "FPR95")):
+    for metric in _BARS:
         make = partial(metric_bars, own, metric, key, scores=scores)
-        yield _Entry(f"bars_{metric}_{key}", f"{title}, {what}", make)
-    yield _Entry(f"p_ablation_{key}", f"AuPRC against p, {what}", partial(p_ablation, own, "auprc", key))
+        yield _Entry(f"bars_{metric}_{key}", f"{METRICS[metric].short}, {what}", make)
+    yield _Entry(
+        f"p_ablation_{key}", f"{METRICS['auprc'].short} against p, {what}", partial(p_ablation, own, "auprc", key)
+    )
     for name, cache in own.items():
         two = None if scores is None else [score for score in scores if score in cache.scores][:2]
         title = f"{name}: distributions, {what}"

@@ -46,20 +46,24 @@ WIDTHS: Mapping[str, float] = {
 
 Width = str | float
 
+Setting = str | float | bool | Sequence[str] | Sequence[float] | None
+"""A value of `matplotlib.rcParams`."""
+
 _SHEET = Path(__file__).with_name("gradunc.mplstyle")
 
 _SCREEN = 110
 """Pixels of a notebook per inch on paper: a little larger than print."""
 
 
-def width_inches(width: Width) -> float:
-    """Width of a figure in inches, from a name in `WIDTHS` or a number.
+def width_inches(width: Width | None, default: Width = "cvpr-single") -> float:
+    """Width of a figure in inches, from a name in `WIDTHS` or a number; for None what `style` says, else `default`.
 
     Raises
     ------
     GraduncError
         If it is neither.
     """
+    width = width if width is not None else active_width() or default
     if isinstance(width, str):
         if width not in WIDTHS:
             raise GraduncError(f"unknown width {width!r}; expected inches or one of {', '.join(WIDTHS)}")
@@ -112,7 +116,7 @@ def applied(rc: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def style(width: Width | None = None, sheet: Any = None, **rc: Any) -> Iterator[None]:
+def style(width: Width | None = None, sheet: Any = None, **rc: Setting) -> Iterator[None]:
     """Draw figures in this package's style, or in one's own variation of it.
 
     Inside the context, matplotlib's settings are those of the style sheet ``gradunc_viz/figures/gradunc.mplstyle``, and
@@ -212,14 +216,13 @@ def style_of(figure: matplotlib.figure.Figure) -> dict[str, Any]:
 
 @contextmanager
 def canvas(
-    ax: Axes | Sequence[Axes] | None,
+    ax: Axes | Sequence[Axes] | None = None,
     shape: tuple[int, int] = (1, 1),
     *,
     width: Width | None = None,
-    default: Width = "cvpr-single",
     height: float | None = None,
     aspect: float = 0.75,
-    **subplots: Any,
+    sharey: bool = False,
 ) -> Iterator[tuple[matplotlib.figure.Figure, np.ndarray]]:
     """Axes to draw on, (rows, columns): those that were given as they are, or those of a new figure in the style.
 
@@ -228,11 +231,11 @@ def canvas(
     ax : Axes, sequence of Axes or None
     shape : (rows, columns)
     width : str or float, optional
-        Of a new figure; by default what `style` says, else `default`.
+        Of a new figure; by default what `style` says, else a column of CVPR.
     height : float, optional
         Inches; by default `aspect` times the width of a column for every row.
-    **subplots
-        For `matplotlib.figure.Figure.subplots`.
+    sharey : bool
+        Whether new plots have one y axis.
 
     Raises
     ------
@@ -246,10 +249,10 @@ def canvas(
         yield given[0].figure, given.reshape(shape)
         return
     with style():
-        inches = width_inches(width if width is not None else active_width() or default)
+        inches = width_inches(width)
         tall = height if height is not None else shape[0] * aspect * inches / shape[1]
         figure = Figure(figsize=(inches, tall), layout="constrained")
-        yield figure, figure.subplots(*shape, squeeze=False, **subplots)
+        yield figure, figure.subplots(*shape, squeeze=False, sharey=sharey)
 
 
 class Page:

@@ -16,10 +16,8 @@ import xarray as xr
 
 from ..counts.histogram import Histogram, frame_histograms
 from ..counts.pool import pool
-from ..schema.errors import GraduncError
-from ..schema.tasks import find_task
 from ..store.cache import Cache
-from ..store.choice import Selection, class_index, default_task, named_caches
+from ..store.choice import Selection
 from .operating_point import groups
 
 __all__ = [
@@ -71,15 +69,15 @@ def score_distributions(
     GraduncError
         For an unknown task, score, frame or class, or a cache without labels of the task.
     """
-    opened = next(iter(named_caches(cache).values()))
-    which = find_task(task or default_task({"": opened}))
-    by_class = pool(Selection.of(opened, which.name, scores=scores, frames=frames), by="class")
+    selection = Selection.of(cache, task, scores=scores, frames=frames, classes=classes)
+    which, every = selection.task, replace(selection, classes=None)
+    by_class = pool(every, by="class")
     if not by_class.frames:
-        raise GraduncError(f"{opened.path}: no frame has {which.needs}, which {which.name!r} needs")
-    index = list(range(len(opened.classes))) if classes is None else class_index(opened, classes)
+        raise selection.without_labels(repr(which.name))
+    index = range(len(every.class_names)) if selection.classes is None else selection.classes
     names = list(by_class.histograms)
-    if classes is None:  # counted in finer bins, as the charts of whole sets are
-        whole = pool(Selection.of(opened, which.name, scores=names, frames=frames)).histograms
+    if selection.classes is None:  # counted in finer bins, as the charts of whole sets are
+        whole = pool(every).histograms
     else:
         whole = {name: _of_classes(histogram, index) for name, histogram in by_class.histograms.items()}
     shape = (len(names), len(index) + 1, 2)
@@ -102,7 +100,7 @@ def score_distributions(
         },
         coords={
             "score": np.array(names, dtype=object),
-            "class": np.array(["all", *(opened.classes[i] for i in index)], dtype=object),
+            "class": np.array(["all", *selection.class_names], dtype=object),
             "outcome": list(which.outcomes),
             "quantile": list(_QUANTILES),
         },

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -319,6 +319,32 @@ class _Plan:
     repeats: int
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What was found with every seed: arrays over (estimator, split, seed), (feature, seed) and (split, seed)."""
+
+    metrics: dict[str, np.ndarray]
+    importance: np.ndarray
+    n_segments: np.ndarray
+    n_positive: np.ndarray
+    n_frames: np.ndarray
+    states: list[str] = field(default_factory=list)
+    tested: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, plan: _Plan, features: int) -> _Found:
+        """Nothing yet: NaN and 0 for every seed of a plan."""
+        shape = len(ESTIMATORS), len(SPLITS), len(plan.seeds)
+        metrics = {name: np.full(shape, np.nan) for name in plan.task.metrics}
+        return cls(
+            metrics,
+            importance=np.full((features, shape[2]), np.nan),
+            n_segments=np.zeros(shape[1:], "i8"),
+            n_positive=np.zeros(shape[1:], "i8"),
+            n_frames=np.zeros(shape[1:], "i8"),
+        )
+
+
 def _run(
     segments: xr.Dataset, keep: np.ndarray, target: np.ndarray, features: str | Iterable[str] | None, plan: _Plan
 ) -> xr.Dataset:
@@ -332,24 +358,20 @@ def _run(
     entropy = segments[_ENTROPY].values[keep, None] if _ENTROPY in segments else None
     frames = segments["frame"].values[keep]
 
-    shape = len(ESTIMATORS), len(SPLITS), len(seed_list)
-    metrics = {name: np.full(shape, np.nan) for name in task.metrics}
-    importance = np.full((len(names), len(seed_list)), np.nan)
-    n_segments, n_positive, n_frames = (np.zeros(shape[1:], "i8") for _ in range(3))
-    states = []
-    tested: list[dict[str, np.ndarray]] = []
+    found = _Found.empty(plan, len(names))
+    n_segments, n_positive, n_frames = found.n_segments, found.n_positive, found.n_frames
     for column, seed in enumerate(seed_list):
         rows = _split(frames, test_size, seed)
         if rows is None:
             n_segments[0, column], n_frames[0, column] = len(target), len(set(frames))
             n_positive[0, column] = target.sum() if task.two_classes else 0
-            states.append(f"too few frames to split ({len(set(frames))})")
+            found.states.append(f"too few frames to split ({len(set(frames))})")
             continue
         train, test = rows
         predicted = {"naive": np.full(len(target), target[train].mean())}
-        states.append("evaluated")
+        found.states.append("evaluated")
         if task.two_classes and len(np.unique(target[train])) < 2:
-            states[-1] = "one class to train on"
+            found.states[-1] = "one class to train on"
         else:
             # gradient boosting knows missing values, but not a column that has no other
             known = np.where(np.isnan(values[train]).all(0), 0, values)
@@ -360,13 +382,15 @@ def _run(
                 predicted["entropy"] = task.predict(alone, entropy)
             testable = len(np.unique(target[test])) > 1
             if not testable:
-                states[-1] = f"one {'class' if task.two_classes else 'IoU'} to test on"
+                found.states[-1] = f"one {'class' if task.two_classes else 'IoU'} to test on"
             elif not converged:
-                states[-1] = "not converged"
+                found.states[-1] = "not converged"
             permutations = plan.repeats if testable else 0
-            importance[:, column] = _importance(fitted, known[test], target[test], task.scoring, permutations, seed)
+            found.importance[:, column] = _importance(
+                fitted, known[test], target[test], task.scoring, permutations, seed
+            )
         missing = np.full(len(target), np.nan)
-        tested.append(
+        found.tested.append(
             {
                 "test_seed": np.full(len(test), seed),
                 "test_frame": frames[test],
@@ -380,10 +404,8 @@ def _run(
             for estimator, values_of in predicted.items():
                 for name, metric in task.metrics.items():
                     place = ESTIMATORS.index(estimator), split, column
-                    metrics[name][place] = metric(target[part], values_of[part])
-    return _dataset(
-        task, metrics, importance, (n_segments, n_positive, n_frames), states, seed_list, names, tested
-    ).assign_attrs(
+                    found.metrics[name][place] = metric(target[part], values_of[part])
+    return _dataset(plan, names, found).assign_attrs(
         target=plan.target,
         model=model,
         test_size=test_size,
@@ -421,38 +443,28 @@ def _over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.divide(square.sum(-1), count, out=missing, where=count > 0))
 
 
-def _dataset(
-    task: _Task,
-    metrics: dict[str, np.ndarray],
-    importance: np.ndarray,
-    counts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    states: list[str],
-    seeds: list[int],
-    names: list[str],
-    tested: list[dict[str, np.ndarray]],
-) -> xr.Dataset:
+def _dataset(plan: _Plan, names: list[str], found: _Found) -> xr.Dataset:
     columns: dict[str, Any] = {}
     for name, dims, values in (
-        *((name, ("estimator", "split"), values) for name, values in metrics.items()),
-        ("importance", ("feature",), importance),
+        *((name, ("estimator", "split"), values) for name, values in found.metrics.items()),
+        ("importance", ("feature",), found.importance),
     ):
         mean, std = _over_seeds(values)
         columns |= {name: ((*dims, "seed"), values), f"{name}_mean": (dims, mean), f"{name}_std": (dims, std)}
-    n_segments, n_positive, n_frames = counts
-    columns |= {"n_segments": (("split", "seed"), n_segments), "n_frames": (("split", "seed"), n_frames)}
-    if task.two_classes:
-        columns["n_positive"] = (("split", "seed"), n_positive)
-    columns["state"] = ("seed", np.array(states, dtype=object))
+    columns |= {"n_segments": (("split", "seed"), found.n_segments), "n_frames": (("split", "seed"), found.n_frames)}
+    if plan.task.two_classes:
+        columns["n_positive"] = (("split", "seed"), found.n_positive)
+    columns["state"] = ("seed", np.array(found.states, dtype=object))
     empty = {"test_seed": np.empty(0, "i8"), "test_frame": np.empty(0, object), "test_truth": np.empty(0)}
     for name, none in {**empty, "test_predicted": np.empty((len(ESTIMATORS), 0))}.items():
         dims = ("estimator", "test_segment") if name == "test_predicted" else ("test_segment",)
-        columns[name] = (dims, np.concatenate([none, *(part[name] for part in tested)], -1))
+        columns[name] = (dims, np.concatenate([none, *(part[name] for part in found.tested)], -1))
     return xr.Dataset(
         columns,
         coords={
             "estimator": list(ESTIMATORS),
             "split": list(SPLITS),
-            "seed": np.array(seeds, "i8"),
+            "seed": np.array(plan.seeds, "i8"),
             "feature": np.array(names, dtype=object),
         },
     )

@@ -35,9 +35,9 @@ from scipy import ndimage
 
 from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
-from ..schema.tasks import Task, find_task
+from ..schema.tasks import find_task
 from ..store.cache import Cache
-from ..store.choice import choose_scores, default_task, frame_key, named_caches
+from ..store.choice import Selection, default_task, named_caches
 from ..store.frame import score as score_map
 from .arrays.components import EIGHT
 from .evaluation import evaluate
@@ -135,12 +135,17 @@ class FailureQuery:
                 raise GraduncError(f"{name} is {value}; expected 1 or more")
 
 
-class FailureOptions(TypedDict, total=False):
-    """What may be said beside kind, score, task and threshold, see `FailureQuery`; `frames`: ids, all by default."""
+class FailureLimits(TypedDict, total=False):
+    """What may be said beside kind, score, task and threshold, see `FailureQuery`."""
 
     n: int
     min_pixels: int
     per_frame: int | None
+
+
+class FailureOptions(FailureLimits, total=False):
+    """The same, and `frames`: ids, all by default."""
+
     frames: Sequence[str] | None
 
 
@@ -256,8 +261,12 @@ def search_failures(cache: Cache, query: FailureQuery, frames: Sequence[str] | N
     GraduncError
         For an unknown score or frame, or without labels of the task.
     """
-    choose_scores(cache, [query.score])
-    chosen = _labelled_frames(cache, find_task(query.task), frames)
+    selection = Selection.of(cache, query.task, scores=query.score, frames=frames).require_frames()
+    labelled = set(selection.labelled)
+    if not labelled:
+        which = "no frame" if frames is None else "none of the chosen frames"
+        raise GraduncError(f"{cache.name}: {which} has {selection.task.needs}, which failures are found with")
+    chosen = [frame for frame in cache.ids if frame in labelled]
     worst: list[tuple[float, int, Failure]] = []
     problems: dict[str, str] = {}
     counter = 0
@@ -319,16 +328,21 @@ def find_failures(
     """
     opened = next(iter(named_caches(cache).values()))
     task = task or default_task({"": opened})
-    frames = options.get("frames")
+    frames, limits = _apart(**options)
     if threshold is None:
         threshold = best_threshold(opened, score, task, frames)
-    fewer = options.get("n", 24), options.get("min_pixels", 1), options.get("per_frame")
-    query = FailureQuery(kind, score, task, threshold, *fewer)
+    query = FailureQuery(kind, score, task, threshold, **limits)
     last = None
     for last in search_failures(opened, query, frames):
         for name, problem in last.problems.items():
             raise CacheError(f"frame {name!r} cannot be read: {problem}")
     return last.found if last is not None else ()
+
+
+def _apart(
+    *, frames: Sequence[str] | None = None, **limits: Unpack[FailureLimits]
+) -> tuple[Sequence[str] | None, FailureLimits]:
+    return frames, limits
 
 
 def best_threshold(cache: Cache, score: str, task: str, frames: Sequence[str] | None = None) -> float:
@@ -341,16 +355,6 @@ def best_threshold(cache: Cache, score: str, task: str, frames: Sequence[str] | 
     """
     result = evaluate(cache, task, scores=score, frames=frames, bootstrap=0)
     return float(result["threshold"].sel(pooling="pixels").item())
-
-
-def _labelled_frames(cache: Cache, task: Task, frames: Sequence[str] | None) -> tuple[str, ...]:
-    wanted = frame_key(cache, frames) or cache.ids
-    labelled = cache.summary[task.flag].sel(frame=list(wanted)).values
-    chosen = tuple(frame for frame, found in zip(wanted, labelled, strict=True) if found)
-    if not chosen:
-        which = "no frame" if frames is None else "none of the chosen frames"
-        raise GraduncError(f"{cache.name}: {which} has {task.needs}, which failures are found with")
-    return chosen
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,12 @@ from ..schema.errors import CacheError, GraduncError
 from ..schema.scores import lookup
 from ..schema.tasks import find_task
 from ..store.cache import Cache
-from ..store.choice import Selection, frame_key
+from ..store.choice import Selection
 from .evaluation import evaluate
-from .metric import pixel_metrics
+from .metric import METRICS, pixel_metrics
 from .operating_point import read_at
 
-__all__ = ["WORST", "WorstDefinition", "worst_frames"]
+__all__ = ["WORST", "WorstDefinition", "WorstOptions", "worst_frames"]
 
 
 Keep = Callable[[Hashable, Callable[[], Any]], Any]
@@ -37,9 +37,16 @@ class WorstQuery:
     cache: Cache
     score: str
     task: str
-    threshold: float | None
+    threshold: float | None = None
     keep: Keep = lambda _, compute: compute()
     damaged: dict[str, str] = field(default_factory=dict)
+
+
+class WorstOptions(TypedDict, total=False):
+    """What may be said beside definition, score and task, see `WorstQuery`."""
+
+    threshold: float | None
+    keep: Keep
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,20 @@ def _high(query: WorstQuery) -> np.ndarray:
     return np.asarray(query.cache.summary["score_quantile"].sel(score=query.score).isel(quantile=-1).values, "f8")
 
 
-def _metric(name: str, factor: float) -> Callable[[WorstQuery], np.ndarray]:
+def _worst_by(name: str) -> WorstDefinition:
+    """The frames in which a metric of the score is worst, in %."""
+    metric = METRICS[name]
+    turned = metric.orientation > 0
+
     def values(query: WorstQuery) -> np.ndarray:
         cache, score, task = query.cache, query.score, query.task
         table, damaged = query.keep(("by frame", task, score), lambda: _by_frame(cache, score, task))
         query.damaged.update(damaged)
-        return np.asarray(table[name] * factor)
+        return np.asarray(table[name] * (-100 if turned else 100))
 
-    return values
+    title = f"{'Lowest' if turned else 'Highest'} {metric.short}"
+    meaning = f"The score's {metric.title} for the task, within the frame."
+    return WorstDefinition(title, meaning, "%", "chosen", values, turned)
 
 
 def _by_frame(cache: Cache, score: str, task: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -160,16 +173,9 @@ WORST: Mapping[str, WorstDefinition] = {
         "Largest anomaly area", "Share of unknown objects among evaluated pixels.", "%", "anomaly",
         _column("anomaly_rate", 100),
     ),
-    "lowest_auprc": WorstDefinition(
-        "Lowest AuPRC", "The score's AuPRC for the task, within the frame.", "%", "chosen", _metric("auprc", -100), True
-    ),
-    "lowest_auroc": WorstDefinition(
-        "Lowest AuROC", "The score's AuROC for the task, within the frame.", "%", "chosen", _metric("auroc", -100), True
-    ),
-    "highest_fpr95": WorstDefinition(
-        "Highest FPR95", "False-positive rate at which 95 % of the positives are found, within the frame.", "%",
-        "chosen", _metric("fpr95", 100),
-    ),
+    "lowest_auprc": _worst_by("auprc"),
+    "lowest_auroc": _worst_by("auroc"),
+    "highest_fpr95": _worst_by("fpr95"),
     "highest_mean": WorstDefinition(
         "Highest mean score", "Mean of the oriented score over all pixels.", "score", None, _mean
     ),
@@ -186,9 +192,7 @@ def worst_frames(
     score: str,
     task: str,
     n: int = 12,
-    *,
-    threshold: float | None = None,
-    keep: Keep | None = None,
+    **options: Unpack[WorstOptions],
 ) -> pd.DataFrame:
     """The n worst frames.
 
@@ -198,7 +202,7 @@ def worst_frames(
         In `WORST`.
     threshold : float, optional
         For definitions that ask what stays below it; by default what 5 % of the pixels of a usual frame exceed.
-    keep : callable (key, compute) -> value, optional
+    keep : callable (key, compute) -> value
         Where a caller keeps what several definitions need.
 
     Returns
@@ -215,16 +219,12 @@ def worst_frames(
     if definition not in WORST:
         raise GraduncError(f"unknown definition of worst {definition!r}; expected one of {', '.join(WORST)}")
     which = WORST[definition]
-    frame_key(cache, None)
-    if score not in cache.scores:
-        raise GraduncError(f"{cache.path}: score {score!r} is not cached; it has {', '.join(cache.scores)}")
+    Selection.of(cache, task, scores=score).require_frames()
     if which.task is not None:
         needed = find_task(task if which.task == "chosen" else which.task)
         if not bool(cache.summary[needed.flag].any()):
             raise GraduncError(f"{cache.name}: no frame has {needed.needs}, which '{which.title}' needs")
-    query = (
-        WorstQuery(cache, score, task, threshold) if keep is None else WorstQuery(cache, score, task, threshold, keep)
-    )
+    query = WorstQuery(cache, score, task, **options)
     values = np.asarray(which.values(query), "f8")
     order = np.argsort(-values, kind="stable")
     order = order[np.isfinite(values[order])][:n]

@@ -143,6 +143,19 @@ class Selection:
         return None if len(wanted) == len(self.cache) else tuple(name for name in self.cache.ids if name in wanted)
 
     @property
+    def score(self) -> str:
+        """The score that is chosen.
+
+        Raises
+        ------
+        GraduncError
+            If it is not exactly one.
+        """
+        if len(self.scores) != 1:
+            raise GraduncError(f"{len(self.scores) or 'no'} scores are chosen; choose one")
+        return self.scores[0]
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the chosen classes, of all where none is chosen."""
         names = self.cache.classes
@@ -155,6 +168,18 @@ class Selection:
             return ()
         flags = self.cache.summary[self.task.flag].sel(frame=list(self.frames)).values
         return tuple(frame for frame, flag in zip(self.frames, np.asarray(flags, bool), strict=True) if flag)
+
+    def require_frames(self) -> Selection:
+        """The selection itself, of a cache that holds frames.
+
+        Raises
+        ------
+        GraduncError
+            If the cache holds no frames yet.
+        """
+        if not len(self.cache):
+            raise GraduncError(f"{self.cache.path}: this cache holds no frames yet")
+        return self
 
     def without_labels(self, what: str) -> GraduncError:
         """The error of a cache that has not the labels that `what` needs."""
@@ -271,41 +296,3 @@ def chosen(
         found = (name for c in named.values() for name in (c.scores if all_scores else representative(c)))
         return named, tuple(dict.fromkeys(found))
     return named, wanted
-
-
-# --- until every caller takes a Selection
-
-
-def task_of(caches: Mapping[str, Cache], task: str | None) -> str:
-    """Name of the task that was asked for, else of the default one."""
-    return find_task(task or default_task(caches)).name
-
-
-def choose_frames(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...]:
-    """Ids of frames, all of them by default."""
-    return cache.ids if frames is None else _frames({"": cache}, frames) or ()
-
-
-def choose_scores(cache: Cache, scores: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Names of scores, all cached ones by default."""
-    found = _scores({"": cache}, scores)
-    return cache.scores if found is None else found
-
-
-def frame_key(cache: Cache, frames: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Chosen frames in the cache's order, each once; None for all of them."""
-    if not len(cache):
-        raise GraduncError(f"{cache.path}: this cache holds no frames yet")
-    wanted = set(choose_frames(cache, frames))
-    return None if len(wanted) == len(cache) else tuple(name for name in cache.ids if name in wanted)
-
-
-def class_ids(cache: Cache, classes: Sequence[str] | None) -> tuple[int, ...] | None:
-    """Ids of chosen classes, rising; None for all."""
-    found = _classes(cache, classes)
-    return None if found is None else tuple(sorted(found))
-
-
-def class_index(cache: Cache, classes: Sequence[str]) -> list[int]:
-    """Ids of chosen classes in the order asked for."""
-    return list(_classes(cache, classes) or ())

@@ -237,8 +237,11 @@ def test_tap_on_a_curve_sets_mask_numbers_and_link(page: Any, cache: gv.Cache) -
     page.wait_for_timeout(500)
     query = parse_qs(urlparse(page.url).query)
     from gradunc_viz.explorer.charts import curves
+    from gradunc_viz.store.choice import Selection
 
-    counts = curves.counts_at(cache, query["score"][0], query["task"][0], float(query["threshold"][0]))
+    counts = curves.counts_at(
+        Selection.of(cache, query["task"][0], scores=query["score"][0]), float(query["threshold"][0])
+    )
     expect(page.locator(".readout").last).to_contain_text(f"{counts.tp:,}")
     for kind in ("Precision and recall", "Sparsification", "Reliability"):
         choose(page, kind)

@@ -377,12 +377,13 @@ def test_tap_on_a_curve_sets_score_threshold_mask_and_marks(cache: Cache) -> Non
     explorer.state.tab = "curves"
     tab = explorer.desk.built["curves"]
     from gradunc_viz.explorer.charts import curves
+    from gradunc_viz.store.choice import Selection
 
     tab._on_tap(0.1, 0.5)
-    wanted = curves.nearest_threshold(cache, "roc", ["msp", "entropy"], "error", 0.1, 0.5)
+    wanted = curves.nearest_threshold(Selection.of(cache, "error", scores=["msp", "entropy"]), "roc", (0.1, 0.5))
     assert (explorer.state.score, explorer.state.threshold) == wanted
     assert explorer.desk.frames.panes.stage.found_mapper.low == np.float32(wanted[1])
-    counts = curves.counts_at(cache, wanted[0], "error", wanted[1])
+    counts = curves.counts_at(Selection.of(cache, "error", scores=wanted[0]), wanted[1])
     assert f"{counts.tp:,}" in tab.readout.object
     assert tab.slider.value == wanted[1]
     point = tab._points(0)

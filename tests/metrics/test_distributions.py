@@ -15,6 +15,7 @@ from gradunc_viz.metrics.distributions import INTERVALS, density, quantile, scor
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.schema.tasks import TASKS
 from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.choice import Selection
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_page_and_figure_show_the_same_numbers(cache: Cache, name: str, task: str, classes: list[str] | None) -> None:
     found = score_distributions(cache, task, scores=name, classes=classes).isel(score=0)
     whole = found.isel({"class": 0})
-    chart = set_distribution(cache, name, task, classes=classes)
+    chart = set_distribution(Selection.of(cache, task, scores=name, classes=classes))
     figure = figures.distributions(cache, task, scores=name, classes=classes, min_pixels=1).axes[0]
     bars = {part.label.split(",")[0]: part for part in chart if isinstance(part, hv.Rectangles)}
     assert list(bars) == list(TASKS[task].outcomes[::-1])

@@ -132,3 +132,28 @@ def test_the_command_line_knows_only_registered_metrics(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["evaluate", "cache", "--metric", "youden"])
     assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_a_registered_metric_is_a_column_of_the_page_and_is_drawn(cache: gv.Cache, youden: Metric) -> None:
+    from gradunc_viz.explorer import page
+    from gradunc_viz.explorer.charts.overview import metric_table
+    from gradunc_viz.store.choice import Selection
+
+    rows = metric_table(Selection.of(cache, "error"))
+    wanted = gv.evaluate(cache, "error", bootstrap=0)["youden"].isel(cache=0).sel(pooling="pixels")
+    np.testing.assert_allclose(rows["youden"], 100 * wanted.sel(score=list(rows["score"])))
+    explorer = page.Explorer([cache], view="tab=overview")
+    explorer.desk.built["overview"]._show_metrics(rows)
+    table = explorer.desk.built["overview"].metrics
+    assert table.titles["youden"] == "Youden ↑"
+    assert {"youden", "auroc"} <= set(table.formatters)
+    assert "$J$" in gv.figures.metric_bars(cache, "youden", "error", bootstrap=0).axes[0].get_xlabel()
+
+
+def test_failures_are_found_from_the_package(cache: gv.Cache) -> None:
+    assert gv.metrics.find_failures(cache, next(iter(gv.metrics.FAILURES)), n=2)
+    with pytest.raises(TypeError, match="'color'"):
+        gv.metrics.find_failures(cache, color="red")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
+        gv.figures.metric_bars(cache, color="red")

@@ -26,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 def test_page_figure_and_python_sparsify_alike(cache: Cache) -> None:
     result = gv.sparsification(cache).isel(cache=0).sel(error="error_rate")
-    chart = charts.sparsification(cache, SCORES)
+    chart = charts.sparsification(Selection.of(cache, "error", scores=SCORES))
     figure = figures.sparsification(cache, error="error_rate").axes[0]
     dropped = result["dropped"].values
     for name in SCORES:
@@ -69,7 +69,7 @@ def test_a_curve_is_that_of_the_table(cache: Cache, kind: str, task: str) -> Non
 
 def test_page_and_figure_start_a_logarithmic_axis_alike(cache: Cache) -> None:
     for task in ("error", "anomaly"):
-        left = charts.roc(cache, SCORES, task, log_x=True).opts.get("plot").kwargs["xlim"][0]
+        left = charts.roc(Selection.of(cache, task, scores=SCORES), log_x=True).opts.get("plot").kwargs["xlim"][0]
         low = figures.roc(cache, task, log_x=True).axes[0].get_xlim()[0]
         assert left == pytest.approx(low)
 

@@ -5,7 +5,6 @@ Charts that cannot be drawn are notes that say why; `class_table` raises `Gradun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +18,7 @@ from ...metrics.arrays.thresholds import auroc, average_precision
 from ...metrics.distributions import quantile, score_limits, spread
 from ...metrics.operating_point import groups
 from ...schema.errors import GraduncError
-from ...schema.tasks import find_task
-from ...store.cache import Cache
-from ...store.choice import class_ids, frame_key
+from ...store.choice import Selection
 from ...style.palette import GROUPS, THRESHOLD
 from ..state.memo import remember
 from ..state.shared_counts import class_histogram
@@ -37,23 +34,15 @@ _LEAST = 50  # pixels below which a distribution is no shape but points
 
 
 @noted
-def class_distributions(
-    cache: Cache,
-    score: str,
-    task: str,
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    threshold: float | None = None,
-) -> hv.Overlay:
+def class_distributions(selection: Selection, *, threshold: float | None = None) -> hv.Overlay:
     """Ridge of each predicted class: the score's distribution over right and wrong (normal and anomalous) pixels.
 
     A ridge has the height of its most frequent score; the dot is its median, the bar below spans the quartiles.
 
     Parameters
     ----------
-    frames, classes : optional
-        Ids of frames, and names of the predicted classes that are shown; all that occur by default.
+    selection : Selection
+        Of one score; the chosen classes are shown, all that occur by default.
     threshold : float, optional
         Where to draw a line.
 
@@ -62,19 +51,20 @@ def class_distributions(
     holoviews.Overlay
         A note instead if there are no labels of the task.
     """
-    chosen = class_ids(cache, classes)
-    histogram = class_histogram(cache, task, score, frames)
+    cache = selection.cache
+    histogram = class_histogram(selection)
     counts = histogram.weights["counts"]
-    rows = [i for i in (range(len(cache.classes)) if chosen is None else chosen) if counts[:, i].any()]
+    chosen = range(len(cache.classes)) if selection.classes is None else sorted(selection.classes)
+    rows = [i for i in chosen if counts[:, i].any()]
     if not rows:
         raise GraduncError(f"{cache.name}: no pixel was predicted as one of the chosen classes")
     shown = replace(histogram, weights={"counts": counts[:, rows]})
     edges = np.linspace(*score_limits(shown, tail=0.005, least=_LEAST), _BINS + 1)
     middle = (edges[1:] + edges[:-1]) / 2
-    axis = hv.Dimension("score_value", label=score_axis(score))
+    axis = hv.Dimension("score_value", label=score_axis(selection.score))
     place = hv.Dimension("row", label="predicted class")
     parts: list[Any] = []
-    for side, (outcome, group) in enumerate(zip(find_task(task).outcomes[::-1], groups(histogram)[::-1], strict=True)):
+    for side, (outcome, group) in enumerate(zip(selection.task.outcomes[::-1], groups(histogram)[::-1], strict=True)):
         color = GROUPS[outcome]
         shapes, rows_of_marks = [], []
         for height, number in enumerate(reversed(rows)):
@@ -130,13 +120,13 @@ def class_distributions(
     )
 
 
-def class_table(cache: Cache, score: str, task: str, *, frames: Sequence[str] | None = None) -> pd.DataFrame:
+def class_table(selection: Selection) -> pd.DataFrame:
     """One row per class: how well it is segmented, and how well a score works within it.
 
     Parameters
     ----------
-    task : "error" or "anomaly"
-        What the score should find among the pixels predicted as the class.
+    selection : Selection
+        Of one score, and the task: what it should find among the pixels predicted as the class. All classes are told.
 
     Returns
     -------
@@ -150,19 +140,20 @@ def class_table(cache: Cache, score: str, task: str, *, frames: Sequence[str] | 
     GraduncError
         Without labels of the task.
     """
-    chosen = frame_key(cache, frames)
-    return remember(cache, ("classes", score, task, chosen), lambda: _class_table(cache, score, task, chosen)).copy()
+    key = ("classes", selection.score, selection.task.name, selection.key)
+    return remember(selection.cache, key, lambda: _class_table(selection)).copy()
 
 
-def _class_table(cache: Cache, score: str, task: str, frames: tuple[str, ...] | None) -> pd.DataFrame:
-    histogram = class_histogram(cache, task, score, frames)
+def _class_table(selection: Selection) -> pd.DataFrame:
+    histogram = class_histogram(selection)
+    cache, frames = selection.cache, selection.key
     positive, negative = groups(histogram)
     found, total = positive.sum(-1), (positive + negative).sum(-1)
     quality = segmentation(cache, frames=frames)
     matrix = quality["confusion"].values
     nothing = np.full(len(cache.classes), np.nan)
     try:
-        ece = remember(cache, ("class ece", frames), lambda: _class_ece(cache, frames))
+        ece = remember(cache, ("class ece", frames), lambda: _class_ece(selection))
     except GraduncError:  # imported maps have no class probabilities, frames may have no class labels
         ece = nothing
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -180,12 +171,12 @@ def _class_table(cache: Cache, score: str, task: str, frames: tuple[str, ...] | 
         )
 
 
-def _class_ece(cache: Cache, frames: tuple[str, ...] | None) -> np.ndarray:
-    return np.asarray(calibration(cache, frames=frames, by="class")["ece"].isel(cache=0).values)
+def _class_ece(selection: Selection) -> np.ndarray:
+    return np.asarray(calibration(selection.cache, frames=selection.key, by="class")["ece"].isel(cache=0).values)
 
 
 @noted
-def confusion(cache: Cache, *, frames: Sequence[str] | None = None) -> hv.Overlay:
+def confusion(selection: Selection) -> hv.Overlay:
     """Confusion matrix: the share of each label's pixels that is predicted as each class; pixels on hover.
 
     Returns
@@ -193,8 +184,8 @@ def confusion(cache: Cache, *, frames: Sequence[str] | None = None) -> hv.Overla
     holoviews.Overlay
         Classes that occur neither in labels nor in predictions are left out. A note instead without class labels.
     """
-    chosen = frame_key(cache, frames)
-    matrix = segmentation(cache, frames=chosen)["confusion"].values
+    cache = selection.require_frames().cache
+    matrix = segmentation(cache, frames=selection.key)["confusion"].values
     if not matrix.sum():
         raise GraduncError(f"{cache.name}: no frame here has class labels, which a confusion matrix needs")
     keep = np.flatnonzero(matrix.sum(0) + matrix.sum(1))

@@ -6,8 +6,8 @@ numbers raise `GraduncError` instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,12 @@ import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
 
-from ...metrics import calibration
+from ...metrics import METRICS, calibration
 from ...metrics.operating_point import OperatingPoint, read_at
 from ...metrics.threshold_curves import Curve, curve, log_start, oracle_sparsification
 from ...schema.errors import GraduncError
-from ...schema.tasks import find_task
-from ...store.cache import Cache
-from ...store.choice import frame_key
+from ...schema.tasks import TASKS
+from ...store.choice import Selection
 from ...style.palette import RIGHT
 from ...style.scores import score_look
 from ..state.memo import remember
@@ -61,13 +60,13 @@ KINDS = {
         "ROC",
         hv.Dimension("fpr", label="false-positive rate"),
         hv.Dimension("tpr", label="true-positive rate (recall)"),
-        "AuROC",
+        METRICS["auroc"].short,
     ),
     "pr": _Kind(
         "Precision and recall",
         hv.Dimension("recall", label="recall"),
         hv.Dimension("precision", label="precision"),
-        "AuPRC",
+        METRICS["auprc"].short,
     ),
     "sparsification": _Kind(
         "Sparsification",
@@ -79,37 +78,33 @@ KINDS = {
         "Reliability",
         hv.Dimension("rank", label="rank of the score (share of pixels below)"),
         hv.Dimension("rate", label="observed rate"),
-        "AuROC",
+        METRICS["auroc"].short,
     ),
 }
 """Kinds of curves by name."""
 
 
-def _lines(
-    cache: Cache,
-    kind: str,
-    scores: Sequence[str],
-    task: str,
-    frames: Sequence[str] | None,
-    classes: Sequence[str] | None,
-) -> dict[str, Curve]:
-    if not scores:
+def _judged(selection: Selection, kind: str) -> Selection:
+    """What a kind of curve is about: what is dropped is judged by the mistakes that remain, whatever the task."""
+    return replace(selection, task=TASKS["error"]) if kind == "sparsification" else selection
+
+
+def _lines(selection: Selection, kind: str) -> dict[str, Curve]:
+    if not selection.scores:
         raise GraduncError("no score is chosen; choose at least one")
-    if kind == "sparsification":
-        task = "error"  # what is dropped is judged by the mistakes that remain
-    frames = frame_key(cache, frames)
-    found = set_histograms(cache, task, scores, frames=frames, classes=classes)
-    chosen = None if classes is None else tuple(classes)
+    selection = _judged(selection, kind)
+    cache, task = selection.cache, selection.task
+    found = set_histograms(selection)
+    chosen = None if selection.classes is None else tuple(sorted(selection.classes))
     lines = {
-        name: remember(cache, ("line", kind, task, name, frames, chosen), partial(curve, kind, histogram))
+        name: remember(cache, ("line", kind, task.name, name, selection.key, chosen), partial(curve, kind, histogram))
         for name, histogram in found.items()
     }
     rate = next(iter(lines.values())).base_rate
-    what = find_task(task).pixel
     if not rate > 0:
-        raise GraduncError(f"{cache.name}: among the chosen pixels is no {what}; nothing to find")
+        raise GraduncError(f"{cache.name}: among the chosen pixels is no {task.pixel}; nothing to find")
     if rate == 1:
-        raise GraduncError(f"{cache.name}: every chosen pixel is a {what}; nothing to tell apart")
+        raise GraduncError(f"{cache.name}: every chosen pixel is a {task.pixel}; nothing to tell apart")
     return lines
 
 
@@ -137,18 +132,14 @@ def tap_base(kind: str) -> hv.Curve:
 
 
 def _chart(
-    cache: Cache,
+    selection: Selection,
     kind: str,
-    scores: Sequence[str],
-    task: str,
-    frames: Sequence[str] | None,
-    classes: Sequence[str] | None,
     thresholds: Mapping[str, float] | None,
     base: hv.Curve | None,
     log_x: bool = False,
 ) -> hv.Overlay:
     which = KINDS[kind]
-    lines = _lines(cache, kind, scores, task, frames, classes)
+    lines = _lines(selection, kind)
     parts: list[Any] = [tap_base(kind) if base is None else base]
     left = _left(lines) if log_x else 0.0
     for name, line in lines.items():
@@ -170,7 +161,7 @@ def _chart(
         dropped = np.linspace(0, 1, 101)[:-1]
         parts.append(_guide(which, dropped, oracle_sparsification(rate, dropped)))
     if thresholds:
-        parts.append(marks(cache, kind, thresholds, task, frames=frames, classes=classes, log_x=log_x))
+        parts.append(marks(selection, kind, thresholds, log_x=log_x))
     limits = {"xlim": (left, 1.0)} if log_x else {"xlim": (0.0, 1.0)}
     top = 1.0 if kind != "reliability" else None
     return (
@@ -178,7 +169,7 @@ def _chart(
         .opts(
             title=which.title,
             xlabel=which.x.label,
-            ylabel=f"{find_task(task).share} of 5 % of the pixels" if kind == "reliability" else which.y.label,
+            ylabel=f"{selection.task.share} of 5 % of the pixels" if kind == "reliability" else which.y.label,
             logx=log_x,
             **limits,
             ylim=(0.0, None if top is None else 1.02),
@@ -214,12 +205,8 @@ def _plain(name: str) -> str:
 
 @noted
 def roc(
-    cache: Cache,
-    scores: Sequence[str],
-    task: str,
+    selection: Selection,
     *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     thresholds: Mapping[str, float] | None = None,
     log_x: bool = False,
     base: hv.Curve | None = None,
@@ -228,12 +215,8 @@ def roc(
 
     Parameters
     ----------
-    scores : sequence of str
-    task : "error" or "anomaly"
-    frames : optional
-        Ids; the whole set by default.
-    classes : optional
-        Names; only pixels predicted as one of them.
+    selection : Selection
+        One curve for each of its scores; where classes are chosen, of the pixels predicted as one of them.
     thresholds : mapping of score -> float, optional
         Where to mark each curve.
     log_x : bool
@@ -246,50 +229,39 @@ def roc(
     holoviews.Overlay
         A note instead if there is nothing to draw.
     """
-    return _chart(cache, "roc", scores, task, frames, classes, thresholds, base, log_x)
+    return _chart(selection, "roc", thresholds, base, log_x)
 
 
 @noted
 def pr(
-    cache: Cache,
-    scores: Sequence[str],
-    task: str,
+    selection: Selection,
     *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     thresholds: Mapping[str, float] | None = None,
     base: hv.Curve | None = None,
 ) -> hv.Overlay:
     """Precision over recall; AuPRC in the legend, the share of positives as a dotted line. Parameters as `roc`."""
-    return _chart(cache, "pr", scores, task, frames, classes, thresholds, base)
+    return _chart(selection, "pr", thresholds, base)
 
 
 @noted
 def sparsification(
-    cache: Cache,
-    scores: Sequence[str],
+    selection: Selection,
     *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     thresholds: Mapping[str, float] | None = None,
     base: hv.Curve | None = None,
 ) -> hv.Overlay:
     """Error rate of the pixels that are kept, over that of all, as the most uncertain are dropped; AuSE in the legend.
 
     The dotted lines are an order by chance (1) and the oracle that drops every wrong pixel first. Parameters as `roc`;
-    always about errors of the segmentation.
+    always about errors of the segmentation, whatever the task.
     """
-    return _chart(cache, "sparsification", scores, "error", frames, classes, thresholds, base)
+    return _chart(selection, "sparsification", thresholds, base)
 
 
 @noted
 def reliability(
-    cache: Cache,
-    scores: Sequence[str],
-    task: str,
+    selection: Selection,
     *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
     thresholds: Mapping[str, float] | None = None,
     base: hv.Curve | None = None,
 ) -> hv.Overlay:
@@ -298,13 +270,13 @@ def reliability(
     Pixels are cut into 20 equally large groups by their score, so that scores in different units compare. A good score
     stays at 0 and rises at the right end; the dotted line is the rate over all pixels. Parameters as `roc`.
     """
-    return _chart(cache, "reliability", scores, task, frames, classes, thresholds, base)
+    return _chart(selection, "reliability", thresholds, base)
 
 
 @noted
-def confidence_diagram(cache: Cache, *, frames: Sequence[str] | None = None, bins: int = 15) -> hv.Overlay:
+def confidence_diagram(selection: Selection, *, bins: int = 15) -> hv.Overlay:
     """Reliability diagram of the class probabilities: accuracy over confidence (maximum softmax), ECE in the title."""
-    chosen = frame_key(cache, frames)
+    cache, chosen = selection.require_frames().cache, selection.key
     table = remember(cache, ("calibration", chosen, bins), lambda: _Kept(calibration(cache, frames=chosen, bins=bins)))
     found = table.dataset.isel(cache=0)
     x = hv.Dimension("confidence", label="confidence (maximum softmax)")
@@ -369,50 +341,47 @@ class _Kept:
 # thresholds
 
 
-def counts_at(
-    cache: Cache,
-    score: str,
-    task: str,
-    threshold: float,
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-) -> OperatingPoint:
+def counts_at(selection: Selection, threshold: float) -> OperatingPoint:
     """TP, FP, FN, TN, precision, recall and false-positive rate over a set of frames, from cached counts.
+
+    Parameters
+    ----------
+    selection : Selection
+        Of one score.
+    threshold : float
 
     Raises
     ------
     GraduncError
         Without labels of the task.
     """
-    return read_at(score, set_histograms(cache, task, [score], frames=frames, classes=classes)[score], threshold)
+    return read_at(selection.score, set_histograms(selection)[selection.score], threshold)
 
 
-def marks(
-    cache: Cache,
-    kind: str,
-    thresholds: Mapping[str, float],
-    task: str,
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    log_x: bool = False,
-) -> hv.Points:
+def marks(selection: Selection, kind: str, thresholds: Mapping[str, float], *, log_x: bool = False) -> hv.Points:
     """Where the thresholds of scores lie on their curves.
 
     Cheap once the curves were drawn, so that a `DynamicMap` of it can follow a slider.
+
+    Parameters
+    ----------
+    selection : Selection
+        That of the curves; only scores that have a threshold are marked.
+    kind : str
+        In `KINDS`.
+    thresholds : mapping of score -> float
 
     Raises
     ------
     GraduncError
         As `counts_at`.
     """
-    lines = _lines(cache, kind, list(thresholds), task, frames, classes)
+    marked = _judged(replace(selection, scores=tuple(thresholds)), kind)
+    lines = _lines(marked, kind)
     which = KINDS[kind]
-    own = "error" if kind == "sparsification" else task
     rows = []
     left = _left(lines) if log_x else 0.0
-    found = set_histograms(cache, own, list(thresholds), frames=frames, classes=classes)
+    found = set_histograms(marked)
     for name, threshold in thresholds.items():
         point = read_at(name, found[name], threshold)
         x, y = _place(kind, point, lines[name])
@@ -448,33 +417,27 @@ def _place(kind: str, point: OperatingPoint, line: Curve) -> tuple[float, float]
 
 
 def nearest_threshold(
-    cache: Cache,
-    kind: str,
-    scores: Sequence[str],
-    task: str,
-    x: float,
-    y: float,
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    log_x: bool = False,
+    selection: Selection, kind: str, tap: tuple[float, float], *, log_x: bool = False
 ) -> tuple[str, float]:
     """Score and threshold of the point of all curves that is nearest to a tap.
 
     Parameters
     ----------
+    selection : Selection
+        That of the curves.
     kind : str
         In `KINDS`.
-    x, y : float
-        Of the tap, in the units of the axes.
+    tap : (x, y)
+        In the units of the axes.
 
     Raises
     ------
     GraduncError
         As `counts_at`.
     """
-    lines = _lines(cache, kind, scores, task, frames, classes)
+    lines = _lines(selection, kind)
     left = _left(lines) if log_x else 0.0
+    x, y = tap
 
     def across(values: Any) -> np.ndarray:
         return np.log(np.maximum(values, left)) / -np.log(left) if log_x else np.asarray(values, "f8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import holoviews as hv
 import holoviews.plotting.bokeh
 import numpy as np
@@ -11,7 +9,7 @@ import xarray as xr
 
 from ...metrics.distributions import INTERVALS, density, distribution
 from ...schema.tasks import find_task
-from ...store.cache import Cache
+from ...store.choice import Selection
 from ...style.palette import GROUPS, THRESHOLD
 from ..state.shared_counts import set_histograms
 from ..text import score_axis
@@ -66,22 +64,13 @@ def score_distribution(
 
 
 @noted
-def set_distribution(
-    cache: Cache,
-    score: str,
-    task: str,
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    log: bool = False,
-    threshold: float | None = None,
-) -> hv.Overlay:
+def set_distribution(selection: Selection, *, log: bool = False, threshold: float | None = None) -> hv.Overlay:
     """Distributions of a score over the two groups of a task in a set of frames.
 
     Parameters
     ----------
-    frames, classes : optional
-        Ids of frames, and names of predicted classes; all by default.
+    selection : Selection
+        Of one score.
     log : bool
         Pixels on a logarithmic axis instead of the share of each group: shows the few among the many.
     threshold : float, optional
@@ -92,13 +81,13 @@ def set_distribution(
     holoviews.Overlay
         A note instead if there are no labels of the task.
     """
-    histogram = set_histograms(cache, task, [score], frames=frames, classes=classes)[score]
+    score, histogram = selection.score, set_histograms(selection)[selection.score]
     edges, counts = distribution(histogram)
     axis = hv.Dimension("score", label=score_axis(score))
     height = hv.Dimension("height", label="pixels" if log else "pixels of the group [%]")
     floor = 0.5 if log else 0.0
     parts = []
-    for outcome, pixels in zip(find_task(task).outcomes[::-1], counts[::-1], strict=True):
+    for outcome, pixels in zip(selection.task.outcomes[::-1], counts[::-1], strict=True):
         total = int(pixels.sum())
         used = pixels > 0
         share = 100 * pixels[used] / max(total, 1)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from ...metrics.pixel_metrics import bin_metrics
 from ...schema.errors import GraduncError
 from ...schema.tasks import TASKS
 from ...store.cache import Cache
-from ...store.choice import frame_key
+from ...store.choice import Selection
 from ..state.memo import remember
 from ..state.shared_counts import set_histograms
 from .distributions import set_distribution
@@ -114,42 +114,38 @@ def _sizes(table: xr.Dataset) -> str:
 # metrics
 
 
-def metric_table(
-    cache: Cache, task: str, *, frames: Sequence[str] | None = None, pooling: str = "pixels"
-) -> pd.DataFrame:
-    """Pixel metrics of every score, best first.
+def metric_table(selection: Selection, *, pooling: str = "pixels") -> pd.DataFrame:
+    """Pixel metrics of every chosen score, best first.
 
     Parameters
     ----------
-    task : "error" or "anomaly"
-    frames : optional
-        Ids; all by default.
+    selection : Selection
     pooling : "pixels" or "frames"
         All pixels at once, or the mean over frames.
 
     Returns
     -------
     pandas.DataFrame
-        One row per score: ``score``, ``auroc``, ``auprc``, ``fpr95``, ``f1`` in percent, ``threshold`` of the best F1
-        in the score's units, and ``best``: names of the metrics in which no score is better.
+        One row per score: ``score``; ``auroc``, ``auprc``, ``fpr95``, ``f1`` and every registered metric of pixels in
+        percent; ``threshold`` of the best F1 in the score's units; ``best``: names of the metrics in which no score is
+        better.
 
     Raises
     ------
     GraduncError
         Without labels of the task.
     """
-    chosen = frame_key(cache, frames)
     if pooling not in ("pixels", "frames"):
         raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
+    columns = tuple(pixel_metrics())  # others may be registered while a page is open
+    key = ("metrics", selection.task.name, selection.scores, selection.key, selection.classes, pooling, columns)
     # a copy, as callers may add columns
-    return remember(
-        cache, ("metrics", task, chosen, pooling), lambda: _metric_table(cache, task, chosen, pooling)
-    ).copy()
+    return remember(selection.cache, key, lambda: _metric_table(selection, pooling)).copy()
 
 
-def _metric_table(cache: Cache, task: str, frames: tuple[str, ...] | None, pooling: str) -> pd.DataFrame:
-    found = _of_frames(cache, task, frames) if pooling == "frames" else _of_pixels(cache, task, frames)
-    table = pd.DataFrame({"score": list(cache.scores)})
+def _metric_table(selection: Selection, pooling: str) -> pd.DataFrame:
+    found = _of_frames(selection) if pooling == "frames" else _of_pixels(selection)
+    table = pd.DataFrame({"score": list(selection.scores)})
     best: list[list[str]] = [[] for _ in range(len(table))]
     for name, metric in pixel_metrics().items():
         orientation = metric.orientation
@@ -164,15 +160,27 @@ def _metric_table(cache: Cache, task: str, frames: tuple[str, ...] | None, pooli
     return table.sort_values("auprc", ascending=False, kind="stable", ignore_index=True)
 
 
-def _of_frames(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
-    found = evaluate(cache, task, frames=frames, bootstrap=0).isel(cache=0).sel(pooling="frames")
+def _of_frames(selection: Selection) -> Mapping[str, Any]:
+    chosen = None if selection.classes is None else selection.class_names
+    found = (
+        evaluate(
+            selection.cache,
+            selection.task.name,
+            scores=selection.scores,
+            frames=selection.key,
+            classes=chosen,
+            bootstrap=0,
+        )
+        .isel(cache=0)
+        .sel(pooling="frames")
+    )
     return {name: found[name].values for name in (*pixel_metrics(), "threshold")}
 
 
-def _of_pixels(cache: Cache, task: str, frames: tuple[str, ...] | None) -> Mapping[str, Any]:
+def _of_pixels(selection: Selection) -> Mapping[str, Any]:
     """As `gradunc_viz.evaluate`, from the counts that the charts draw, so that both need one pass over the frames."""
     rows: dict[str, list[float]] = {name: [] for name in (*pixel_metrics(), "threshold")}
-    for histogram in set_histograms(cache, task, cache.scores, frames=frames).values():
+    for histogram in set_histograms(selection).values():
         for name, value in bin_metrics(histogram).items():
             rows[name].append(float(value))
     return rows

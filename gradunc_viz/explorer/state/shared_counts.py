@@ -6,15 +6,15 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from ...counts.histogram import Histogram
 from ...counts.pool import pool
 from ...metrics import evaluate
 from ...schema.errors import CacheError, GraduncError
-from ...schema.tasks import find_task
 from ...store.cache import Cache
-from ...store.choice import Selection, choose_scores, class_ids, frame_key
+from ...store.choice import Selection
 from .memo import keep, kept, remember
 
 __all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
@@ -27,11 +27,10 @@ _under_way: dict[Hashable, threading.Lock] = {}
 """One lock for each pass that somebody makes now."""
 
 
-def _pooled(
-    cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
-) -> dict[str, Histogram]:
+def _pooled(selection: Selection, by: str | None) -> dict[str, Histogram]:
     """Pool the scores that are not in the store, in one pass over the frames; who wants the same meanwhile waits."""
-    keys = {name: ("counts", task, name, frames, by) for name in scores}
+    cache, task, frames = selection.require_frames().cache, selection.task.name, selection.key
+    keys = {name: ("counts", task, name, frames, by) for name in selection.scores}
     found = {name: kept(cache, key) for name, key in keys.items()}
     if all(histogram is not None for histogram in found.values()):
         return found
@@ -39,8 +38,8 @@ def _pooled(
     try:
         with _under_way.setdefault(which, threading.Lock()):
             found = {name: kept(cache, key) for name, key in keys.items()}
-            missing = [name for name, histogram in found.items() if histogram is None]
-            sums = _pass(cache, task, missing, frames, by) if missing else {}
+            missing = tuple(name for name, histogram in found.items() if histogram is None)
+            sums = _pass(replace(selection, scores=missing), by) if missing else {}
             for name in missing:
                 found[name] = sums[name]
                 keep(cache, keys[name], sums[name])
@@ -49,21 +48,22 @@ def _pooled(
     return found
 
 
-def _pass(
-    cache: Cache, task: str, scores: Sequence[str], frames: tuple[str, ...] | None, by: str | None
-) -> dict[str, Histogram]:
+def _pass(selection: Selection, by: str | None) -> dict[str, Histogram]:
+    cache = selection.cache
     problems = _problems(cache)
 
     def leave_out(frame: str, error: CacheError) -> None:
         problems[frame] = str(error)
 
-    selection = Selection.of(cache, task, scores=scores, frames=frames)
-    sums = pool(selection, by=by, damaged=leave_out).histograms
+    # in the order of the cache, whoever asks: what is kept is for everybody
+    sums = pool(
+        replace(selection, frames=selection.key or cache.ids, classes=None), by=by, damaged=leave_out
+    ).histograms
     if not sums and problems:
         raise CacheError(next(iter(unreadable(cache).values())))
     if not sums:
-        whose = "no frame" if frames is None else "none of the chosen frames"
-        raise GraduncError(f"{cache.name}: {whose} has {find_task(task).needs}, which this needs")
+        whose = "no frame" if selection.key is None else "none of the chosen frames"
+        raise GraduncError(f"{cache.name}: {whose} has {selection.task.needs}, which this needs")
     return sums
 
 
@@ -76,51 +76,34 @@ def unreadable(cache: Cache) -> dict[str, str]:
     return _problems(cache).copy()  # passes of other sessions go on
 
 
-def set_histograms(
-    cache: Cache,
-    task: str,
-    scores: Sequence[str],
-    *,
-    frames: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-) -> dict[str, Histogram]:
+def set_histograms(selection: Selection) -> dict[str, Histogram]:
     """Pooled counts of each score; the axes of ``weights["counts"]`` are (positive or negative, bins).
 
-    Parameters
-    ----------
-    task : "error" or "anomaly"
-    frames : optional
-        Ids; all by default.
-    classes : optional
-        Names; only pixels predicted as one of them.
+    Where classes are chosen, only pixels predicted as one of them count.
 
     Raises
     ------
     GraduncError
-        For a cache without frames or without labels of the task, or an unknown or empty choice.
+        For a cache without frames or without labels of the task.
     """
-    names = choose_scores(cache, tuple(scores))
-    chosen, index = frame_key(cache, frames), class_ids(cache, classes)
-    find_task(task)
-    if index is None:
-        return _pooled(cache, task, names, chosen, None)
+    if selection.classes is None:
+        return _pooled(selection, None)
     found = {}
-    for name, histogram in _pooled(cache, task, names, chosen, "class").items():
-        counts = histogram.weights["counts"][:, list(index)].sum(1)
+    for name, histogram in _pooled(selection, "class").items():
+        counts = histogram.weights["counts"][:, list(selection.classes)].sum(1)
         found[name] = Histogram(histogram.start, histogram.level, {"counts": counts}, histogram.low, histogram.high)
     return found
 
 
-def class_histogram(cache: Cache, task: str, score: str, frames: Sequence[str] | None = None) -> Histogram:
-    """Pooled counts of a score per predicted class: (positive or negative, class, bins).
+def class_histogram(selection: Selection) -> Histogram:
+    """Pooled counts of the one score of a selection per predicted class: (positive or negative, class, bins).
 
     Raises
     ------
     GraduncError
         As `set_histograms`.
     """
-    names = choose_scores(cache, (score,))
-    return _pooled(cache, task, names, frame_key(cache, frames), "class")[score]
+    return _pooled(selection, "class")[selection.score]
 
 
 def auprc_by_frame(cache: Cache, score: str, task: str, pause: Callable[[], None]) -> Iterator[dict[str, float]]:

@@ -16,7 +16,7 @@ from ...schema.errors import GraduncError
 from ...schema.scores import DEFAULT_SCORES
 from ...schema.tasks import TASKS
 from ...store.cache import Cache
-from ...store.choice import choose_scores
+from ...store.choice import Selection
 from . import frame_table
 from .frame_store import FrameData, FrameStore
 from .pane import Pane, default_panes, letter_of, parse_pane
@@ -133,7 +133,7 @@ class ExplorerState(param.Parameterized):
         score = first.pop("score", None)
         super().__init__(**first)
         if score is not None:  # once the parameter is this state's own: its choices are not those of others
-            choose_scores(cache, (score,))
+            Selection.of(cache, self.task, scores=score)
             self.param.score.objects, self.param.score.check_on_set = list(cache.scores), True
             with param.parameterized.discard_events(self):
                 self.score = score
@@ -168,6 +168,22 @@ class ExplorerState(param.Parameterized):
     def chosen_classes(self) -> list[str] | None:
         """Classes looked at; None for all."""
         return list(self.classes) or None
+
+    def chosen(self, *scores: str) -> Selection:
+        """What charts are made of: scores, by default that of the state, over the chosen frames and classes.
+
+        Raises
+        ------
+        GraduncError
+            For a score, frame or class that the cache has not.
+        """
+        return Selection.of(
+            self.cache,
+            self.task,
+            scores=scores or ((self.score,) if self.score else ()),
+            frames=self.chosen_frames,
+            classes=self.chosen_classes,
+        )
 
     def parsed_panes(self) -> list[Pane]:
         """Return what each pane shows."""

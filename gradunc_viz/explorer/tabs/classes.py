@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import panel as pn
 
+from ...metrics import METRICS
 from .. import text
 from ..charts import classes
 from ..charts.look import chart_opts
@@ -21,8 +22,7 @@ _TITLES = {
     "predicted": "Predicted [px]",
     "positives": "To find %",
     "iou": "IoU %",
-    "auroc": "AuROC %",
-    "auprc": "AuPRC %",
+    **{name: f"{METRICS[name].short} %" for name in ("auroc", "auprc")},
     "ece": "ECE %",
 }
 
@@ -80,9 +80,8 @@ class ClassesTab(AnalysisTab):
         self.state.classes = [known for known in self.state.cache.classes if known in chosen]
 
     def _fill_table(self) -> None:
-        state = self.state
-        cache, score, task, frames = state.cache, state.score, state.task, state.chosen_frames
-        self._later("table", lambda: classes.class_table(cache, score, task, frames=frames), self._show_table)
+        chosen = self.state.chosen()
+        self._later("table", lambda: classes.class_table(chosen), self._show_table)
 
     def _show_table(self, rows: Any) -> None:
         formatters: dict[str, Any] = {
@@ -96,19 +95,17 @@ class ClassesTab(AnalysisTab):
         )
 
     def _fill_ridges(self) -> None:
-        state = self.state
-        cache, score, task = state.cache, state.score, state.task
-        frames, chosen = state.chosen_frames, state.chosen_classes
+        chosen = self.state.chosen()
         self._later(
             "ridges",
-            lambda: classes.class_distributions(cache, score, task, frames=frames, classes=chosen),
+            lambda: classes.class_distributions(chosen),
             lambda chart: setattr(self.ridges, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
         )
 
     def _fill_confusion(self) -> None:
-        cache, frames = self.state.cache, self.state.chosen_frames
+        chosen = self.state.chosen()
         self._later(
             "confusion",
-            lambda: classes.confusion(cache, frames=frames),
+            lambda: classes.confusion(chosen),
             lambda chart: setattr(self.confusion, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import holoviews as hv
@@ -11,6 +12,7 @@ import panel as pn
 
 from ...metrics.distributions import score_limits
 from ...schema.errors import GraduncError
+from ...store.choice import Selection
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
@@ -26,6 +28,15 @@ _DRAW: dict[str, Any] = {
     "sparsification": curves.sparsification,
     "reliability": curves.reliability,
 }
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The chart that is on screen."""
+
+    selection: Selection
+    kind: str
+    log_x: bool
 
 
 class CurvesTab(AnalysisTab):
@@ -68,7 +79,7 @@ class CurvesTab(AnalysisTab):
         self.chart = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
         self.confidence = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=430)
         self._marks = hv.streams.Counter()
-        self._drawn: dict[str, Any] = {}
+        self._drawn: _Drawn | None = None
 
     def view(self) -> pn.viewable.Viewable:
         """Arrange everything."""
@@ -90,35 +101,30 @@ class CurvesTab(AnalysisTab):
             sizing_mode="stretch_width",
         )
 
-    def _choice(self) -> dict[str, Any]:
-        return {"frames": self.state.chosen_frames, "classes": self.state.chosen_classes}
-
     def _compute(self, part: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Compute a part in the background, once what all parts need was pooled in one pass."""
-        cache, task, choice = self.state.cache, self.state.task, self._choice()
-        names = sorted({self.state.score, *self.state.curve_scores})
+        every = self.state.chosen(*sorted({self.state.score, *self.state.curve_scores}))
 
         def pooled() -> Any:
             with suppress(GraduncError):  # told by the part itself, where it matters to it
-                set_histograms(cache, task, names, **choice)
+                set_histograms(every)
             return work()
 
         self._later(part, pooled, then)
 
     def _fill_chart(self) -> None:
         state = self.state
-        kind, scores, task, choice = state.curve, list(state.curve_scores), state.task, self._choice()
+        kind, selection = state.curve, replace(state.chosen(), scores=tuple(state.curve_scores))
         log = state.log_fpr and kind == "roc"
         base = curves.tap_base(kind)
         self.log.visible = kind == "roc"
-        options: dict[str, Any] = {**choice, "base": base}
-        if kind == "roc":
-            options["log_x"] = log
-        arguments: tuple[Any, ...] = (state.cache, scores) if kind == "sparsification" else (state.cache, scores, task)
-        drawn = {"kind": kind, "task": task, "log": log, "scores": scores, "choice": choice}
-        self._compute("chart", lambda: _DRAW[kind](*arguments, **options), lambda chart: self._show(chart, base, drawn))
+        options: dict[str, Any] = {"log_x": log} if kind == "roc" else {}
+        drawn = _Drawn(selection, kind, log)
+        self._compute(
+            "chart", lambda: _DRAW[kind](selection, base=base, **options), lambda chart: self._show(chart, base, drawn)
+        )
 
-    def _show(self, chart: Any, base: Any, drawn: dict[str, Any]) -> None:
+    def _show(self, chart: Any, base: Any, drawn: _Drawn) -> None:
         self._drawn = drawn
         drawable = any(element is base for element in chart)
         if drawable:
@@ -132,10 +138,9 @@ class CurvesTab(AnalysisTab):
     def _points(self, counter: int) -> Any:
         # of the curves that are on screen: others are still being counted
         drawn, state = self._drawn, self.state
-        thresholds = {name: state.threshold_of(name) for name in drawn["scores"]}
-        return curves.marks(
-            state.cache, drawn["kind"], thresholds, drawn["task"], **drawn["choice"], log_x=drawn["log"]
-        )
+        assert drawn is not None  # marks are drawn on a chart
+        thresholds = {name: state.threshold_of(name) for name in drawn.selection.scores}
+        return curves.marks(drawn.selection, drawn.kind, thresholds, log_x=drawn.log_x)
 
     def _on_tap(self, x: float | None = None, y: float | None = None) -> None:
         if x is None or y is None:
@@ -144,22 +149,22 @@ class CurvesTab(AnalysisTab):
         self.jobs.soon(lambda: self._guard(self._set_from, float(x), float(y)))
 
     def _set_from(self, x: float, y: float) -> None:
-        state, drawn = self.state, self._drawn
-        score, threshold = curves.nearest_threshold(
-            state.cache, drawn["kind"], drawn["scores"], drawn["task"], x, y, **drawn["choice"], log_x=drawn["log"]
-        )
-        state.set_threshold(score, threshold)
+        drawn = self._drawn
+        assert drawn is not None  # a tap is on a chart
+        score, threshold = curves.nearest_threshold(drawn.selection, drawn.kind, (x, y), log_x=drawn.log_x)
+        self.state.set_threshold(score, threshold)
 
     def _fill_marks(self) -> None:
-        if self._drawn and self.chart.object is not None:
+        if self._drawn is not None and self.chart.object is not None:
             self._marks.event()
 
     def _fill_slider(self) -> None:
-        cache, score, task, threshold = self.state.cache, self.state.score, self.state.task, self.state.threshold
+        score, threshold = self.state.score, self.state.threshold
+        whole = replace(self.state.chosen(), frames=self.state.cache.ids, classes=None)
 
         def ends() -> tuple[float, float]:
             try:
-                return score_limits(set_histograms(cache, task, [score])[score])
+                return score_limits(set_histograms(whole)[score])
             except GraduncError:
                 return threshold, threshold  # no labels: the chart says so
 
@@ -179,16 +184,16 @@ class CurvesTab(AnalysisTab):
 
     def _fill_numbers(self) -> None:
         state = self.state
-        cache, score, task, threshold, choice = state.cache, state.score, state.task, state.threshold, self._choice()
-        frames, classes = choice["frames"], choice["classes"]
-        where = f"{len(frames):,} selected frames" if frames else f"all {len(cache):,} frames"
+        score, task, threshold, selection = state.score, state.task, state.threshold, state.chosen()
+        frames, classes = state.chosen_frames, state.chosen_classes
+        where = f"{len(frames):,} selected frames" if frames else f"all {len(state.cache):,} frames"
         if state.curve_frames == "selected" and not frames:
             where += " (none is selected)"
         of = f", pixels predicted as {', '.join(classes)}" if classes else ""
         self.scope.object = text.note(f"Counted over {where}{of}. Click on a curve to set the threshold there.")
         self._compute(
             "numbers",
-            lambda: curves.counts_at(cache, score, task, threshold, **choice),
+            lambda: curves.counts_at(selection, threshold),
             lambda counts: setattr(
                 self.readout, "object", text.readout(score, threshold, counts.above, task, counts, "set")
             ),
@@ -199,9 +204,9 @@ class CurvesTab(AnalysisTab):
         self.confidence.visible = state.curve == "reliability"
         if not self.confidence.visible:
             return
-        cache, frames = state.cache, state.chosen_frames
+        selection = state.chosen()
         self._later(
             "confidence",
-            lambda: curves.confidence_diagram(cache, frames=frames),
+            lambda: curves.confidence_diagram(selection),
             lambda chart: setattr(self.confidence, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
         )

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import panel as pn
 
+from ...metrics.metric import METRICS, pixel_metrics
 from ...metrics.worst import WORST, worst_frames
 from ...schema.errors import CacheError
+from ...store.choice import Selection
 from .. import text
 from ..charts import overview
 from ..charts.look import chart_opts
@@ -22,17 +24,13 @@ from .tab import AnalysisTab, heading
 
 __all__ = ["OverviewTab"]
 
-_TITLES = {
-    "score": "Score",
-    "auroc": "AuROC ↑",
-    "auprc": "AuPRC ↑",
-    "fpr95": "FPR95 ↓",
-    "f1": "F1 ↑",
-    "threshold": "Best-F1 threshold",
-    "best": "Best in",
-}
-
 _SHOWN = 12
+
+
+def _titles() -> dict[str, str]:
+    """Titles of the columns of metrics, of registered ones too."""
+    metrics = {name: f"{metric.short} {metric.arrow}" for name, metric in pixel_metrics().items()}
+    return {"score": "Score", **metrics, "threshold": f"Best-{METRICS['f1'].short} threshold", "best": "Best in"}
 
 
 class OverviewTab(AnalysisTab):
@@ -48,7 +46,7 @@ class OverviewTab(AnalysisTab):
     def _make(self) -> None:
         state = self.state
         self.card = html("", margin=(2, 6))
-        self.metrics = table(None, sizing_mode="stretch_width", height=320, titles=_TITLES)
+        self.metrics = table(None, sizing_mode="stretch_width", height=320, titles=_titles())
         self.metrics.on_click(self._on_score)
         self.csv = csv_download(f"{state.cache.name}_metrics", lambda: self.metrics.value)
         self.spread = pn.pane.HoloViews(None, sizing_mode="stretch_width", height=330)
@@ -113,26 +111,26 @@ class OverviewTab(AnalysisTab):
         self.card.object = text.fact_cells(facts)
 
     def _fill_metrics(self) -> None:
-        cache, task = self.state.cache, self.state.task
-        self._later("metrics", lambda: overview.metric_table(cache, task), self._show_metrics)
+        every = Selection.of(self.state.cache, self.state.task)
+        self._later("metrics", lambda: overview.metric_table(every), self._show_metrics)
 
     def _show_metrics(self, rows: Any) -> None:
-        formatters = dict.fromkeys(("auroc", "auprc", "fpr95", "f1"), number_format(2))
+        formatters = dict.fromkeys(pixel_metrics(), number_format(2))
         formatters |= {"threshold": number_format(3)}
         plain = {name: {"type": "plaintext"} for name in ("score", "best")}
         self.metrics.param.update(
             value=rows,
             formatters=formatters | plain,
             text_align=dict.fromkeys(formatters, "right"),
-            titles=_TITLES,
+            titles=_titles(),
         )
 
     def _fill_spread(self) -> None:
         state = self.state
-        cache, score, task, threshold = state.cache, state.score, state.task, state.threshold
+        whole, threshold = Selection.of(state.cache, state.task, scores=state.score), state.threshold
         self._later(
             "spread",
-            lambda: overview.set_distribution(cache, score, task, threshold=threshold),
+            lambda: overview.set_distribution(whole, threshold=threshold),
             lambda chart: setattr(self.spread, "object", chart.opts(**chart_opts(is_dark()), clone=True)),
         )
 

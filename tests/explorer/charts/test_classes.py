@@ -15,6 +15,7 @@ from gradunc_viz.explorer.charts import classes
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.schema.tasks import TASKS
 from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.choice import Selection
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @pytest.mark.parametrize("task", ["error", "anomaly"])
 @pytest.mark.parametrize("frames", [None, ["b"]])
 def test_class_table(cache: Cache, task: str, frames: list[str] | None) -> None:
-    table = classes.class_table(cache, "entropy", task, frames=frames).set_index("class")
+    table = classes.class_table(Selection.of(cache, task, scores="entropy", frames=frames)).set_index("class")
     assert list(table.index) == list(CLASSES)
     label = np.concatenate([cache[f]["label"].values.ravel() for f in frames or cache.ids])
     prediction = np.concatenate([cache[f]["prediction"].values.ravel() for f in frames or cache.ids])
@@ -55,18 +56,18 @@ def test_class_table(cache: Cache, task: str, frames: list[str] | None) -> None:
 
 def test_class_table_without_class_labels(tmp_path: Path) -> None:
     plain = write_cache(tmp_path / "plain", ["a"], label=False)
-    table = classes.class_table(plain, "entropy", "anomaly")
+    table = classes.class_table(Selection.of(plain, "anomaly", scores="entropy"))
     assert (table["pixels"] == 0).all()
     assert table["iou"].isna().all()
     assert table["ece"].isna().all()
     assert table["predicted"].sum() == (plain["a"]["anomaly"].values != 255).sum()
     with pytest.raises(GraduncError, match="class labels"):
-        classes.class_table(plain, "entropy", "error")
+        classes.class_table(Selection.of(plain, "error", scores="entropy"))
 
 
 @pytest.mark.parametrize("task", ["error", "anomaly"])
 def test_ridges_have_the_quantiles_of_the_pixels(cache: Cache, task: str) -> None:
-    chart = classes.class_distributions(cache, "entropy", task, threshold=0.7)
+    chart = classes.class_distributions(Selection.of(cache, task, scores="entropy"), threshold=0.7)
     dots = [part for part in chart if isinstance(part, hv.Points)]
     assert [part.label for part in dots] == list(TASKS[task].outcomes[::-1])
     for positive, part in enumerate(dots):
@@ -98,7 +99,9 @@ def test_ridges_have_the_quantiles_of_the_pixels(cache: Cache, task: str) -> Non
 
 
 def test_ridges_of_chosen_classes_and_frames(cache: Cache) -> None:
-    chart = classes.class_distributions(cache, "msp", "error", frames=["c"], classes=[CLASSES[3], CLASSES[0]])
+    chart = classes.class_distributions(
+        Selection.of(cache, "error", scores="msp", frames=["c"], classes=[CLASSES[3], CLASSES[0]])
+    )
     assert [name for _, name in chart.opts.get("plot").kwargs["yticks"]] == [CLASSES[3], CLASSES[0]]
     count = sum(int(part.dimension_values("pixels").sum()) for part in chart if isinstance(part, hv.Points))
     assert count == len(pixels(cache, "msp", "error", ["c"], [CLASSES[3], CLASSES[0]])[0])
@@ -109,7 +112,7 @@ def test_confusion_is_scikit_learns(cache: Cache, frames: list[str] | None) -> N
     label = np.concatenate([cache[f]["label"].values.ravel() for f in frames or cache.ids])
     prediction = np.concatenate([cache[f]["prediction"].values.ravel() for f in frames or cache.ids])
     expected = confusion_matrix(label[label != 255], prediction[label != 255], labels=range(len(CLASSES)))
-    chart = classes.confusion(cache, frames=frames)
+    chart = classes.confusion(Selection.of(cache, frames=frames))
     heat = next(part for part in chart if isinstance(part, hv.HeatMap))
     assert len(heat) == len(CLASSES) ** 2
     for predicted, labelled, share, count in zip(
@@ -124,11 +127,9 @@ def test_confusion_is_scikit_learns(cache: Cache, frames: list[str] | None) -> N
     assert list(figure.x_range.factors) == list(CLASSES)
 
 
-def test_what_cannot_be_drawn_is_a_note(cache: Cache, tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_a_note(tmp_path: Path) -> None:
     plain = write_cache(tmp_path / "plain", ["a"], label=False)
     empty = write_cache(tmp_path / "empty", [])
-    assert "class labels" in words(classes.confusion(plain))
-    assert "no frames yet" in words(classes.confusion(empty))
-    assert "class labels" in words(classes.class_distributions(plain, "msp", "error"))
-    assert "no class is chosen" in words(classes.class_distributions(cache, "msp", "error", classes=[]))
-    assert "no frame 'x'" in words(classes.confusion(cache, frames=["x"]))
+    assert "class labels" in words(classes.confusion(Selection.of(plain)))
+    assert "no frames yet" in words(classes.confusion(Selection.of(empty)))
+    assert "class labels" in words(classes.class_distributions(Selection.of(plain, "error", scores="msp")))

@@ -20,6 +20,7 @@ from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.metrics.operating_point import OperatingPoint
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.choice import Selection
 from gradunc_viz.style.scores import score_look
 
 TASKS = ("error", "anomaly")
@@ -48,7 +49,7 @@ CHOICES = [(None, None), (["b"], None), (["a", "c"], [CLASSES[0], CLASSES[3]])]
 @pytest.mark.parametrize("name", SCORES)
 def test_roc_is_scikit_learns(cache: Cache, name: str, task: str, frames: list | None, classes: list | None) -> None:
     truth, values = pixels(cache, name, task, frames, classes)
-    chart = curves.roc(cache, SCORES, task, frames=frames, classes=classes)
+    chart = curves.roc(Selection.of(cache, task, scores=SCORES, frames=frames, classes=classes))
     line = drawn(chart, name)
     fpr, tpr, _ = roc_curve(truth, values)
     x, y = line.dimension_values("fpr"), line.dimension_values("tpr")
@@ -66,7 +67,7 @@ def test_roc_is_scikit_learns(cache: Cache, name: str, task: str, frames: list |
 
 @pytest.mark.parametrize("task", TASKS)
 def test_precision_recall_is_scikit_learns(cache: Cache, task: str) -> None:
-    chart = curves.pr(cache, SCORES, task)
+    chart = curves.pr(Selection.of(cache, task, scores=SCORES))
     for name in SCORES:
         truth, values = pixels(cache, name, task)
         line = drawn(chart, name)
@@ -85,7 +86,7 @@ def test_precision_recall_is_scikit_learns(cache: Cache, task: str) -> None:
 @pytest.mark.parametrize("name", SCORES)
 def test_sparsification_drops_the_most_uncertain(cache: Cache, name: str) -> None:
     wrong, values = pixels(cache, name, "error")
-    chart = curves.sparsification(cache, SCORES)
+    chart = curves.sparsification(Selection.of(cache, "anomaly", scores=SCORES))  # of errors, whatever the task
     line = drawn(chart, name)
     x, y, threshold = (line.dimension_values(d) for d in ("dropped", "error", "threshold"))
     assert (x[-1], y[-1], threshold[-1]) == pytest.approx((0, 1, np.inf)) or (x[0], y[0]) == pytest.approx((0, 1))
@@ -101,7 +102,7 @@ def test_sparsification_drops_the_most_uncertain(cache: Cache, name: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_reliability_is_the_rate_among_pixels_of_like_rank(cache: Cache, task: str) -> None:
-    chart = curves.reliability(cache, SCORES, task)
+    chart = curves.reliability(Selection.of(cache, task, scores=SCORES))
     truth, values = pixels(cache, "entropy", task)
     line = drawn(chart, "entropy")
     groups = np.array_split(truth[np.argsort(values, kind="stable")], 20)
@@ -111,7 +112,7 @@ def test_reliability_is_the_rate_among_pixels_of_like_rank(cache: Cache, task: s
 
 
 def test_confidence_diagram_is_accuracy_over_confidence(cache: Cache) -> None:
-    chart = curves.confidence_diagram(cache, bins=10)
+    chart = curves.confidence_diagram(Selection.of(cache), bins=10)
     wrong, msp = pixels(cache, "msp", "error")
     confidence = 1 - msp.astype("f8")
     place = np.minimum((confidence * 10).astype(int), 9)
@@ -131,17 +132,21 @@ def test_confidence_diagram_is_accuracy_over_confidence(cache: Cache) -> None:
 def test_counts_at_a_threshold_are_those_of_the_pixels(cache: Cache, name: str, task: str) -> None:
     for frames, chosen in CHOICES:
         truth, values = pixels(cache, name, task, frames, chosen)
-        histogram = pooled.set_histograms(cache, task, [name], frames=frames, classes=chosen)[name]
+        histogram = pooled.set_histograms(Selection.of(cache, task, scores=[name], frames=frames, classes=chosen))[name]
         ends = histogram.low[np.isfinite(histogram.low)]
         for threshold in (*ends[:: max(1, len(ends) // 15)], ends[-1], values.max() + 1, values.min() - 1):
-            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=chosen)
+            point = curves.counts_at(
+                Selection.of(cache, task, scores=name, frames=frames, classes=chosen), float(threshold)
+            )
             found = values >= np.float32(threshold)
             expected = [(found & truth).sum(), (found & ~truth).sum(), (~found & truth).sum(), (~found & ~truth).sum()]
             assert [point.tp, point.fp, point.fn, point.tn] == pytest.approx(expected, abs=SLACK[name])
         # anywhere else it is off by no more than the pixels of one bin
         largest = histogram.weights["counts"].sum(0).max()
         for threshold in np.random.default_rng(0).uniform(values.min(), values.max(), 20):
-            point = curves.counts_at(cache, name, task, float(threshold), frames=frames, classes=chosen)
+            point = curves.counts_at(
+                Selection.of(cache, task, scores=name, frames=frames, classes=chosen), float(threshold)
+            )
             found = values >= np.float32(threshold)
             assert abs(point.tp + point.fp - found.sum()) <= largest + SLACK[name]
             assert point.tp + point.fn == truth.sum()
@@ -159,36 +164,31 @@ def test_derived_numbers_of_an_operating_point() -> None:
 @pytest.mark.parametrize("kind", list(curves.KINDS))
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tap_on_a_marker_finds_its_threshold_again(cache: Cache, kind: str, task: str) -> None:
-    line = drawn(
-        curves.sparsification(cache, ["entropy"])
-        if kind == "sparsification"
-        else getattr(curves, kind)(cache, ["entropy"], task),
-        "entropy",
-    )
+    line = drawn(getattr(curves, kind)(Selection.of(cache, task, scores=["entropy"])), "entropy")
     x, y = line.dimension_values(0), line.dimension_values(1)
     threshold = line.dimension_values("threshold")
     for at in range(1, len(x) - 1, 7):
-        name, found = curves.nearest_threshold(cache, kind, ["entropy"], task, x[at], y[at])
+        name, found = curves.nearest_threshold(Selection.of(cache, task, scores=["entropy"]), kind, (x[at], y[at]))
         assert (name, found) == ("entropy", pytest.approx(threshold[at]))
-        (mark,) = curves.marks(cache, kind, {"entropy": found}, task).array([0, 1])
+        (mark,) = curves.marks(Selection.of(cache, task), kind, {"entropy": found}).array([0, 1])
         assert tuple(mark) == pytest.approx((x[at], y[at]), abs=0.05 if kind == "reliability" else 1e-9)
 
 
 def test_a_tap_chooses_the_nearest_of_several_curves(cache: Cache) -> None:
     for name in SCORES:
-        line = drawn(curves.roc(cache, SCORES, "error"), name)
+        line = drawn(curves.roc(Selection.of(cache, "error", scores=SCORES)), name)
         at = len(line) // 2
         x, y = line.dimension_values("fpr")[at], line.dimension_values("tpr")[at]
-        found, threshold = curves.nearest_threshold(cache, "roc", SCORES, "error", x, y)
-        point = curves.counts_at(cache, found, "error", threshold)
+        found, threshold = curves.nearest_threshold(Selection.of(cache, "error", scores=SCORES), "roc", (x, y))
+        point = curves.counts_at(Selection.of(cache, "error", scores=found), threshold)
         assert np.hypot(point.fpr - x, point.recall - y) < 1e-9
     # in the units of the chart: at a logarithmic axis a small step to the right is a long way
-    left = curves.nearest_threshold(cache, "roc", ["entropy"], "error", 1e-4, 0.3, log_x=True)[1]
-    assert curves.counts_at(cache, "entropy", "error", left).fpr < 0.05
+    left = curves.nearest_threshold(Selection.of(cache, "error", scores=["entropy"]), "roc", (1e-4, 0.3), log_x=True)[1]
+    assert curves.counts_at(Selection.of(cache, "error", scores="entropy"), left).fpr < 0.05
 
 
 def test_logarithmic_axis_starts_where_a_curve_rises(cache: Cache) -> None:
-    chart = curves.roc(cache, SCORES, "error", log_x=True)
+    chart = curves.roc(Selection.of(cache, "error", scores=SCORES), log_x=True)
     options = chart.opts.get("plot").kwargs
     assert options["logx"]
     left = options["xlim"][0]
@@ -204,14 +204,14 @@ def test_logarithmic_axis_starts_where_a_curve_rises(cache: Cache) -> None:
 
 def test_markers_and_colours(cache: Cache) -> None:
     thresholds = {"msp": 0.4, "pgn_oh_p0.5": 3.0}
-    chart = curves.roc(cache, SCORES, "anomaly", thresholds=thresholds)
+    chart = curves.roc(Selection.of(cache, "anomaly", scores=SCORES), thresholds=thresholds)
     marks = next(part for part in chart if isinstance(part, hv.Points))
     assert list(marks.dimension_values("score")) == list(thresholds)
     for name, x, y, color in zip(
         thresholds, marks.dimension_values("fpr"), marks.dimension_values("tpr"), marks.dimension_values("color"),
         strict=True,
     ):  # fmt: skip
-        point = curves.counts_at(cache, name, "anomaly", thresholds[name])
+        point = curves.counts_at(Selection.of(cache, "anomaly", scores=name), thresholds[name])
         assert (x, y) == (point.fpr, point.recall)
         assert color == score_look(name).color
         assert drawn(chart, name).opts.get("style").kwargs["color"] == color
@@ -220,9 +220,7 @@ def test_markers_and_colours(cache: Cache) -> None:
 def test_a_tap_base_is_part_of_the_chart(cache: Cache) -> None:
     for kind in curves.KINDS:
         base = curves.tap_base(kind)
-        draw = curves.sparsification if kind == "sparsification" else getattr(curves, kind)
-        arguments = (cache, SCORES) if kind == "sparsification" else (cache, SCORES, "error")
-        chart = draw(*arguments, base=base)
+        chart = getattr(curves, kind)(Selection.of(cache, "error", scores=SCORES), base=base)
         assert any(part is base for part in chart)
         assert base.opts.get("plot").kwargs["tools"] == ["tap"]
 
@@ -233,11 +231,11 @@ def test_charts_render(cache: Cache) -> None:
     renderer = hv.renderer("bokeh")
     thresholds = dict.fromkeys(SCORES, 0.3)
     for chart in (
-        curves.roc(cache, SCORES, "error", thresholds=thresholds, log_x=True),
-        curves.pr(cache, SCORES, "anomaly", thresholds=thresholds),
-        curves.sparsification(cache, SCORES, thresholds=thresholds),
-        curves.reliability(cache, SCORES, "error", thresholds=thresholds),
-        curves.confidence_diagram(cache),
+        curves.roc(Selection.of(cache, "error", scores=SCORES), thresholds=thresholds, log_x=True),
+        curves.pr(Selection.of(cache, "anomaly", scores=SCORES), thresholds=thresholds),
+        curves.sparsification(Selection.of(cache, "error", scores=SCORES), thresholds=thresholds),
+        curves.reliability(Selection.of(cache, "error", scores=SCORES), thresholds=thresholds),
+        curves.confidence_diagram(Selection.of(cache)),
         charts.note("nothing to draw"),
     ):
         for dark in (None, False, True):
@@ -261,13 +259,13 @@ def tooltip_columns(figure: Any) -> None:
 def test_tooltips_name_columns_that_exist(cache: Cache) -> None:
     renderer = hv.renderer("bokeh")
     for chart in (
-        curves.roc(cache, SCORES, "error", thresholds={"msp": 0.3}),
-        curves.sparsification(cache, SCORES),
-        curves.reliability(cache, SCORES, "error"),
-        curves.confidence_diagram(cache),
-        overview.set_distribution(cache, "msp", "error"),
-        classes.class_distributions(cache, "msp", "error"),
-        classes.confusion(cache),
+        curves.roc(Selection.of(cache, "error", scores=SCORES), thresholds={"msp": 0.3}),
+        curves.sparsification(Selection.of(cache, "error", scores=SCORES)),
+        curves.reliability(Selection.of(cache, "error", scores=SCORES)),
+        curves.confidence_diagram(Selection.of(cache)),
+        overview.set_distribution(Selection.of(cache, "error", scores="msp")),
+        classes.class_distributions(Selection.of(cache, "error", scores="msp")),
+        classes.confusion(Selection.of(cache)),
     ):
         tooltip_columns(renderer.get_plot(chart).state)
 
@@ -275,23 +273,21 @@ def test_tooltips_name_columns_that_exist(cache: Cache) -> None:
 def test_what_cannot_be_drawn_is_a_note(cache: Cache, tmp_path: Path) -> None:
     plain = write_cache(tmp_path / "plain", ["a"], label=False)
     empty = write_cache(tmp_path / "empty", [])
-    assert "no frame has class labels" in words(curves.roc(plain, SCORES, "error"))
-    assert "no frame has class labels" in words(curves.sparsification(plain, SCORES))
-    assert "no frame has class labels" in words(curves.confidence_diagram(plain))
-    assert "holds no frames yet" in words(curves.pr(empty, SCORES, "anomaly"))
-    assert "no score is chosen" in words(curves.roc(cache, [], "error"))
-    assert "no frame is chosen" in words(curves.roc(cache, SCORES, "error", frames=[]))
-    assert "no class is chosen" in words(curves.roc(cache, SCORES, "error", classes=[]))
-    assert "no class 'tree'" in words(curves.roc(cache, SCORES, "error", classes=["tree"]))
-    assert "is not cached" in words(curves.roc(cache, ["energy"], "error"))
+    assert "no frame has class labels" in words(curves.roc(Selection.of(plain, "error", scores=SCORES)))
+    assert "no frame has class labels" in words(curves.sparsification(Selection.of(plain, "error", scores=SCORES)))
+    assert "no frame has class labels" in words(curves.confidence_diagram(Selection.of(plain)))
+    assert "holds no frames yet" in words(curves.pr(Selection.of(empty, "anomaly", scores=SCORES)))
+    assert "no score is chosen" in words(curves.roc(Selection.of(cache, "error", scores=[])))
+    assert "no scores are chosen" in words(overview.set_distribution(Selection.of(cache, "error", scores=[])))
+    assert "4 scores are chosen; choose one" in words(overview.set_distribution(Selection.of(cache, "error")))
     # nothing unknown in the sky
-    sky = words(curves.roc(cache, SCORES, "anomaly", classes=["sky"]))
+    sky = words(curves.roc(Selection.of(cache, "anomaly", scores=SCORES, classes=["sky"])))
     truth, _ = pixels(cache, "msp", "anomaly", classes=["sky"])
     assert ("is no pixel of an unknown object" in sky) == (not truth.any())
     with pytest.raises(GraduncError, match="class labels"):
-        curves.counts_at(plain, "msp", "error", 0.5)
+        curves.counts_at(Selection.of(plain, "error", scores="msp"), 0.5)
     with pytest.raises(GraduncError, match="unknown curve"):
-        curves.marks(cache, "cost", {"msp": 0.5}, "error")
+        curves.marks(Selection.of(cache, "error"), "cost", {"msp": 0.5})
 
 
 # ---- parts
@@ -313,10 +309,10 @@ def test_thinning_keeps_the_line() -> None:
 
 
 def test_a_second_chart_reads_no_frame(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    curves.roc(cache, SCORES, "error", classes=[CLASSES[0]])
-    curves.roc(cache, SCORES, "error")
+    curves.roc(Selection.of(cache, "error", scores=SCORES, classes=[CLASSES[0]]))
+    curves.roc(Selection.of(cache, "error", scores=SCORES))
     monkeypatch.setattr(Cache, "__getitem__", lambda *_: pytest.fail("a frame was read"))
     again = Cache(cache.path)
-    curves.pr(again, SCORES[:2], "error", thresholds={"msp": 0.2})
-    curves.roc(again, SCORES, "error", classes=[CLASSES[1]], log_x=True)
-    curves.counts_at(again, "entropy", "error", 0.3)
+    curves.pr(Selection.of(again, "error", scores=SCORES[:2]), thresholds={"msp": 0.2})
+    curves.roc(Selection.of(again, "error", scores=SCORES, classes=[CLASSES[1]]), log_x=True)
+    curves.counts_at(Selection.of(again, "error", scores="entropy"), 0.3)

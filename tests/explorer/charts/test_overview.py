@@ -18,6 +18,7 @@ from gradunc_viz.explorer.charts import overview
 from gradunc_viz.metrics.worst import WORST, worst_frames
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
+from gradunc_viz.store.choice import Selection
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_card_of_little(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["error", "anomaly"])
 def test_metric_table(cache: Cache, task: str) -> None:
-    table = overview.metric_table(cache, task)
+    table = overview.metric_table(Selection.of(cache, task))
     assert sorted(table["score"]) == sorted(SCORES)
     assert list(table["auprc"]) == sorted(table["auprc"], reverse=True)
     for row in table.itertuples():
@@ -73,20 +74,20 @@ def test_metric_table(cache: Cache, task: str) -> None:
         assert row.f1 == pytest.approx(100 * f1, abs=1e-6)
     same = gv.evaluate(cache, task, bootstrap=0).isel(cache=0)
     for pooling in ("pixels", "frames"):
-        table = overview.metric_table(cache, task, pooling=pooling).set_index("score")
+        table = overview.metric_table(Selection.of(cache, task), pooling=pooling).set_index("score")
         for name in ("auroc", "auprc", "fpr95", "f1"):
             expected = 100 * same[name].sel(pooling=pooling).to_series()
             np.testing.assert_allclose(table[name][list(expected.index)], expected)
     best = table.index[["FPR95" in marks for marks in table["best"]]]
     assert list(best) == list(table.index[table["fpr95"] == table["fpr95"].min()])
     # callers may change what they get
-    mine = overview.metric_table(cache, task)
+    mine = overview.metric_table(Selection.of(cache, task))
     mine["auroc"] = 0.0
-    assert overview.metric_table(cache, task)["auroc"].min() > 0
+    assert overview.metric_table(Selection.of(cache, task))["auroc"].min() > 0
 
 
 def test_metric_table_of_chosen_frames(cache: Cache) -> None:
-    table = overview.metric_table(cache, "error", frames=["c"]).set_index("score")
+    table = overview.metric_table(Selection.of(cache, "error", frames=["c"])).set_index("score")
     truth, values = pixels(cache, "msp", "error", ["c"])
     assert table.loc["msp", "auroc"] == pytest.approx(100 * roc_auc_score(truth, values), abs=0.2)
 
@@ -96,7 +97,7 @@ def test_metric_table_of_chosen_frames(cache: Cache) -> None:
 def test_distribution_counts_every_pixel(cache: Cache, task: str, log: bool) -> None:
     for frames, classes in [(None, None), (["a"], [CLASSES[0]])]:
         chart = overview.set_distribution(
-            cache, "pgn_oh_p0.5", task, frames=frames, classes=classes, log=log, threshold=1.5
+            Selection.of(cache, task, scores="pgn_oh_p0.5", frames=frames, classes=classes), log=log, threshold=1.5
         )
         truth, values = pixels(cache, "pgn_oh_p0.5", task, frames, classes)
         lower, upper = [part for part in chart if isinstance(part, hv.Rectangles)]
@@ -168,7 +169,7 @@ def test_what_cannot_be_told_says_why(cache: Cache, tmp_path: Path) -> None:
     plain = write_cache(tmp_path / "plain", ["a"], label=False)
     empty = write_cache(tmp_path / "empty", [])
     with pytest.raises(GraduncError, match="no frame has class labels"):
-        overview.metric_table(plain, "error")
+        overview.metric_table(Selection.of(plain, "error"))
     with pytest.raises(GraduncError, match="no frame has class labels, which 'Highest error rate' needs"):
         worst_frames(plain, "error_rate", "msp", "anomaly")
     with pytest.raises(GraduncError, match="holds no frames yet"):
@@ -176,9 +177,9 @@ def test_what_cannot_be_told_says_why(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(GraduncError, match="unknown definition"):
         worst_frames(cache, "ugliest", "msp", "anomaly")
     with pytest.raises(GraduncError, match="expected 'pixels' or 'frames'"):
-        overview.metric_table(cache, "error", pooling="images")
-    assert "no frame has class labels" in words(overview.set_distribution(plain, "msp", "error"))
-    assert "no frames yet" in words(overview.set_distribution(empty, "msp", "error"))
+        overview.metric_table(Selection.of(cache, "error"), pooling="images")
+    assert "no frame has class labels" in words(overview.set_distribution(Selection.of(plain, "error", scores="msp")))
+    assert "no frames yet" in words(overview.set_distribution(Selection.of(empty, "error", scores="msp")))
 
 
 def test_thumbnails_are_the_cached_ones(cache: Cache, tmp_path: Path) -> None:

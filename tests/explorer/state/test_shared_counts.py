@@ -14,6 +14,7 @@ import gradunc_viz as gv
 from gradunc_viz.explorer.state import memo
 from gradunc_viz.explorer.state import shared_counts as pooled
 from gradunc_viz.schema.errors import GraduncError
+from gradunc_viz.store.choice import Selection
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_two_who_ask_at_once_share_one_pass(tmp_path: Path, monkeypatch: pytest.
     found: dict[int, Any] = {}
 
     def ask(number: int) -> None:
-        found[number] = pooled.set_histograms(cache, "error", ["msp"])
+        found[number] = pooled.set_histograms(Selection.of(cache, "error", scores=["msp"]))
 
     one = threading.Thread(target=ask, args=(1,))
     one.start()
@@ -51,7 +52,7 @@ def test_two_who_ask_at_once_share_one_pass(tmp_path: Path, monkeypatch: pytest.
     two.join(20)
     assert asked == [["msp"]]
     assert found[1]["msp"] is found[2]["msp"]
-    pooled.set_histograms(cache, "error", ["msp", "entropy"])
+    pooled.set_histograms(Selection.of(cache, "error", scores=["msp", "entropy"]))
     assert asked == [["msp"], ["entropy"]]  # only what is missing
     assert not pooled._under_way
 
@@ -60,7 +61,7 @@ def test_a_pass_that_fails_does_not_block_the_next(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a"], [(24, 32)], label=False)
     for _ in range(2):
         with pytest.raises(GraduncError, match="labels"):
-            pooled.set_histograms(cache, "error", ["msp"])
+            pooled.set_histograms(Selection.of(cache, "error", scores=["msp"]))
 
 
 def test_auprc_by_frame_is_told_piece_by_piece_and_kept(tmp_path: Path) -> None:
@@ -122,10 +123,10 @@ def test_what_cannot_be_read_is_told_as_a_copy(tmp_path: Path) -> None:
 
 def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a", "b", "c"], [(24, 32)])
-    wanted = pooled.set_histograms(cache, "error", ["msp"], frames=["a", "c"])["msp"]
+    wanted = pooled.set_histograms(Selection.of(cache, "error", scores=["msp"], frames=["a", "c"]))["msp"]
     next((cache.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
     memo.shared.clear()
-    found = pooled.set_histograms(cache, "error", ["msp"])["msp"]
+    found = pooled.set_histograms(Selection.of(cache, "error", scores=["msp"]))["msp"]
     np.testing.assert_array_equal(found.weights["counts"], wanted.weights["counts"])
     assert list(pooled.unreadable(cache)) == ["b"]
     assert "damaged" in pooled.unreadable(cache)["b"]
@@ -135,4 +136,4 @@ def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
     with pytest.raises(gv.GraduncError, match="b: damaged"):  # without a page that tells of it, it is an error
         gv.evaluate(cache, "error", bootstrap=0)
     with pytest.raises(gv.GraduncError, match="b: damaged"):
-        pooled.set_histograms(cache, "error", ["msp"], frames=["b"])
+        pooled.set_histograms(Selection.of(cache, "error", scores=["msp"], frames=["b"]))
