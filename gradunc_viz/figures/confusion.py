@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..metrics import segmentation
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
-from ..store.choice import named_caches
+from ..store.choice import opened
 from ..style.scores import plain
 from .style import Width, canvas, width_inches
 
@@ -54,18 +54,18 @@ def confusion(
     --------
     gradunc_viz.segmentation : what is drawn.
     """
-    opened = next(iter(named_caches(cache).values()))
-    result = segmentation(opened, frames=frames)
+    one = opened(cache)
+    result = segmentation(one, frames=frames)
     counts = result["confusion"].values.astype("f8")
     if counts.sum() == 0:
-        raise GraduncError(f"{opened.path}: no frame has class labels, which a confusion matrix needs")
-    names = list(opened.classes)
+        raise GraduncError(f"{one.path}: no frame has class labels, which a confusion matrix needs")
+    names = list(one.classes)
     if classes is None:
         index = [i for i in range(len(names)) if counts[i].sum() + counts[:, i].sum() > 0]
     else:
         for name in classes:
             if name not in names:
-                raise GraduncError(f"{opened.path}: no class {name!r}; it has {', '.join(names)}")
+                raise GraduncError(f"{one.path}: no class {name!r}; it has {', '.join(names)}")
         index = [names.index(name) for name in classes]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (100 * counts / counts.sum(1, keepdims=True))[np.ix_(index, index)]

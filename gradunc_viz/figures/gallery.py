@@ -11,7 +11,7 @@ import numpy as np
 from ..metrics.regions import FAILURES, Failure, find_failures
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
-from ..store.choice import named_caches, representative
+from ..store.choice import opened, representative
 from ..store.frame import decode_image
 from ..store.frame import score as score_map
 from ..style.palette import OUTLINE
@@ -74,22 +74,22 @@ def gallery(
     GraduncError
         For an unknown kind, score, task or frame, a cache without the labels that are needed, or if nothing fails.
     """
-    opened = next(iter(named_caches(cache).values()))
+    one = opened(cache)
     which: dict[str, Any] = dict(options)
     score = which.pop("score", None)
     if score is None:
-        few = representative(opened)
+        few = representative(one)
         score = "entropy" if "entropy" in few else few[0]
-    failures = find_failures(opened, kind, score, n=n, **which)
+    failures = find_failures(one, kind, score, n=n, **which)
     if not failures:
         failed = FAILURES[kind]
-        raise GraduncError(f"{opened.path}: found no {failed.title.lower()} of {score} ({failed.meaning})")
+        raise GraduncError(f"{one.path}: found no {failed.title.lower()} of {score} ({failed.meaning})")
     columns = min(columns, len(failures))
     rows = -(-len(failures) // columns)
     inches = width_inches(width, "cvpr-double")
     side = (inches - _GAP * (columns - 1)) / columns
     block = _TITLE + 2 * side + _GAP
-    quantiles = opened.summary["score_quantile"].sel(score=score)
+    quantiles = one.summary["score_quantile"].sel(score=score)
     low, high = float(quantiles.isel(quantile=0).min()), float(quantiles.isel(quantile=-1).max())
     with style():
         page = Page(inches, _HEAD + rows * block + 0.05 + BAR)
@@ -102,7 +102,7 @@ def gallery(
         )
         image = None
         for i, failure in enumerate(failures):
-            dataset = opened[failure.frame]
+            dataset = one[failure.frame]
             size = dataset.sizes["y"], dataset.sizes["x"]
             y0, x0, y1, x1 = square_around(failure.box, size, margin=0.3, smallest=0.2, largest=1.0)
             part = slice(y0, y1), slice(x0, x1)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ..schema.errors import GraduncError
 from ..store.cache import Cache
-from ..store.choice import Caches, Selection, named_caches
+from ..store.choice import Caches, Selection, named_caches, opened
 from ..store.frame import score
 from ..store.progress import followed, progress_bar
 from .arrays.components import SIOU_THRESHOLDS, TRACKS, ComponentTable, component_metrics, pool_components
@@ -56,6 +56,7 @@ def frame_components(
         raise GraduncError(f"unknown track {track!r}, expected one of {', '.join(TRACKS)}")
     if np.isnan(threshold):
         raise GraduncError(f"threshold of {score_name!r} is NaN, expected a number")
+    cache = opened(cache)
     limits = TRACKS[track]
     tables: dict[str, ComponentTable | None] = {}
     for frame in cache.ids if frames is None else frames:
@@ -99,6 +100,7 @@ def evaluate_components(
     GraduncError, UnknownScoreError, CacheError, KeyError
         As `frame_components`.
     """
+    cache = opened(cache)
     if threshold is None:
         best = evaluate(cache, "anomaly", scores=score_name, frames=frames, bootstrap=0)
         threshold = float(best["threshold"].sel(score=score_name, pooling="pixels").item())

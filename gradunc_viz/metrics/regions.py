@@ -37,7 +37,7 @@ from ..schema.errors import CacheError, GraduncError
 from ..schema.frame import IGNORE
 from ..schema.tasks import find_task
 from ..store.cache import Cache
-from ..store.choice import Selection, default_task, named_caches
+from ..store.choice import Selection, default_task, opened
 from ..store.frame import score as score_map
 from .arrays.components import EIGHT
 from .evaluation import evaluate
@@ -326,14 +326,14 @@ def find_failures(
         For an unknown kind, score, task or frame, a threshold that is NaN, a cache without labels of the task, or a
         frame that cannot be read.
     """
-    opened = next(iter(named_caches(cache).values()))
-    task = task or default_task({"": opened})
+    one = opened(cache)
+    task = task or default_task({"": one})
     frames, limits = _apart(**options)
     if threshold is None:
-        threshold = best_threshold(opened, score, task, frames)
+        threshold = best_threshold(one, score, task, frames)
     query = FailureQuery(kind, score, task, threshold, **limits)
     last = None
-    for last in search_failures(opened, query, frames):
+    for last in search_failures(one, query, frames):
         for name, problem in last.problems.items():
             raise CacheError(f"frame {name!r} cannot be read: {problem}")
     return last.found if last is not None else ()

@@ -10,6 +10,7 @@ import xarray as xr
 from ..kernels.resize import bilinear
 from ..schema.scores import lookup, resolve_scores
 from ..store.cache import Cache
+from ..store.choice import opened
 from ..store.frame import score, softmax
 from ..store.progress import followed
 from .arrays.segments import (
@@ -115,6 +116,7 @@ def segment_statistics(
     UnknownScoreError, CacheError, KeyError
         If there is no such score or frame, or a frame cannot be read.
     """
+    cache = opened(cache)
     names = _names(cache, scores)
     parts: list[xr.Dataset] = []
     used: dict[str, list[str]] = {"frames": [], "without_label": [], "without_segment": []}

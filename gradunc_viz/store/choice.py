@@ -63,7 +63,7 @@ class Selection:
     @classmethod
     def of(
         cls,
-        cache: Cache | str | os.PathLike[str],
+        cache: Caches,
         task: str | None = None,
         *,
         scores: Sequence[str] | str | None = None,
@@ -212,9 +212,22 @@ def named_caches(caches: Caches) -> dict[str, Cache]:
     return result
 
 
-def opened(cache: Cache | str | os.PathLike[str]) -> Cache:
-    """A cache, opened if it is a path."""
-    return cache if isinstance(cache, Cache) else open_cache(cache)
+def opened(cache: Caches) -> Cache:
+    """One cache, opened if it is a path.
+
+    Raises
+    ------
+    GraduncError
+        If several are given, or none.
+    """
+    if isinstance(cache, Cache):
+        return cache
+    if isinstance(cache, (str, os.PathLike)):
+        return open_cache(cache)
+    several = list(cache.values() if isinstance(cache, Mapping) else cache)
+    if len(several) != 1:
+        raise GraduncError(f"{len(several)} caches were given; expected one")
+    return opened(several[0])
 
 
 def default_task(caches: Mapping[str, Cache]) -> str:
@@ -241,7 +254,7 @@ def _frames(caches: Mapping[str, Cache], frames: Iterable[str] | None) -> tuple[
     """Frames asked for, each once; None for all there are."""
     if frames is None:
         return None
-    ids = tuple(dict.fromkeys(frames))
+    ids = tuple(dict.fromkeys((frames,) if isinstance(frames, str) else frames))
     if not ids:
         raise GraduncError("no frame is chosen; choose at least one")
     for frame in ids:
@@ -255,7 +268,7 @@ def _classes(cache: Cache, classes: Iterable[str] | None) -> tuple[int, ...] | N
     """Ids of the classes asked for, each once; None for all."""
     if classes is None:
         return None
-    names = tuple(dict.fromkeys(classes))
+    names = tuple(dict.fromkeys((classes,) if isinstance(classes, str) else classes))
     for name in names:
         if name not in cache.classes:
             raise GraduncError(f"{cache.path}: no class {name!r}; it has {', '.join(cache.classes)}")

@@ -147,3 +147,28 @@ def test_a_damaged_frame_is_an_error_that_names_it(caches: dict[str, gv.Cache], 
         if name != "segmentation":  # reads the table, which is there
             with pytest.raises(GraduncError, match="frames/b: damaged"):
                 function(gv.open_cache(path))
+
+
+ONE = {
+    "find_failures": lambda c: gv.metrics.find_failures(c, "confident_mistakes", "entropy", task="error"),
+    "evaluate_components": lambda c: gv.evaluate_components(c, "entropy"),
+    "segment_statistics": lambda c: gv.segment_statistics(c, "entropy"),
+    "segmentation": gv.segmentation,
+    "threshold_curves": lambda c: gv.threshold_curves(c, "error", scores="entropy"),
+    "confusion": gv.figures.confusion,
+    "gallery": lambda c: gv.figures.gallery(c, kind="needless_doubt", score="entropy", task="error"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a set this small has empty classes
+@pytest.mark.parametrize("name", ONE)
+def test_what_takes_one_cache_takes_a_path_and_refuses_two(name, tiny_cache):
+    assert ONE[name](str(tiny_cache.path)) is not None
+    with pytest.raises(GraduncError, match="2 caches were given; expected one"):
+        ONE[name]([tiny_cache, tiny_cache])
+
+
+def test_a_single_name_is_a_name(tiny_cache):
+    frame, kind = tiny_cache.ids[1], tiny_cache.classes[2]
+    selection = Selection.of(tiny_cache, frames=frame, classes=kind, scores="entropy")
+    assert (selection.frames, selection.class_names, selection.scores) == ((frame,), (kind,), ("entropy",))
