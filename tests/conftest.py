@@ -28,9 +28,19 @@ if os.environ.get("GRADUNC_REAL_DATA"):  # absolute, as notebooks and programs r
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, so that no process ends alone with one."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests first, shared out evenly, so that no process ends alone with them.
+
+    Each of the processes of a run begins with a block of the list and takes over from others when it is done with it.
+    """
+    processes = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+
+    def length(item: pytest.Item) -> int:
+        whole = item.path.parent.name in ("tests", "browser")  # notebooks, published networks, pages
+        return (item.get_closest_marker("slow") is None) + (not whole)
+
+    ordered = sorted(items, key=length)
+    items[:] = [item for share in range(processes) for item in ordered[share::processes]]
 
 
 @pytest.fixture(scope="session")
