@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from .errors import GraduncError, brief
@@ -28,7 +27,9 @@ def said_again(new: object, old: object) -> bool:
 
 def loaded_entry_points(group: str) -> Iterator[object]:
     """What installed packages name under a group; of one that cannot be loaded a warning says so."""
-    for point in entry_points(group=group):
+    from importlib import metadata  # takes longer than all else that a list of names needs
+
+    for point in metadata.entry_points(group=group):
         try:
             yield point.load()
         except Exception as error:  # another's package: without it, everything else goes on

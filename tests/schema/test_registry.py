@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
 import pytest
 
-from gradunc_viz.schema import registry
 from gradunc_viz.schema.errors import FrameError
 from gradunc_viz.schema.registry import Registry
 
@@ -35,7 +35,7 @@ def tools() -> Registry[Tool]:
 def install(monkeypatch: pytest.MonkeyPatch, *points: Point) -> list[str]:
     """Let these be the entry points; return the groups that are asked for."""
     asked: list[str] = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: asked.append(group) or points)
     return asked
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.schema import registry as plugins
 from gradunc_viz.schema import scores as registry
 from gradunc_viz.schema.errors import CacheMismatchError, GraduncError, NonFiniteError, UnknownScoreError
 from gradunc_viz.schema.scores import Score, lookup, recall, register
@@ -228,7 +228,7 @@ def test_packages_bring_scores(registered, monkeypatch):
 
     points = {"gradunc_viz.scores": [Broken(), Point()]}
     registry._load_entry_points.cache_clear()
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points[group])
     with pytest.warns(UserWarning, match="broken = nowhere:score cannot be loaded .ImportError: no such thing"):
         assert lookup("from_package").family == "own"
     registry._load_entry_points.cache_clear()
