@@ -12,12 +12,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
-    "datasets.layouts": ["LAYOUTS", "register_layout"],
+    "datasets.layouts": ["LAYOUTS", "Layout", "register_layout"],
     "deploy.scored_model": ["ScoredModel"],
     "exchange.imports": ["import_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
     "explorer.server": ["explore"],
-    "explorer.tabs.parts": ["Layout"],
     "metrics.calibration": ["calibration"],
     "metrics.evaluation": ["evaluate"],
     "metrics.meta": ["meta_classification", "meta_regression"],
@@ -56,13 +55,13 @@ if TYPE_CHECKING:
     from .datasets.frames import Frames as Frames
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
+    from .datasets.layouts import Layout as Layout
     from .datasets.layouts import register_layout as register_layout
     from .deploy.scored_model import ScoredModel as ScoredModel
     from .exchange.imports import import_maps as import_maps
     from .exchange.submission import read_submission as read_submission
     from .exchange.submission import write_submission as write_submission
     from .explorer.server import explore as explore
-    from .explorer.tabs.parts import Layout as Layout
     from .metrics.calibration import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate
     from .metrics.meta import meta_classification as meta_classification

@@ -25,7 +25,7 @@ from ..kernels.resize import bilinear
 from ..run.classes import ClassTable, frame_classes
 from ..run.compute import finished_cache
 from ..run.decode import DecodedFrame, decode
-from ..run.pipeline import Failure, Pipeline, Scored, chosen_frames
+from ..run.pipeline import LeftOut, Pipeline, Scored, chosen_frames
 from ..run.report import Report
 from ..run.settings import DECIDES, RunChanges, RunSettings, changed, decisive
 from ..run.stages import Stages
@@ -317,7 +317,7 @@ class ImportedMaps:
         """Name what the frame is made of."""
         return f"{self.maps.files[frame.id]} and its frame"
 
-    def read(self, frame: Frame) -> Scored | Failure:
+    def read(self, frame: Frame) -> Scored | LeftOut:
         """Read a frame and its map."""
         try:
             digest = self.digest(frame)
@@ -325,9 +325,9 @@ class ImportedMaps:
                 decoded = replace(decode(frame, len(self.classes), self.settings.images), digest=digest)
                 return self._scored(frame, decoded)
         except GraduncError as error:
-            return Failure(frame.id, error)
+            return LeftOut(frame.id, error)
 
-    def scored(self, ready: Iterator[Scored | Failure]) -> Iterator[Scored | Failure]:
+    def scored(self, ready: Iterator[Scored | LeftOut]) -> Iterator[Scored | LeftOut]:
         """Hand on what was read: the maps are there already."""
         return ready
 

@@ -24,7 +24,7 @@ from .state.state import ExplorerState
 from .state.tabs import tabs
 from .tabs.parts import alert, html, is_dark
 
-__all__ = ["CacheLike", "Desk", "Explorer", "opened"]
+__all__ = ["CacheLike", "Desk", "Explorer", "opened_caches"]
 
 CacheLike = Cache | str | os.PathLike[str]
 
@@ -315,7 +315,7 @@ def _decoded(view: str | Mapping[str, str]) -> dict[str, str]:
     return dict(parse_qsl(view.lstrip("?"))) if isinstance(view, str) else dict(view)
 
 
-def opened(caches: CacheLike | Iterable[CacheLike]) -> tuple[Cache, ...]:
+def opened_caches(caches: CacheLike | Iterable[CacheLike]) -> tuple[Cache, ...]:
     """Open one or more caches."""
     many = [caches] if isinstance(caches, (Cache, str, os.PathLike)) else list(caches)
     return tuple(cache if isinstance(cache, Cache) else open_cache(cache) for cache in many)

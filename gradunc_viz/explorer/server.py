@@ -21,7 +21,7 @@ from ..schema.errors import GraduncError
 from ..store.cache import Cache
 from .css import page_css
 from .jobs import LOADING
-from .page import CacheLike, Explorer, opened
+from .page import CacheLike, Explorer, opened_caches
 from .ready import Arguments, ReadyPage
 from .state.tabs import tabs
 from .tabs.parts import is_dark
@@ -56,7 +56,7 @@ def serve(
     GraduncError
         If the port is taken.
     """
-    found = opened(caches)
+    found = opened_caches(caches)
     server, url = _server(found, port, title)
     # each session is made by the same code, whose tests build it with all checks
     bokeh_settings.perform_document_validation = False
@@ -169,7 +169,7 @@ def explore(
     CacheError
         If a path is no cache.
     """
-    found = opened(caches)
+    found = opened_caches(caches)
     if port is not None:
         serve(found, port, open_browser, title=title)
         return None

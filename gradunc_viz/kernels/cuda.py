@@ -14,11 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR, NormRequest
 
 __all__ = ["feature_sums", "label_pass"]
 
-Request = tuple[str, float, str]
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
@@ -249,7 +248,7 @@ def _label_kernel(
 
 def label_pass(
     logits: Tensor,
-    wanted: Sequence[Request],
+    wanted: Sequence[NormRequest],
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,

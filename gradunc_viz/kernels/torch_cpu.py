@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR, NormRequest
 from .powers import PowerStep, power_plan
 from .threads import empty
 
 __all__ = ["feature_sums", "label_pass"]
 
-Request = tuple[str, float, str]
 
 _LOG2_E = math.log2(math.e)
 _LIFT = 60  # log2 of a factor that makes every subnormal normal, whatever the dtype
@@ -327,7 +326,7 @@ def _uniform_sums(
 
 def label_pass(
     logits: Tensor,
-    wanted: Sequence[Request],
+    wanted: Sequence[NormRequest],
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,

@@ -13,7 +13,7 @@ import numpy as np
 from ..schema.errors import GraduncError
 from ..schema.registry import said_again
 
-__all__ = ["METRICS", "BinCounts", "Metric", "find_metric", "pixel_metrics", "register", "register_metric"]
+__all__ = ["METRICS", "BinCounts", "Metric", "find_metric", "pixel_metrics", "register_metric"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ METRICS: dict[str, Metric] = {
 """Every metric by name, registered ones too, in the order of columns."""
 
 
-def register(metric: Metric) -> Metric:
+def register_metric(metric: Metric) -> Metric:
     """Add a metric of pixels: it is then evaluated, tabulated and exported like any other.
 
     Raises
@@ -152,8 +152,6 @@ def register(metric: Metric) -> Metric:
     METRICS[metric.name] = metric
     return metric
 
-
-register_metric = register
 
 _ENDINGS = ("_std", "_low", "_high")
 _TAKEN = frozenset(

@@ -16,7 +16,7 @@ from ..store.cache import open_cache
 from ..style.palette import class_colors
 from .settings import Color, RunSettings, Settings
 
-__all__ = ["ClassTable", "class_table", "frame_classes"]
+__all__ = ["ClassTable", "frame_classes", "known_class_table"]
 
 ClassTable = tuple[tuple[str, ...], tuple[Color, ...]]
 """Names and RGB colours of the classes, in the order of their ids."""
@@ -24,7 +24,7 @@ ClassTable = tuple[tuple[str, ...], tuple[Color, ...]]
 _PLACEHOLDER = re.compile(r"class \d+")
 
 
-def class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place) -> ClassTable:
+def known_class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place) -> ClassTable:
     """Classes of a run of a network.
 
     Names that were given come first, then those of the network, of the frames, and of Cityscapes where there are as

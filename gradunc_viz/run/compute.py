@@ -24,7 +24,7 @@ from ..schema.scores import lookup
 from ..store.backend import Place
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
-from .classes import class_table
+from .classes import known_class_table
 from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
@@ -103,7 +103,7 @@ def compute_report(
     chosen = chosen_frames(frames, settings.limit)
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
-        classes, colors = class_table(runner, chosen, settings, out)
+        classes, colors = known_class_table(runner, chosen, settings, out)
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle))
         source = NetworkMaps(runner, settings, classes, report.stages)

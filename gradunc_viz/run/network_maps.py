@@ -16,7 +16,7 @@ from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
 from ..scores.needs import HeadOutput
 from .decode import DecodedFrame, decode
-from .pipeline import Failure, Scored
+from .pipeline import LeftOut, Scored
 from .settings import Settings
 from .stages import Stages
 
@@ -79,7 +79,7 @@ class NetworkMaps:
         """Name what the frame is made of."""
         return f"{frame.image_path} and its labels"
 
-    def read(self, frame: Frame) -> _Ready | Failure:
+    def read(self, frame: Frame) -> _Ready | LeftOut:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
@@ -87,18 +87,18 @@ class NetworkMaps:
             with self.stages("prepare"):
                 return _Ready(decoded, self.runner.prepare(decoded.image, frame.id))
         except GraduncError as error:
-            return Failure(frame.id, error)
+            return LeftOut(frame.id, error)
 
-    def scored(self, ready: Iterator[_Ready | Failure]) -> Iterator[Scored | Failure]:
+    def scored(self, ready: Iterator[_Ready | LeftOut]) -> Iterator[Scored | LeftOut]:
         """Run the network batch by batch and score each of the frames."""
         for group in self._batches(ready):
-            yield from (item for item in group if isinstance(item, Failure))
+            yield from (item for item in group if isinstance(item, LeftOut))
             yield from self._of_group([item for item in group if isinstance(item, _Ready)])
 
-    def _batches(self, ready: Iterator[_Ready | Failure]) -> Iterator[list[_Ready | Failure]]:
+    def _batches(self, ready: Iterator[_Ready | LeftOut]) -> Iterator[list[_Ready | LeftOut]]:
         """Group frames of one input size, in order, `batch` at most."""
-        for _, same in groupby(ready, key=lambda one: None if isinstance(one, Failure) else tuple(one.tensor.shape)):
-            group: list[_Ready | Failure] = []
+        for _, same in groupby(ready, key=lambda one: None if isinstance(one, LeftOut) else tuple(one.tensor.shape)):
+            group: list[_Ready | LeftOut] = []
             for item in same:
                 group.append(item)
                 if len(group) >= self.batch:
@@ -107,7 +107,7 @@ class NetworkMaps:
             if group:
                 yield group
 
-    def _of_group(self, group: list[_Ready]) -> Iterator[Scored | Failure]:
+    def _of_group(self, group: list[_Ready]) -> Iterator[Scored | LeftOut]:
         if not group:
             return
         try:
@@ -117,7 +117,7 @@ class NetworkMaps:
                 for item in group:
                     yield from self._of_group([item])
             else:
-                yield Failure(group[0].frame.id, error)
+                yield LeftOut(group[0].frame.id, error)
             return
         for n, item in enumerate(group):
             head, index = parts[n]
@@ -125,7 +125,7 @@ class NetworkMaps:
                 yield self._score(item, head, index)
             except DeviceError as error:
                 if len(group) == 1:
-                    yield Failure(item.frame.id, error)
+                    yield LeftOut(item.frame.id, error)
                     continue
                 # logits of the whole batch stand beside one frame's maps: let go of them and take one at a time
                 self.batch = max(1, len(group) // 2)
@@ -135,7 +135,7 @@ class NetworkMaps:
                     yield from self._of_group([rest])
                 return
             except GraduncError as error:
-                yield Failure(item.frame.id, error)
+                yield LeftOut(item.frame.id, error)
 
     def _infer(self, group: list[_Ready]) -> list[tuple[Head, int]]:
         """Forward a group, in smaller parts where memory runs out: per frame, head and place in it."""

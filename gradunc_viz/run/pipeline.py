@@ -35,11 +35,11 @@ from .decode import DecodedFrame
 from .report import Report
 from .stages import Stages
 
-__all__ = ["Failure", "MapSource", "Pipeline", "Scored", "chosen_frames"]
+__all__ = ["LeftOut", "MapSource", "Pipeline", "Scored", "chosen_frames"]
 
 
 @dataclass
-class Failure:
+class LeftOut:
     """A frame that stays out of the cache, and why."""
 
     id: str
@@ -102,11 +102,11 @@ class MapSource(Protocol[_R]):
         """Name what that is, for errors."""
         ...
 
-    def read(self, frame: Frame) -> _R | Failure:
+    def read(self, frame: Frame) -> _R | LeftOut:
         """Read a frame's files; called by several threads."""
         ...
 
-    def scored(self, ready: Iterator[_R | Failure]) -> Iterator[Scored | Failure]:
+    def scored(self, ready: Iterator[_R | LeftOut]) -> Iterator[Scored | LeftOut]:
         """Maps of frames that were read, in order; called by one thread."""
         ...
 
@@ -166,10 +166,10 @@ class Pipeline:
                 ThreadPoolExecutor(finishers, "finish", _one_thread) as finishing,
                 ThreadPoolExecutor(2, "read", _one_thread) as reading,
             ):
-                pending: deque[Future[_Written | Failure]] = deque()
+                pending: deque[Future[_Written | LeftOut]] = deque()
                 try:
                     for scored in self.source.scored(self._prefetch(missing, reading)):
-                        if isinstance(scored, Failure):
+                        if isinstance(scored, LeftOut):
                             self._failed(scored)
                         else:
                             while len(pending) > finishers:  # a slow disk holds the network back
@@ -200,7 +200,7 @@ class Pipeline:
             try:
                 digest = self.source.digest(frame)
             except FrameError as error:
-                self._failed(Failure(frame.id, error))
+                self._failed(LeftOut(frame.id, error))
                 continue
             if digest != writer.frame_digest(frame.id):
                 raise CacheMismatchError(
@@ -224,7 +224,7 @@ class Pipeline:
         with self.stages("wait for frames"):
             return future.result()
 
-    def _assembled(self, scored: Scored) -> xr.Dataset | Failure:
+    def _assembled(self, scored: Scored) -> xr.Dataset | LeftOut:
         """Put a frame together; an error of the frame is returned."""
         frame = scored.frame
         try:
@@ -237,27 +237,27 @@ class Pipeline:
                     frame, scored.maps, scored.options, self.source.classes, scored.attrs, scored.edges
                 )
         except GraduncError as error:
-            return Failure(frame.id, error)
+            return LeftOut(frame.id, error)
 
-    def _commit(self, writer: CacheWriter, assembled: xr.Dataset | Failure) -> _Written | Failure:
+    def _commit(self, writer: CacheWriter, assembled: xr.Dataset | LeftOut) -> _Written | LeftOut:
         """Put a frame into the cache; an error of the cache is raised."""
-        if isinstance(assembled, Failure):
+        if isinstance(assembled, LeftOut):
             return assembled
         return _Written(assembled.attrs["frame_id"], writer.commit(assembled, self.stages))
 
-    def _finish(self, writer: CacheWriter, scored: Scored) -> _Written | Failure:
+    def _finish(self, writer: CacheWriter, scored: Scored) -> _Written | LeftOut:
         assembled = self._assembled(scored)
         del scored  # its maps are not needed while the frame is written
         return self._commit(writer, assembled)
 
-    def _finished(self, future: Future[_Written | Failure]) -> None:
+    def _finished(self, future: Future[_Written | LeftOut]) -> None:
         written = future.result()
-        if isinstance(written, Failure):
+        if isinstance(written, LeftOut):
             self._failed(written)
         else:  # not new: another writer was faster
             (self.report.computed if written.new else self.report.existing).append(written.id)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: LeftOut) -> None:
         if self.on_error == "stop":
             raise failure.error
         self.report.skipped.append((failure.id, str(failure.error)))

@@ -23,6 +23,7 @@ __all__ = [
     "PAPER_SCORES",
     "SCORES",
     "GradientNorm",
+    "NormRequest",
     "Score",
     "lookup",
     "recall",
@@ -136,6 +137,10 @@ class Score:
         return card(f"{self.name}: {self.family} score", rows)
 
 
+NormRequest = tuple[str, float, str]
+"""Label, p and variant of a gradient norm, as kernels take them."""
+
+
 @dataclass(frozen=True)
 class GradientNorm(Score):
     """A norm of the gradient with respect to the last layer's kernel.
@@ -155,7 +160,7 @@ class GradientNorm(Score):
     variant: Literal["exact", "paper"] = "exact"
 
     @property
-    def request(self) -> tuple[str, float, str]:
+    def request(self) -> NormRequest:
         """Label, p and variant, as the kernels take them."""
         return self.label, self.p, self.variant
 

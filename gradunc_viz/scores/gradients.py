@@ -27,14 +27,11 @@ from ..kernels.geometry import sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import geometry_of
 from ..schema.errors import HeadError
-from ..schema.scores import LOG2_FLOOR, PAPER_NORMS
+from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
 from .needs import ForwardPass, HeadOutput
 from .softmax import softmax_scores
 
 __all__ = ["gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
-
-Request = tuple[str, float, str]
-"""Label, p and variant of a norm."""
 
 
 def gradient_norms(
@@ -100,14 +97,14 @@ def gradient_norms(
     return norms_and_softmax(HeadOutput(logits, features, layer, channels, bias=bias), wanted)[0]
 
 
-def gradient_norm(run: ForwardPass, request: Request) -> Tensor:
+def gradient_norm(run: ForwardPass, request: NormRequest) -> Tensor:
     """One norm of a forward pass, (N, h, w): what its entry in the registry names."""
     return norms_and_softmax(run.head, [request])[0][:, 0]
 
 
 def norms_and_softmax(
     head: HeadOutput,
-    wanted: Sequence[Request],
+    wanted: Sequence[NormRequest],
     softmax: Sequence[str] = (),
     label: Tensor | None = None,
     kernels: Kernels | None = None,
@@ -189,7 +186,7 @@ def _summed(
     return scale.log2(), sums
 
 
-def _reference_norms(head: HeadOutput, wanted: Sequence[Request], out_dtype: torch.dtype) -> Tensor:
+def _reference_norms(head: HeadOutput, wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> Tensor:
     """The norms in plain torch, whatever the device and the layer."""
     logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
     assert features is not None
@@ -249,7 +246,7 @@ def _check(
     logits: Tensor,
     features: Tensor,
     layer: nn.Module,
-    wanted: Sequence[Request],
+    wanted: Sequence[NormRequest],
     bias: bool,
     channels: Tensor | None,
 ) -> None:
@@ -271,9 +268,9 @@ def _check(
             raise ValueError(f"p is {p}; expected a positive finite number")
 
 
-def _by_precision(wanted: Sequence[Request], out_dtype: torch.dtype) -> dict[torch.dtype, list[Request]]:
+def _by_precision(wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> dict[torch.dtype, list[NormRequest]]:
     """Split requests by the dtype that their sums need."""
-    parts: dict[torch.dtype, list[Request]] = {}
+    parts: dict[torch.dtype, list[NormRequest]] = {}
     for request in dict.fromkeys(wanted):
         dtype = torch.float64 if request[1] > 2 else out_dtype
         parts.setdefault(dtype, []).append(request)

@@ -13,7 +13,7 @@ from test_architecture import loaded_by
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
-from gradunc_viz.metrics.metric import METRICS, BinCounts, Metric, find_metric, pixel_metrics, register
+from gradunc_viz.metrics.metric import METRICS, BinCounts, Metric, find_metric, pixel_metrics, register_metric
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.tables import evaluation as tables
 
@@ -86,7 +86,9 @@ def test_functions_of_the_registry_are_what_the_fast_way_gives(cache: gv.Cache) 
 def test_what_is_no_metric(change: dict, message: str) -> None:
     before = dict(METRICS)
     with pytest.raises(GraduncError, match=message):
-        register(Metric(**{"name": "mine", "title": "t", "short": "s", "orientation": 1, "compute": "a:b", **change}))
+        register_metric(
+            Metric(**{"name": "mine", "title": "t", "short": "s", "orientation": 1, "compute": "a:b", **change})
+        )
     assert before == METRICS
 
 

@@ -18,11 +18,11 @@ from ..state.ranges import pair_range, ranks, shown_values
 from . import tiles
 from .tiles import Tile
 
-__all__ = ["Drawing", "Look", "blank", "difference", "draw", "score_map"]
+__all__ = ["Drawing", "PaneLook", "blank", "difference", "draw", "score_map"]
 
 
 @dataclass(frozen=True)
-class Look:
+class PaneLook:
     """How panes show what they show.
 
     Attributes
@@ -80,7 +80,7 @@ def blank(note: str = "") -> Drawing:
     return Drawing(note=text.pane_note(note))
 
 
-def draw(pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile) -> Drawing:
+def draw(pane: Pane, frames: Mapping[int, FrameData], look: PaneLook, tile: Tile) -> Drawing:
     """Draw what a pane shows of a frame.
 
     Parameters
@@ -88,7 +88,7 @@ def draw(pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile) ->
     pane : Pane
     frames : mapping of network -> FrameData
         The frame as each network sees it, at least those that the pane names.
-    look : Look
+    look : PaneLook
     tile : Tile
         Of the frame's size.
 
@@ -114,7 +114,7 @@ def draw(pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile) ->
     return kinds.get(pane.what, _draw_score)(pane, frame, look, tile, place, name)
 
 
-def _draw_image(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
+def _draw_image(pane: Pane, frame: FrameData, look: PaneLook, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
     columns = {"url": [tiles.jpeg_url(frame.image, tile)], **place}
     overlay = look.overlay
     note = text.overlay_note(overlay, look.score, look.task)
@@ -138,7 +138,7 @@ def _draw_image(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dic
     return Drawing(columns, note=note, filename=name)
 
 
-def _draw_label(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
+def _draw_label(pane: Pane, frame: FrameData, look: PaneLook, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
     if not frame.tasks:
         raise GraduncError("this frame has no labels")
     columns = dict(place)
@@ -149,12 +149,14 @@ def _draw_label(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dic
     return Drawing(columns, grey=frame.label is None, note=text.annotation_note(frame.tasks), filename=name)
 
 
-def _draw_prediction(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
+def _draw_prediction(
+    pane: Pane, frame: FrameData, look: PaneLook, tile: Tile, place: dict[str, Any], name: str
+) -> Drawing:
     note = text.plain_note("class of the largest probability")
     return Drawing(place | {"classes": [tiles.pick(frame.prediction, tile)]}, note=note, filename=name)
 
 
-def _draw_error(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
+def _draw_error(pane: Pane, frame: FrameData, look: PaneLook, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
     mistakes = frame.mistakes()
     if mistakes is None:
         raise GraduncError(text.no_labels("error"))
@@ -162,7 +164,7 @@ def _draw_error(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dic
     return Drawing(columns, grey=True, note=text.error_note(), filename=name)
 
 
-def _draw_score(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
+def _draw_score(pane: Pane, frame: FrameData, look: PaneLook, tile: Tile, place: dict[str, Any], name: str) -> Drawing:
     values = score_map(frame, pane.what, look)
     assert look.limits is not None
     return Drawing(
@@ -175,7 +177,7 @@ def _draw_score(pane: Pane, frame: FrameData, look: Look, tile: Tile, place: dic
 
 
 def _draw_difference(
-    pane: Pane, frames: Mapping[int, FrameData], look: Look, tile: Tile, place: dict[str, Any], name: str
+    pane: Pane, frames: Mapping[int, FrameData], look: PaneLook, tile: Tile, place: dict[str, Any], name: str
 ) -> Drawing:
     values = difference(pane, frames)
     if look.hide_ignored:
@@ -190,7 +192,7 @@ def _draw_difference(
     )
 
 
-def score_map(frame: FrameData, name: str, look: Look) -> np.ndarray:
+def score_map(frame: FrameData, name: str, look: PaneLook) -> np.ndarray:
     """Values of a score as a pane shows them, (y, x) float32, NaN where left out."""
     values = shown_values(frame.score(name), name, look.norms)
     return _without_ignored(values, frame, look.task) if look.hide_ignored else values

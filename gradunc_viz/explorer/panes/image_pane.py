@@ -43,7 +43,7 @@ from .tiles import View
 __all__ = [
     "HOVER_JS",
     "MapPane",
-    "Stage",
+    "PaneStage",
     "aspect_ratio",
     "home_view",
     "make_pane",
@@ -105,7 +105,7 @@ if (memory.busy === null) send()
 
 
 @dataclass(frozen=True)
-class Stage:
+class PaneStage:
     """What the panes of one session share.
 
     Attributes
@@ -212,7 +212,7 @@ def show_drawing(pane: MapPane, drawing: Drawing) -> None:
         layer.visible = ("url" if name == "picture" else name) in drawing.columns
 
 
-def show_view(stage: Stage, panes: Sequence[MapPane], size: tuple[int, int], view: View | None) -> None:
+def show_view(stage: PaneStage, panes: Sequence[MapPane], size: tuple[int, int], view: View | None) -> None:
     """Show a part of a frame of `size` in all panes, all of it for None; what reset returns to follows the size."""
     home = home_view(size)
     left, right, top, bottom = home if view is None else view
@@ -222,7 +222,7 @@ def show_view(stage: Stage, panes: Sequence[MapPane], size: tuple[int, int], vie
         pane.figure.aspect_ratio = aspect_ratio(size)
 
 
-def show_threshold(stage: Stage, threshold: float, overlay: str) -> None:
+def show_threshold(stage: PaneStage, threshold: float, overlay: str) -> None:
     """Move the threshold of the masks; in the browser `threshold_js` does the same while dragging.
 
     Parameters
@@ -235,12 +235,12 @@ def show_threshold(stage: Stage, threshold: float, overlay: str) -> None:
     stage.alarm_mapper.low = low
 
 
-def show_pin(stage: Stage, pixel: tuple[int, int] | None) -> None:
+def show_pin(stage: PaneStage, pixel: tuple[int, int] | None) -> None:
     """Mark the pinned pixel (y, x) in all panes."""
     stage.pin.data = {"x": [], "y": []} if pixel is None else {"x": [pixel[1] + 0.5], "y": [pixel[0] + 0.5]}
 
 
-def threshold_js(stage: Stage) -> dict[str, Any]:
+def threshold_js(stage: PaneStage) -> dict[str, Any]:
     """Code and arguments of what dragging the threshold does in the browser."""
     code = "for (const mapper of mappers) mapper.low = Math.fround(cb_obj.value)"
     return {"code": code, "args": {"mappers": [stage.found_mapper, stage.alarm_mapper]}}
@@ -250,7 +250,7 @@ def threshold_js(stage: Stage) -> dict[str, Any]:
 # figures
 
 
-def make_stage(palette: Sequence[str], dark: bool = False) -> Stage:
+def make_stage(palette: Sequence[str], dark: bool = False) -> PaneStage:
     """Build what panes share.
 
     Parameters
@@ -267,7 +267,7 @@ def make_stage(palette: Sequence[str], dark: bool = False) -> Stage:
         shared.js_on_change("start", report)
         shared.js_on_change("end", report)
     line = {"line_color": "#8895a5", "line_width": 1, "line_alpha": 0.7}
-    return Stage(
+    return PaneStage(
         x_range,
         y_range,
         found_mapper=_threshold_mapper(THRESHOLD),
@@ -299,7 +299,7 @@ def _threshold_mapper(color: str) -> LinearColorMapper:
     return LinearColorMapper([color], low=0, high=_FAR, low_color=TRANSPARENT, nan_color=TRANSPARENT)
 
 
-def make_pane(stage: Stage, name: str, dark: bool = False) -> MapPane:
+def make_pane(stage: PaneStage, name: str, dark: bool = False) -> MapPane:
     """Build one pane, empty, for a light or a dark page.
 
     Every model in it costs time at each opening of the page: what can be shared is.
@@ -360,7 +360,7 @@ def _image(column: str, mapper: LinearColorMapper, alpha: float = 1) -> Image:
     return Image(image=column, x="x", y="y", dw="dw", dh="dh", color_mapper=mapper, global_alpha=alpha)
 
 
-def _layer(stage: Stage, pane: figure, source: ColumnDataSource, glyph: Any) -> Any:
+def _layer(stage: PaneStage, pane: figure, source: ColumnDataSource, glyph: Any) -> Any:
     """Add a glyph that looks the same whether selected or not: without saying so a copy of it is made for each."""
     view = CDSView(filter=stage.rows)
     return pane.add_glyph(source, glyph, view=view, selection_glyph=glyph, nonselection_glyph=glyph, muted_glyph=glyph)

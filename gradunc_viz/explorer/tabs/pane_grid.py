@@ -11,7 +11,7 @@ from ...style.palette import class_palette
 from ..css import compact_css
 from ..panes import drawing, tiles
 from ..panes import image_pane as maps
-from ..panes.drawing import Drawing, Look
+from ..panes.drawing import Drawing, PaneLook
 from ..state.pane import MAX_PANES, pane_options, parse_pane
 from ..state.state import READ_ERRORS, ExplorerState
 from .parts import html, is_dark
@@ -181,7 +181,7 @@ class PanesView:
         if only_changed_tile and self._drawn == [(tile, state.frame.id, tuple(state.panes))]:
             return
         self._drawn = [(tile, state.frame.id, tuple(state.panes))]
-        look = Look(
+        look = PaneLook(
             score=state.score,
             task=state.task,
             overlay=state.overlay,

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Layout(TypedDict, total=False):
+class BoxLayout(TypedDict, total=False):
     """How a pane lies on the page, as every view of Panel takes it."""
 
     margin: int | tuple[int, ...]
@@ -38,9 +38,9 @@ class Html(pn.pane.HTML):
         return shown
 
 
-def html(content: str = "", **layout: Unpack[Layout]) -> Html:
+def html(content: str = "", **layout: Unpack[BoxLayout]) -> Html:
     """A piece of HTML in the style of the page; text that no template made is escaped."""
-    usual: Layout = {"margin": 0, "sizing_mode": "stretch_width"}
+    usual: BoxLayout = {"margin": 0, "sizing_mode": "stretch_width"}
     return Html(content, stylesheets=[style.css(is_dark())], **(usual | layout))
 
 

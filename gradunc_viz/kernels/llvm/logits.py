@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ...schema.scores import LOG2_FLOOR
+from ...schema.scores import LOG2_FLOOR, NormRequest
 from ..powers import power_plan
 from .code import LANES, Code, Value, built_once, exp2, log2
 from .functions import LARGEST, exp, expm1, log1p, powers_of
@@ -20,7 +20,6 @@ __all__ = ["LABEL_TILE", "blend", "label_kernel", "workspace"]
 LABEL_TILE = 128
 """Pixels whose logits stay in the first cache."""
 
-Request = tuple[str, float, str]
 
 _LOG2_E = math.log2(math.e)
 _LIFT = 60  # log2 of a factor that makes every subnormal normal
@@ -28,7 +27,7 @@ _LIFT = 60  # log2 of a factor that makes every subnormal normal
 
 @built_once
 def label_kernel(
-    wanted: tuple[Request, ...], rows: tuple[int, ...], names: tuple[str, ...], kind: str, blended: bool = False
+    wanted: tuple[NormRequest, ...], rows: tuple[int, ...], names: tuple[str, ...], kind: str, blended: bool = False
 ) -> Callable[..., None]:
     """Norms and scores of the softmax family; `pixels` is a multiple of LANES.
 
@@ -78,7 +77,7 @@ def blend(code: Code, line: Value) -> Callable[[Value, Value], Value]:
 class _LabelKernel:
     """What `label_kernel` does with a tile, in the making."""
 
-    def __init__(self, code: Code, wanted: Sequence[Request], rows: Sequence[int], names: Sequence[str]) -> None:
+    def __init__(self, code: Code, wanted: Sequence[NormRequest], rows: Sequence[int], names: Sequence[str]) -> None:
         self.code, self.wanted, self.rows, self.names = code, wanted, rows, names
         of = {kind: {p for label, p, v in wanted if (label, v) == kind} for kind in {w[::2] for w in wanted}}
         self.uniform_ps = sorted(of.get(("uni", "exact"), ()))

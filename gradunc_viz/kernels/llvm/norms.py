@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...schema.scores import NormRequest
 from .. import torch_cpu as gradients_cpu
 from ..threads import in_threads
 from .code import LANES, Code, Value, built_once
@@ -23,7 +24,6 @@ from .rows import PixelRows, ResultRows, address
 
 __all__ = ["feature_sums", "label_pass"]
 
-Request = tuple[str, float, str]
 
 _FEATURE_TILE = 512  # pixels whose sums stay in the first cache
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -123,7 +123,7 @@ def feature_sums(
 
 def label_pass(
     logits: Tensor,
-    wanted: Sequence[Request],
+    wanted: Sequence[NormRequest],
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,

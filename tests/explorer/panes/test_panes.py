@@ -18,7 +18,7 @@ from gradunc_viz.explorer import text
 from gradunc_viz.explorer.panes import drawing, tiles
 from gradunc_viz.explorer.panes import image_pane as maps
 from gradunc_viz.explorer.panes import pixel as pixels
-from gradunc_viz.explorer.panes.drawing import Look
+from gradunc_viz.explorer.panes.drawing import PaneLook
 from gradunc_viz.explorer.state import frame_store as frame_data
 from gradunc_viz.explorer.state import frame_table, permalink, reproduce
 from gradunc_viz.explorer.state import pane as panes
@@ -50,11 +50,11 @@ def whole(frame: frame_data.FrameData, across: int = 1000) -> tiles.Tile:
     return tiles.tile_for(frame.size, None, across)
 
 
-def look(frame: frame_data.FrameData, **options) -> Look:
+def look(frame: frame_data.FrameData, **options) -> PaneLook:
     def limits(name: str) -> tuple[float, float]:
         return frame_range(frame.score(name))
 
-    return Look(**({"score": "msp", "task": "error", "limits": limits} | options))
+    return PaneLook(**({"score": "msp", "task": "error", "limits": limits} | options))
 
 
 # ---- frames
