@@ -41,7 +41,7 @@ def sums_of(*tensors: Tensor):
     return kernels.kernels_on(tensors[0].device).sums_of(*tensors)
 
 
-@pytest.fixture(params=["cpu", "llvm", "triton"])
+@pytest.fixture(params=["cpu", "llvm", pytest.param("triton", marks=pytest.mark.slow)])  # interpreted
 def backend(request, monkeypatch) -> str:
     """Make `gradients` and `softmax` use these kernels."""
     if request.param == "cpu":
