@@ -74,6 +74,16 @@ def test_public_name_is_what_its_module_defines(name, home):
     assert name in dir(gradunc_viz)
 
 
+def test_what_registers_a_thing_comes_from_the_home_of_the_thing():
+    homes = dict(PUBLIC)
+    for thing, register in (
+        ("Layout", "register_layout"),
+        ("Loader", "register_loader"),
+        ("HeadKind", "register_head"),
+    ):
+        assert homes[thing] == homes[register]
+
+
 def test_type_checkers_see_the_same_public_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
