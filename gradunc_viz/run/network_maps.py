@@ -144,6 +144,9 @@ class NetworkMaps:
                 x = torch.cat([item.tensor for item in group])
                 with self.stages("forward"):
                     head = self.runner(x, f"frame {group[0].frame.id!r}")
+                if head.tail is not None and len(group) > 1:
+                    self.batch = 1  # what stands behind the head is replayed for one image at a time
+                    return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
                     del head.features  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
@@ -178,6 +181,8 @@ class NetworkMaps:
             head.layer,
             align_corners=bool(options.align_corners),
             bias=options.bias,
+            tail=head.tail,
+            threshold=self.runner.network.threshold,
         )
         channels = self.runner.network.class_channels(head.logits.shape[1])
         with (
