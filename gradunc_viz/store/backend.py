@@ -47,7 +47,7 @@ class Writing(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Take the whole cache away, unless it holds a frame or another writer is at work."""
+        """Take the whole cache away, unless it holds a frame, or anything else, or another writer is at work."""
         ...
 
 

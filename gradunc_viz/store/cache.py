@@ -26,6 +26,7 @@ import xarray as xr
 import zarr
 
 from ..schema.errors import CacheError
+from ..schema.file_names import natural_key
 from ..schema.frame import validate
 from ..schema.scores import recall
 from ..schema.tasks import TASKS
@@ -64,7 +65,7 @@ class Cache(Mapping[str, xr.Dataset]):
     key : dict
         What the cache was computed from: network, settings, schema version.
     ids : tuple of str
-        Ids of the frames that are complete, sorted.
+        Ids of the frames that are complete, sorted as people count.
     """
 
     def __init__(self, place: Place) -> None:
@@ -72,7 +73,7 @@ class Cache(Mapping[str, xr.Dataset]):
         self.path = Path(self.backend.where)
         self._attrs = read_root(self.backend)
         self.key: dict[str, Any] = self._attrs["key"]
-        self.ids = tuple(sorted(published(self.backend)))
+        self.ids = tuple(sorted(published(self.backend), key=natural_key))
         self._known = frozenset(self.ids)
         for description in self._attrs.get("scores", ()):
             recall(description)

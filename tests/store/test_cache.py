@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr.storage
+from foreign import litter
 from PIL import Image
 from tiny import SCORES, TinyNet
 from torch.nn import functional as F
@@ -24,6 +25,8 @@ from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.store import cache as cache_module
 from gradunc_viz.store.cache import open_cache
 from gradunc_viz.store.frame import class_probabilities, decode_image
+from gradunc_viz.store.local import LocalBackend
+from gradunc_viz.store.summary import build_summary, publish_summary
 from gradunc_viz.store.writer import CacheWriter
 
 
@@ -408,12 +411,66 @@ def test_an_empty_folder_becomes_a_cache(tiny_cache, tmp_path):
 
 def test_other_settings_are_named(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    with pytest.raises(CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another --out"):
+    with pytest.raises(CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another folder"):
         writer_like(tiny_cache, path, input_size=(32, 64))
     with pytest.raises(
         CacheMismatchError, match=r"settings\.bias was False, now True; settings\.scores was .*, now msp"
     ):
         writer_like(tiny_cache, path, scores=["msp"], bias=True)
+
+
+def test_a_cache_without_frames_is_taken_over(tiny_cache, tmp_path):
+    for _ in range(2):  # killed before its first frame: no end of a context
+        writer_like(tiny_cache, tmp_path / "c", bias=True)
+    assert open_cache(tmp_path / "c").summary.sizes["frame"] == 0
+    with writer_like(tiny_cache, tmp_path / "c", scores=["msp"]) as writer:
+        with pytest.raises(CacheMismatchError, match=r"settings\.scores was msp"):  # somebody is at work
+            writer_like(tiny_cache, tmp_path / "c")
+        assert writer.existing == set()
+    assert open_cache(tmp_path / "c").scores == ("msp",)
+    with writer_like(tiny_cache, tmp_path / "c") as writer:
+        assert writer.commit(in_memory(tiny_cache, "f00"))
+    with pytest.raises(CacheMismatchError, match=r"settings\.bias"):
+        writer_like(tiny_cache, tmp_path / "c", bias=True)
+    xr.testing.assert_identical(open_cache(tmp_path / "c")["f00"].load(), tiny_cache["f00"].load())
+
+
+def test_a_folder_in_the_way_of_a_frame_is_named(tiny_cache, tmp_path):
+    with writer_like(tiny_cache, tmp_path / "c") as writer:
+        (tmp_path / "c/frames/f00").mkdir()
+        (tmp_path / "c/frames/f00/notes.txt").write_text("mine")
+        with pytest.raises(CacheError, match="f00: is in the way"):
+            writer.commit(in_memory(tiny_cache, "f00"))
+    assert open_cache(tmp_path / "c").ids == ()
+
+
+def test_foreign_files_in_every_folder_change_nothing(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    litter(path)
+    cache = open_cache(path)
+    assert cache.ids == tiny_cache.ids
+    for frame in cache:
+        xr.testing.assert_identical(cache[frame].load(), tiny_cache[frame].load())
+        assert cache.thumbnail(frame) == tiny_cache.thumbnail(frame)
+    xr.testing.assert_identical(cache.summary, tiny_cache.summary)
+    shutil.rmtree(path / "summary")
+    xr.testing.assert_identical(open_cache(path).summary, tiny_cache.summary)
+    writer_like(tiny_cache, path)
+    assert open_cache(path).ids == tiny_cache.ids
+
+
+def test_frames_sort_as_people_count(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    with writer_like(tiny_cache, path) as writer:
+        for name in ("f10", "f4", "f100", "g"):
+            writer.commit(in_memory(tiny_cache, 0, name))
+    expected = ("f00", "f01", "f02", "f03", "f4", "f10", "f100", "g")
+    assert open_cache(path).ids == expected
+    # the table of a cache that was written in another order is made anew
+    table = build_summary(LocalBackend(path), tuple(sorted(expected)), tiny_cache.scores, tiny_cache.classes)
+    publish_summary(LocalBackend(path), table)
+    assert tuple(open_cache(path).summary["frame"].values) == expected
+    assert tuple(gv.evaluate(path, "error", by="frame", bootstrap=0)["frame"].values) == expected
 
 
 # ----------------------------------------------------------------------------------------------------------
