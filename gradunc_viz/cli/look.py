@@ -20,7 +20,13 @@ def explore(arguments: argparse.Namespace) -> int:
     """Serve the dashboard until it is interrupted."""
     from ..explorer import serve
 
-    serve(arguments.cache, port=arguments.port, open_browser=not arguments.no_browser)
+    serve(
+        arguments.cache,
+        port=arguments.port,
+        open_browser=not arguments.no_browser,
+        allow_origin=arguments.allow_origin,
+        prefix=arguments.prefix,
+    )
     return DONE
 
 
