@@ -12,7 +12,7 @@ from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, console, natural, positive, size_on_disk, width
+from .values import DONE, STDOUT, console, natural, positive, size_on_disk, width
 
 
 @command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
@@ -106,7 +106,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             nargs="?",
             type=Path,
-            const=Path("-"),
+            const=STDOUT,
             metavar="FILE",
             help=f"write {text} (default: to stdout)",
         )
@@ -166,12 +166,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write to a file, or to stdout for ``-``."""
-    if str(path) == "-":
+    """Write to a file, or to stdout."""
+    if path == STDOUT:
         sys.stdout.write(text)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     except OSError as error:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 

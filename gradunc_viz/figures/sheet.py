@@ -291,7 +291,7 @@ def _slug(name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     except OSError as error:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
