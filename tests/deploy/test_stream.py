@@ -92,7 +92,9 @@ def test_the_network_keeps_its_mode():
     assert all(module.training for module in net.modules())
 
 
-@pytest.mark.parametrize(("limit", "count"), [((), 5), (("--limit", "1"), 1), (("--limit", "3"), 3), (("--limit", "9"), 5)])
+@pytest.mark.parametrize(
+    ("limit", "count"), [((), 5), (("--limit", "1"), 1), (("--limit", "3"), 3), (("--limit", "9"), 5)]
+)
 def test_on_the_command_line(sequence, capsys, limit, count):
     arguments = ["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]
     assert cli([*arguments, *limit]) == 0
