@@ -64,12 +64,10 @@ def explained_refusals() -> Iterator[None]:
     def explain(record: logging.LogRecord) -> bool:
         if str(record.msg).startswith("Refusing websocket connection") and record.args:
             origin = record.args[0]  # type: ignore[index]
-            record.msg, record.args = (
-                (
-                    "Refusing a page that the browser shows at %r, behind a tunnel or a proxy; if it is yours, start again "
-                    "with --allow-origin %s (in Python allow_origin=%r)"
-                ),
-                (origin, origin, origin),
+            record.args = (origin, origin, origin)
+            record.msg = (
+                "Refusing a page that the browser shows at %r, behind a tunnel or a proxy; if it is yours, start "
+                "again with --allow-origin %s (in Python allow_origin=%r)"
             )
         return True
 

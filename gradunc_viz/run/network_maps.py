@@ -191,7 +191,9 @@ class NetworkMaps:
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
             maps = self._scorer(output.image(index).only(channels), frame.size, frame.label, frame.id)
-        return Scored(frame, maps, options, {"head": head.name, "network": self.runner.network.name})
+        layer = " ".join(str(head.layer).split())
+        attrs = {"head": head.name, "head_layer": layer, "network": self.runner.network.name}
+        return Scored(frame, maps, options, attrs)
 
     def _empty_cache(self) -> None:
         if self.device.type == "cuda":

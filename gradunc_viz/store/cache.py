@@ -98,6 +98,19 @@ class Cache(Mapping[str, xr.Dataset]):
         """Names of the cached scores."""
         return tuple(self.key["settings"]["scores"])
 
+    @property
+    def head(self) -> str | None:
+        """The layer that the scores are gradients of: its name in the network, as it was found or given, and its kind.
+
+        None where nobody knows it: of imported maps, and of a cache without frames whose head is to be found.
+        """
+        given = self.key["network"].get("head")
+        name, layer = None if given in ("auto", "none") else given, None
+        with suppress(CacheError, IndexError):  # a damaged frame, which says so when it is opened; no frame
+            attrs, _ = complete_attrs(self.backend, frame_group(self.ids[0]))
+            name, layer = attrs.get("head", name), attrs.get("head_layer")
+        return f"{name}: {layer}" if name and layer else name
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -208,8 +221,7 @@ class Cache(Mapping[str, xr.Dataset]):
         rows = {
             "folder": code(str(self.path)),
             "frames": f"{len(self):,}",
-            "network": code(str(network["name"]))
-            + (f", head {code(str(network['head']))}" if network.get("head") else ""),
+            "network": code(str(network["name"])) + (f", head {code(self.head)}" if self.head else ""),
             "input": "x".join(map(str, size)) if size else "each image's own size",
             "scores": " ".join(code(name) for name in self.scores),
             "classes": chips(self.classes, self.colors),

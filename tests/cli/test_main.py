@@ -193,7 +193,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_info(tiny_cache: gv.Cache, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", tiny_cache.path) == 0
     said = capsys.readouterr().out
-    for text in ("48 x 64", "41 x 57", "TinyNet", "entropy", "4 frames"):
+    for text in ("48 x 64", "41 x 57", "TinyNet", "entropy", "4 frames", "classifier: Conv2d(6, 4,", ", as found"):
         assert text in said
 
 

@@ -172,6 +172,25 @@ def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, open
     assert touched == {"g0500", "g0007"}
 
 
+def test_a_cache_names_the_head_that_was_found(tiny_cache, tiny_set, tmp_path):
+    assert tiny_cache.key["network"]["head"] == "auto"
+    assert tiny_cache.head == "classifier: Conv2d(6, 4, kernel_size=(1, 1), stride=(1, 1))"
+    assert "classifier: Conv2d(6, 4" in tiny_cache._repr_html_()
+    writer_like(tiny_cache, tmp_path / "empty")
+    assert open_cache(tmp_path / "empty").head is None
+    with writer_like(tiny_cache, tmp_path / "older") as writer:
+        older = in_memory(tiny_cache, "f00")
+        del older.attrs["head_layer"]
+        writer.commit(older)
+    assert open_cache(tmp_path / "older").head == "classifier"
+    (tmp_path / "older/frames/f00/prediction/zarr.json").unlink()
+    assert open_cache(tmp_path / "older").head is None
+    for frame in tiny_cache:
+        np.save(tmp_path / f"{frame}.npy", np.random.default_rng(0).random(tiny_cache[frame]["prediction"].shape))
+    imported = gv.import_maps(tmp_path, gv.open_frames(tiny_set), tmp_path / "imported", progress=False)
+    assert imported.head is None
+
+
 # ----------------------------------------------------------------------------------------------------------
 # scores
 
