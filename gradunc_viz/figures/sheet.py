@@ -129,7 +129,7 @@ def figure_set(
     """
     ending, dpi = _file_options(**files)
     opened = named_caches(caches)
-    folder = Path(out)
+    folder = Path(out).absolute()  # the process may go to another folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

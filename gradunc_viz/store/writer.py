@@ -80,7 +80,12 @@ class CacheWriter:
                 writing.abandon()
             if not self.backend.is_cache():
                 return False
-            differences = self._mismatch()
+            if not (differences := self._mismatch()):
+                return True
+            raise CacheMismatchError(
+                f"{self.path}: is being computed differently: {'; '.join(differences)}; another run is at work there, "
+                "or something of yours lies in it; choose another folder for the cache"
+            )
         if differences:
             raise CacheMismatchError(
                 f"{self.path}: was computed differently: {'; '.join(differences)}; choose another folder for the "
