@@ -7,7 +7,7 @@ import gc
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,7 +34,7 @@ _pages: WeakKeyDictionary[Document, Explorer] = WeakKeyDictionary()
 
 
 def serve(
-    caches: CacheLike | Iterable[CacheLike],
+    caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike],
     port: int = 0,
     open_browser: bool = True,
     *,
@@ -48,7 +48,7 @@ def serve(
 
     Parameters
     ----------
-    caches : Cache, path, or a sequence of them
+    caches : Cache, path, a sequence of these, or a mapping from names to these
     port : int
         0 takes any free one.
     open_browser : bool
@@ -150,12 +150,12 @@ def _usable_port(port: int) -> int:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise GraduncError(f"port {port} cannot be used ({reason}); choose another with --port") from error
+            raise GraduncError(f"port {port} cannot be used ({reason}); choose another") from error
         return int(probe.getsockname()[1])
 
 
 def explore(
-    caches: CacheLike | Iterable[CacheLike],
+    caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike],
     *,
     port: int | None = None,
     open_browser: bool = True,
@@ -171,7 +171,7 @@ def explore(
 
     Parameters
     ----------
-    caches : Cache, path, or a sequence of them
+    caches : Cache, path, a sequence of these, or a mapping from names to these
         Several are compared frame by frame, matched by id.
     port : int, optional
         Serve the page on this port instead, until interrupted, and return None.

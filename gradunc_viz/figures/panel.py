@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from ..schema.errors import CacheError, GraduncError
+from ..schema.errors import CacheError, GraduncError, UnknownFrameError
 from ..schema.frame import IGNORE
 from ..schema.scores import GradientNorm, lookup
 from ..store.cache import Cache
@@ -193,7 +193,7 @@ def _rows(opened: dict[str, Cache], frames: Any) -> list[Row]:
                 raise GraduncError(f"{cache.path}: no frame at position {frame}, it has {len(cache)}")
             frame = cache.ids[frame]
         if frame not in cache:
-            raise GraduncError(f"{cache.path}: no frame {frame!r} among its {len(cache)} frames")
+            raise UnknownFrameError(cache.path, frame, cache.ids)
         rows.append((cache, name, cache[frame]))
     if not rows:
         raise GraduncError(f"{', '.join(str(c.path) for c in opened.values())}: no frame to show")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tiny import SCORES, TinyNet
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
+from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownFrameError, UnknownScoreError
 from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.store import cache as cache_module
@@ -127,6 +129,17 @@ def test_a_cache_is_a_mapping(tiny_cache):
     assert tiny_cache.get("f9") is None
     assert tiny_cache.scores == SCORES
     assert "4 frames" in repr(tiny_cache)
+
+
+def test_a_frame_that_is_not_there_is_named_with_those_alike(tiny_cache):
+    for error in (KeyError, GraduncError):
+        with pytest.raises(error, match=r"cache: no frame 'f0l' among its 4 frames; did you mean .*'f01'"):
+            tiny_cache["f0l"]
+    for ask in (tiny_cache.thumbnail, tiny_cache.frame_version, lambda name: tiny_cache.read(name, ["score"])):
+        with pytest.raises(UnknownFrameError, match=r"no frame 'zzz' among its 4 frames$"):
+            ask("zzz")
+    error = pickle.loads(pickle.dumps(UnknownFrameError("c", 3.5, ("a",))))
+    assert str(error) == "c: no frame 3.5 among its 1 frames"
 
 
 @pytest.mark.parametrize("frame_id", ["../f00", "..", "", ".", "f00/", "../frames/f00", "/etc", "f00\0", "../summary"])
@@ -405,6 +418,13 @@ def test_another_schema_version_is_refused(tiny_cache, tmp_path):
         open_cache(path)
     with pytest.raises(CacheError, match="schema version is 7, expected 2"):
         writer_like(tiny_cache, path)
+
+
+@pytest.mark.parametrize("place", [3, None, 1.5])
+def test_what_is_no_place_of_a_cache_is_named(place):
+    for use in (open_cache, gv.evaluate, gv.explore):
+        with pytest.raises(CacheError, match=re.escape(f"{place!r} of type")):
+            use(place)
 
 
 def test_output_that_is_taken(tiny_cache, tmp_path):
