@@ -10,7 +10,27 @@ from urllib.parse import urlsplit
 
 from ..schema.errors import SettingsError
 
-__all__ = ["explained_refusals", "origin_hosts", "path_prefix"]
+__all__ = ["TEMPLATE", "explained_refusals", "origin_hosts", "path_prefix"]
+
+TEMPLATE = """
+{% block postamble %}
+<script>
+addEventListener("load", () => {
+  const note = document.createElement("p")
+  note.className = "unreached"
+  note.style = "font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #888"
+  note.textContent = "Nothing comes from the server yet. If this page lies behind a tunnel or a proxy, start it with "
+    + `--allow-origin ${location.origin} (in Python allow_origin="${location.origin}").`
+  const start = performance.now()
+  const look = setInterval(() => {
+    if (window.Bokeh?.documents?.length) { note.remove(); clearInterval(look) }
+    else if (performance.now() - start > 6000 && !note.isConnected) document.body.append(note)
+  }, 250)
+})
+</script>
+{% endblock %}
+"""
+"""A page that says so where its websocket is refused, which is else an empty one."""
 
 _log = logging.getLogger("bokeh.server.views.ws")
 

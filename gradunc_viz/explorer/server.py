@@ -21,7 +21,7 @@ from ..schema.errors import GraduncError, SettingsError
 from ..store.cache import Cache
 from .css import page_css
 from .jobs import LOADING
-from .origins import explained_refusals, origin_hosts, path_prefix
+from .origins import TEMPLATE, explained_refusals, origin_hosts, path_prefix
 from .page import CacheLike, Explorer, opened_caches
 from .ready import Arguments, ReadyPage
 from .state.tabs import tabs
@@ -120,6 +120,7 @@ def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
     # opened anew for every session, so that a reload shows the frames that came meanwhile
     page = Explorer([cache.reopened() for cache in caches], title, _query(pn.state.session_args))
     _pages[pn.state.curdoc] = page
+    pn.state.curdoc.template = TEMPLATE
     pn.state.on_session_destroyed(lambda _context: page.close())
     return page
 

@@ -21,6 +21,10 @@ from gradunc_viz.schema.errors import SettingsError
 from gradunc_viz.store.cache import Cache
 
 
+# Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return write_cache(tmp_path_factory.mktemp("origins") / "cache", ["a"])
@@ -135,6 +139,7 @@ def test_everything_lies_below_the_prefix(server: tuple[Any, str]) -> None:
 
     code, page = get(url)
     assert code == 200
+    assert "--allow-origin ${location.origin}" in page  # said on a page whose websocket is refused
     assert get(f"http://127.0.0.1:{one.port}/")[0] == 404
     sources = [urljoin(url, found) for found in re.findall(r'<script[^>]* src="([^"]+)"', page)]
     own = [address for address in sources if urlsplit(address).netloc == urlsplit(url).netloc]
