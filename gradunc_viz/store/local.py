@@ -114,7 +114,7 @@ class LocalBackend:
         """A staging folder, removed in the end; what killed writers left behind is removed on the way."""
         self.path.resolve().parent.mkdir(parents=True, exist_ok=True)
         with _staging(self.path) as folder:
-            yield _LocalWriting(self.path, folder)
+            yield _LocalWriting(self.path.resolve(), folder)  # not the link to it
 
 
 class _OwnFiles(LocalStore):

@@ -176,6 +176,23 @@ def test_a_cache_with_something_of_the_user_is_not_taken_away(place: Path, name:
     assert LocalBackend(place).is_cache()
 
 
+def test_a_link_to_a_folder_stays_one(place: Path) -> None:
+    there = place.parent / "there"
+    there.mkdir()
+    place.symlink_to(there)
+    for foreign in (False, True):
+        with LocalBackend(place).writing() as writing:
+            assert writing.publish("", {"frames/zarr.json": b"", "zarr.json": b"1"})
+            assert writing.publish("frames/a", {"zarr.json": b""})
+            assert (there / "frames/a/zarr.json").is_file()
+            writing.withdraw("frames/a")
+            if foreign:
+                litter(there)
+            writing.abandon()
+        assert place.is_symlink()
+        assert not (there / "zarr.json").exists()
+
+
 def test_a_relative_path_stays_where_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.parent)
     backend = LocalBackend("cache")
