@@ -20,7 +20,6 @@ from gradunc_viz.explorer.origins import explained_refusals, origin_hosts, path_
 from gradunc_viz.schema.errors import SettingsError
 from gradunc_viz.store.cache import Cache
 
-
 # Panel 1.9 calls pandas in a way that pandas 3.1 announces to remove
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
 
