@@ -26,6 +26,7 @@ from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import known_class_table
 from .decode import DecodedFrame
+from .labels import frames_as_trained
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report
@@ -102,6 +103,7 @@ def compute_report(
     device = resolve_device(settings.device)
     chosen = chosen_frames(frames, settings.limit)
     with restored(_network(model)) as network:
+        chosen = frames_as_trained(chosen, network)
         runner = _inference(network, device, settings)
         classes, colors = known_class_table(runner, chosen, settings, out)
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None

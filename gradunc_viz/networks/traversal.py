@@ -1,0 +1,86 @@
+"""What torch tells of any module, whatever the module calls its own attributes.
+
+Published networks overwrite methods of `torch.nn.Module` with lists and settings of their own (``self.modules``,
+``self.parameters``); methods are therefore looked up in the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+__all__ = ["evaluating", "float_type", "in_channels", "modules_of", "weights_of"]
+
+
+def modules_of(net: nn.Module) -> Iterator[nn.Module]:
+    """A network and all modules in it, each once."""
+    return nn.Module.modules(net)
+
+
+def weights_of(net: nn.Module) -> Iterator[Tensor]:
+    """Parameters, then buffers."""
+    yield from nn.Module.parameters(net)
+    yield from nn.Module.buffers(net)
+
+
+def float_type(net: nn.Module) -> torch.dtype:
+    """The type that a network computes in, and takes its input in: that of its first weight."""
+    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    return next((weight.dtype for weight in weights_of(net) if weight.dtype in kinds), torch.float32)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluate for the time being; every module gets its own mode back."""
+    training = [module for module in modules_of(net) if module.training]
+    if training:
+        with suppress(NotImplementedError):  # a network from torch.export has one mode only
+            type(net).eval(net)
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the first convolution."""
+
+
+def in_channels(net: nn.Module) -> int:
+    """How many channels a network takes: 3, unless its first convolution wants others.
+
+    Where the first one that is defined does not take 3, empty images of 3, of as many channels and of other usual
+    counts enter the network, and run no further than to the first convolution that they reach. A network that fails
+    before, or has none, takes 3 as far as anybody can tell.
+    """
+    convolutions = [module for module in modules_of(net) if isinstance(module, _ConvNd) and module.in_channels]
+    first = convolutions[0].in_channels if convolutions else 3
+    candidates = dict.fromkeys((3, first, 1, 4)) if first != 3 else ()
+    return next((count for count in candidates if _takes(net, count, convolutions)), 3)
+
+
+def _takes(net: nn.Module, count: int, convolutions: list[_ConvNd]) -> bool:
+    fits = False
+
+    def stop(layer: _ConvNd, args: tuple[Tensor, ...]) -> None:
+        nonlocal fits
+        fits = bool(args) and args[0].ndim > 2 and args[0].shape[1] == layer.in_channels
+        raise _Reached
+
+    weight = next(weights_of(net))
+    images = torch.zeros(1, count, 64, 64, dtype=float_type(net), device=weight.device)
+    hooks = [layer.register_forward_pre_hook(stop) for layer in convolutions]
+    try:
+        with torch.no_grad(), evaluating(net):
+            net(images)
+    except Exception:  # a network may raise anything, and so do we to end it
+        return fits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return False
