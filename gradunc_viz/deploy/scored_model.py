@@ -171,7 +171,7 @@ def _is_traced() -> bool:
 def _head(network: Network, example: Tensor | None) -> Head:
     if example is None:
         first = next(network.net.parameters(), torch.empty(0))
-        example = torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)
+        example = torch.zeros(1, network.in_channels, 256, 256, device=first.device, dtype=first.dtype)
     try:
         with torch.no_grad(), capture(network) as head:
             network.net(example)

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from cachetools import LRUCache
+from PIL import Image
 from torch import Tensor, nn
 
 from ..schema.errors import FrameError, ModelError
@@ -94,7 +95,9 @@ class Network(Wrapper):
     @cached_property
     def in_channels(self) -> int:
         """How many channels its images have: 3 are RGB, 1 is grey, others are what the image files hold."""
-        return in_channels(self.net)
+        said = len(self.normalize[0]) if self.normalize else 1
+        configured = getattr(getattr(self.net, "config", None), "num_channels", None)
+        return in_channels(self.net, said if said > 1 else configured if isinstance(configured, int) else 3)
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.parameters())
@@ -244,16 +247,17 @@ class Network(Wrapper):
         return digest.hexdigest()
 
 
-def network_input(image: np.ndarray, network: Network, input_size: tuple[int, int] | str | None) -> Tensor:
+def network_input(image: np.ndarray, network: Network, input_size: tuple[int, int] | None) -> Tensor:
     """Input of a network for an image, (1, channels, H, W).
 
     Parameters
     ----------
     image : array (y, x, channels)
-        RGB, or what else the network takes: 8 or 16 bits, which become [0, 1], or floating point, which stays.
+        RGB, or what else the network takes: 8 or 16 bits, which become [0, 1], or floating point, which stays. RGB of 8
+        bits becomes grey for a network of one channel.
     network : Network
-    input_size : (height, width) or "own", optional
-        Size that the image is resized to, with the network's filter; by default what the network asks for, if anything.
+    input_size : (height, width), optional
+        Size that the image is resized to, with the network's filter; by default its own.
 
     Raises
     ------
@@ -262,10 +266,11 @@ def network_input(image: np.ndarray, network: Network, input_size: tuple[int, in
     ModelError
         As for `Network.prepare`.
     """
+    if network.in_channels == 1 and image.shape[2] == 3 and image.dtype == np.uint8:
+        image = np.array(Image.fromarray(image).convert("L"))[:, :, None]
     if image.shape[2] != network.in_channels:
         raise FrameError(f"an image of {image.shape[2]} channels for {network.name}, which takes {network.in_channels}")
     how = network.preprocessing
     how.check_range(image)
-    size = how.size if input_size is None else None if isinstance(input_size, str) else input_size
     dtype = torch.promote_types(float_type(network.net), torch.float32)
-    return network.prepare(unit_tensor(image, size, how.resample, dtype))
+    return network.prepare(unit_tensor(image, input_size, how.resample, dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..schema.errors import ModelError
 
-__all__ = ["CHANNELS", "IMAGENET", "OWN_SIZE", "Normalization", "Preprocessing", "unit_tensor"]
+__all__ = ["CHANNELS", "IMAGENET", "InputSize", "Normalization", "Preprocessing", "unit_tensor"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
@@ -20,8 +21,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CHANNELS = ("rgb", "bgr")
 """Orders in which a network may want the colours."""
 
-OWN_SIZE = "own"
-"""As an input size: each image keeps its own, whatever the network asks for."""
+InputSize = tuple[int, int] | Literal["own"] | None
+"""(height, width) that images are resized to; ``"own"``: none; None: what the network asks for, if anything."""
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -82,6 +83,12 @@ class Preprocessing:
         if normalize == "imagenet":
             return replace(self, normalize=IMAGENET, channels="rgb", unknown="").in_order(self.channels)
         return replace(self, normalize=_normalization(normalize), unknown="")
+
+    def chosen_size(self, asked: InputSize) -> tuple[int, int] | None:
+        """Size that images are resized to; None if each keeps its own."""
+        if asked is None:
+            return self.size
+        return None if asked == "own" else asked
 
     def __call__(self, images: Tensor) -> Tensor:
         """Put the channels of images, (N, channels, h, w) with RGB in [0, 1], in order and normalise them.

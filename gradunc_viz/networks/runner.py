@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 from ..schema.errors import DeviceError, GraduncError, ModelError, SettingsError, brief, telling_line
 from .head import Head, Plan
 from .network import Network, network_input
-from .preprocessing import OWN_SIZE
+from .preprocessing import InputSize
 from .tapped import TappedNetwork
 from .traversal import evaluating, float_type, modules_of
 
@@ -107,6 +107,11 @@ class Inference:
     input_size : (height, width) or "own", optional
         Size that images are resized to; by default what the network asks for, or each one's own.
 
+    Attributes
+    ----------
+    size : (height, width) or None
+        What came of it.
+
     Raises
     ------
     SettingsError
@@ -123,7 +128,7 @@ class Inference:
     compile: bool = False
     channels_last: bool = False
     autocast: str | None = None
-    input_size: tuple[int, int] | str | None = None
+    input_size: InputSize = None
     _compiled: Any = field(default=None, repr=False)
     _other_size_of: dict[tuple[int, ...], str] = field(default_factory=dict, repr=False)
 
@@ -135,6 +140,7 @@ class Inference:
                 f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected the "
                 "module that it was made of"
             )
+        self.size = self.network.preprocessing.chosen_size(self.input_size)
         self.network.to(self.device)
         own = float_type(self.network.net)
         if self.autocast is not None and own in AUTOCAST.values():
@@ -152,7 +158,7 @@ class Inference:
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Tensor:
         """Input of the network for an image: resized, normalised, in memory that a GPU can read from."""
-        x = network_input(image, self.network, self.input_size)
+        x = network_input(image, self.network, self.size)
         return x.pin_memory() if self.device.type == "cuda" else x
 
     def __call__(self, x: Tensor, what: str) -> Head:
@@ -258,8 +264,8 @@ def check_input_size(size: object) -> None:
         If it is neither (height, width), nor ``"own"``, nor None.
     """
     pair = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-    if size is not None and size != OWN_SIZE and not pair:
-        raise SettingsError(f"input_size is {size!r}; expected (height, width), each 1 or more, or {OWN_SIZE!r}")
+    if size is not None and size != "own" and not pair:
+        raise SettingsError(f"input_size is {size!r}; expected (height, width), each 1 or more, or 'own'")
 
 
 def check_autocast(autocast: str | None) -> None:

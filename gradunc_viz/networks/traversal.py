@@ -51,17 +51,19 @@ class _Reached(Exception):
     """Ends a forward pass at the first convolution."""
 
 
-def in_channels(net: nn.Module) -> int:
-    """How many channels a network takes: 3, unless its first convolution wants others.
+def in_channels(net: nn.Module, default: int = 3) -> int:
+    """How many channels a network takes, as its first convolution says.
 
     Where the first one that is defined does not take 3, empty images of 3, of as many channels and of other usual
-    counts enter the network, and run no further than to the first convolution that they reach. A network that fails
-    before, or has none, takes 3 as far as anybody can tell.
+    counts enter the network, and run no further than to the first convolution that they reach. Where none is reached,
+    nobody can tell, and it is `default`.
     """
     convolutions = [module for module in modules_of(net) if isinstance(module, _ConvNd) and module.in_channels]
-    first = convolutions[0].in_channels if convolutions else 3
-    candidates = dict.fromkeys((3, first, 1, 4)) if first != 3 else ()
-    return next((count for count in candidates if _takes(net, count, convolutions)), 3)
+    if not convolutions:
+        return default
+    first = convolutions[0].in_channels
+    candidates = dict.fromkeys((3, first, default, 1, 4))
+    return 3 if first == 3 else next((one for one in candidates if _takes(net, one, convolutions)), default)
 
 
 def _takes(net: nn.Module, count: int, convolutions: list[_ConvNd]) -> bool:
