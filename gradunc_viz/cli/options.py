@@ -49,7 +49,9 @@ def network(parser: argparse.ArgumentParser) -> None:
         help="what white is where --mean and --std apply, such as 255 (default: 1)",
     )
     parser.add_argument(
-        "--channels", choices=("rgb", "bgr"), help="order in which the network wants the colours (default: as it says)"
+        "--channels",
+        choices=("rgb", "bgr", "grey"),
+        help="what the network wants to see of colours (default: as it says itself)",
     )
     parser.add_argument(
         "--drop-channels", type=integers, default=(), metavar="19,..", help="output channels that are no class"

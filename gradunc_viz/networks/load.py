@@ -56,8 +56,8 @@ def load_model(
         otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and
         ``demo``.
     channels
-        ``"rgb"`` or ``"bgr"``, the order in which the network wants the colours; by default what the model says, or
-        RGB. Mean and deviation are in this order.
+        ``"rgb"`` or ``"bgr"``, the order in which the network wants the colours, and in which mean and deviation are;
+        or ``"grey"``. By default what the model says, or as many channels as its first convolution takes, RGB of three.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"in {weights or 'its files'}: expected a model trained for segmentation, not a backbone"
             )
         net.eval()
-        preprocessing = processor_preprocessing(source, config, options)
+        preprocessing = processor_preprocessing(source, config, Network(net).in_channels, options)
     except ModelError:
         raise
     except Exception as error:

@@ -95,6 +95,8 @@ class Network(Wrapper):
     @cached_property
     def in_channels(self) -> int:
         """How many channels its images have: 3 are RGB, 1 is grey, others are what the image files hold."""
+        if self.preprocessing.channels == "grey":
+            return 1
         said = len(self.normalize[0]) if self.normalize else 1
         configured = getattr(getattr(self.net, "config", None), "num_channels", None)
         return in_channels(self.net, said if said > 1 else configured if isinstance(configured, int) else 3)
@@ -130,7 +132,8 @@ class Network(Wrapper):
 
         kinds = {1: "grey", 3: self.preprocessing.channels.upper()}
         size = f", {self.preprocessing.size[0]} x {self.preprocessing.size[1]}" if self.preprocessing.size else ""
-        kind = kinds.get(self.in_channels, f"{self.in_channels} channels") + size
+        found = vars(self).get("in_channels", 3)  # the network does not run to be shown
+        kind = kinds.get(found, f"{found} channels") + size
         if self.normalize is None:
             return f"{kind} in [0, 1]"
         return f"{kind}, normalised, mean and std {code(str(self.normalize))}"

@@ -18,8 +18,8 @@ __all__ = ["CHANNELS", "IMAGENET", "InputSize", "Normalization", "Preprocessing"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
 
-CHANNELS = ("rgb", "bgr")
-"""Orders in which a network may want the colours."""
+CHANNELS = ("rgb", "bgr", "grey")
+"""What a network may want to see of colours."""
 
 InputSize = tuple[int, int] | Literal["own"] | None
 """(height, width) that images are resized to; ``"own"``: none; None: what the network asks for, if anything."""
@@ -37,7 +37,7 @@ class Preprocessing:
         Mean and standard deviation for each channel, in the network's order of them, of images in [0, 1]; one of each
         stands for all channels. ``None`` leaves images as they are.
     channels
-        ``"rgb"`` or ``"bgr"``: order of the first three channels.
+        ``"rgb"`` or ``"bgr"``: order of the first three channels; ``"grey"``: one channel, where it is not found out.
     size
         (height, width) that images are resized to where no other size is asked for; ``None`` keeps their own.
     resample
@@ -62,12 +62,12 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channels not in CHANNELS:
-            raise ModelError(f"channels={self.channels!r}: expected {' or '.join(map(repr, CHANNELS))}")
+            raise ModelError(f"channels={self.channels!r}: expected one of {', '.join(CHANNELS)}")
 
     def in_order(self, channels: str) -> Preprocessing:
         """The same for a network that wants the colours in another order; each keeps its mean and deviation."""
         changed = replace(self, channels=channels)
-        if changed.channels == self.channels or self.normalize is None:
+        if (self.channels == "bgr") == (channels == "bgr") or self.normalize is None:
             return changed
         mean, std = ((*numbers[2::-1], *numbers[3:]) for numbers in self.normalize)
         return replace(changed, normalize=(mean, std))

@@ -28,7 +28,7 @@ _SHAPES = ((90, 154), (154, 90))
 """Of the images of noise: a size that depends on the image's is another for each."""
 
 
-def processor_preprocessing(source: str, config: Any, options: Mapping[str, Any]) -> Preprocessing:
+def processor_preprocessing(source: str, config: Any, channels: int, options: Mapping[str, Any]) -> Preprocessing:
     """How the image processor of a model prepares images.
 
     Parameters
@@ -37,6 +37,8 @@ def processor_preprocessing(source: str, config: Any, options: Mapping[str, Any]
         Folder or name on the hub.
     config
         The model's.
+    channels
+        How many the model takes.
     options
         Of ``from_pretrained``.
 
@@ -57,10 +59,9 @@ def processor_preprocessing(source: str, config: Any, options: Mapping[str, Any]
     if processor is None:
         return Preprocessing(IMAGENET)
     try:
-        n = getattr(config, "num_channels", None) or 3
-        found = _colours(processor, source, n)
+        found = _colours(processor, source, channels)
         if has_one and not found.unknown:
-            found = _sized(found, processor, source, n)
+            found = _sized(found, processor, source, channels)
     except Exception as error:
         found = Preprocessing(unknown=_unknown(source, f"fails ({brief(error)})"))
     return replace(found, reduce_labels=_reduces_labels(processor))
@@ -82,19 +83,22 @@ def _default_processor(config: Any) -> Any:
             return None
 
 
-def _processed(processor: Any, pixels: np.ndarray) -> Tensor:
+def _processed(processor: Any, pixels: np.ndarray, **how: Any) -> Tensor:
     """What the processor makes of (y, x, channels) uint8: (channels, h, w)."""
     image: Any = Image.fromarray(pixels) if pixels.shape[2] == 3 else pixels
-    how = {} if pixels.shape[2] == 3 else {"input_data_format": "channels_last"}
+    if pixels.shape[2] != 3:
+        how = {**how, "input_data_format": "channels_last"}
     values = processor(image, return_tensors="pt", **how)["pixel_values"]
     return torch.as_tensor(values)[0].double()
 
 
 def _colours(processor: Any, source: str, n: int) -> Preprocessing:
     """Order of the channels and normalisation: each channel that comes out is one that went in, scaled and shifted."""
+    # Pillow, which resizes for many of them, takes a fourth channel for opacity
+    how = {} if n == 3 else {"do_resize": False}
 
     def seen(color: np.ndarray) -> np.ndarray:
-        out = _processed(processor, np.broadcast_to(color.astype(np.uint8), (64, 64, n)).copy())
+        out = _processed(processor, np.broadcast_to(color.astype(np.uint8), (64, 64, n)).copy(), **how)
         middle: np.ndarray = out[:, out.shape[1] // 2, out.shape[2] // 2].numpy()
         return middle
 

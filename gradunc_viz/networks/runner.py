@@ -22,7 +22,7 @@ from .head import Head, Plan
 from .network import Network, network_input
 from .preprocessing import InputSize
 from .tapped import TappedNetwork
-from .traversal import evaluating, float_type, modules_of
+from .traversal import evaluating, float_type, in_channels, modules_of
 
 __all__ = [
     "AUTOCAST",
@@ -194,8 +194,15 @@ class Inference:
                 f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see --input-size, "
                 f"{size_taken} would do"
                 if size_taken
-                else f"{what}: the network failed on an input of {size}: {brief(error)}"
+                else f"{what}: the network failed on an input of {size}: {brief(error)}{self._other_channels(x)}"
             ) from error
+
+    def _other_channels(self, x: Tensor) -> str:
+        """What to say where a network takes another number of channels than it seemed to."""
+        count = in_channels(self.network.net, x.shape[1], usual=False)
+        if count == x.shape[1]:
+            return ""
+        return f"; it takes images of {count} channel{'s' if count > 1 else ', see --channels grey'}, not {x.shape[1]}"
 
     def _other_size(self, x: Tensor) -> str:
         """A size that the network takes where it does not take this one; empty if the size makes no difference."""

@@ -51,38 +51,51 @@ class _Reached(Exception):
     """Ends a forward pass at the first convolution."""
 
 
-def in_channels(net: nn.Module, default: int = 3) -> int:
+def in_channels(net: nn.Module, default: int = 3, *, usual: bool = True) -> int:
     """How many channels a network takes, as its first convolution says.
 
-    Where the first one that is defined does not take 3, empty images of 3, of as many channels and of other usual
-    counts enter the network, and run no further than to the first convolution that they reach. Where none is reached,
-    nobody can tell, and it is `default`.
+    Empty images of 3 channels, of as many as the convolution wants that they reach, and of other usual counts enter the
+    network, and run no further than that. Where none is reached, nobody can tell, and it is `default`. With `usual`, a
+    network whose first convolution by definition takes 3 is not even tried.
     """
     convolutions = [module for module in modules_of(net) if isinstance(module, _ConvNd) and module.in_channels]
     if not convolutions:
         return default
     first = convolutions[0].in_channels
-    candidates = dict.fromkeys((3, first, default, 1, 4))
-    return 3 if first == 3 else next((one for one in candidates if _takes(net, one, convolutions)), default)
+    if usual and first == 3:
+        return 3
+    to_try = [4, 1, first, default, 3]
+    tried = set()
+    while to_try:
+        count = to_try.pop()
+        if count in tried:
+            continue
+        tried.add(count)
+        arrived, wanted = _at_first_convolution(net, count, convolutions)
+        if arrived and arrived == wanted:
+            return count
+        if arrived == count:
+            to_try.append(wanted)
+    return default
 
 
-def _takes(net: nn.Module, count: int, convolutions: list[_ConvNd]) -> bool:
-    fits = False
+def _at_first_convolution(net: nn.Module, count: int, convolutions: list[_ConvNd]) -> tuple[int, int]:
+    """Channels that arrive at the first convolution, and those that it takes; 0 if none is reached."""
+    arrived = wanted = 0
 
     def stop(layer: _ConvNd, args: tuple[Tensor, ...]) -> None:
-        nonlocal fits
-        fits = bool(args) and args[0].ndim > 2 and args[0].shape[1] == layer.in_channels
+        nonlocal arrived, wanted
+        if args and args[0].ndim > 2:
+            arrived, wanted = args[0].shape[1], layer.in_channels
         raise _Reached
 
     weight = next(weights_of(net))
     images = torch.zeros(1, count, 64, 64, dtype=float_type(net), device=weight.device)
     hooks = [layer.register_forward_pre_hook(stop) for layer in convolutions]
     try:
-        with torch.no_grad(), evaluating(net):
+        with torch.no_grad(), evaluating(net), suppress(Exception):  # a network may raise anything, and we do to end it
             net(images)
-    except Exception:  # a network may raise anything, and so do we to end it
-        return fits
     finally:
         for hook in hooks:
             hook.remove()
-    return False
+    return arrived, wanted
