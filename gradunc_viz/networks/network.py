@@ -92,6 +92,11 @@ class Network(Wrapper):
         """Mean and standard deviation of each channel, of images in [0, 1]; `None` if they are not normalised."""
         return self.preprocessing.normalize
 
+    @property
+    def reduce_labels(self) -> bool:
+        """Whether it was trained on ids that are one less than those in masks, with 0 ignored."""
+        return self.preprocessing.reduce_labels
+
     @cached_property
     def in_channels(self) -> int:
         """How many channels its images have: 3 are RGB, 1 is grey, others are what the image files hold."""

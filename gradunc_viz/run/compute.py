@@ -28,7 +28,6 @@ from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import known_class_table
 from .decode import DecodedFrame
-from .labels import frames_as_trained
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report
@@ -105,7 +104,6 @@ def compute_report(
     device = resolve_device(settings.device)
     chosen = chosen_frames(frames, settings.limit)
     with restored(_network(model)) as network:
-        chosen = frames_as_trained(chosen, network)
         runner = _inference(network, device, settings)
         settings = replace(settings, input_size=runner.size)  # what came of it decides
         classes, colors = known_class_table(runner, chosen, settings, out)
