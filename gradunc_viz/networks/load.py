@@ -52,7 +52,7 @@ def load_model(
         A ``.safetensors`` file or a state dict written by `torch.save`.
     drop_channels, normalize, classes, head
         See `Network`. Left out, images are prepared as the model's image processor does for ``hf:`` (as the one of its
-        architecture does to colours if there is none), with ImageNet's numbers for ``torchvision:`` and not at all
+        architecture does to RGB if there is none), with ImageNet's numbers for ``torchvision:`` and not at all
         otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and
         ``demo``.
     channels

@@ -29,7 +29,7 @@ _SHAPES = ((90, 154), (154, 90))
 
 
 def processor_preprocessing(source: str, config: Any, channels: int, options: Mapping[str, Any]) -> Preprocessing:
-    """How the image processor of a model prepares images.
+    """How the image processor of a model prepares images; without one, how that of its architecture treats colours.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
         if not isinstance(error, OSError) or "not a valid JSON" in str(error):
             return Preprocessing(unknown=_unknown(source, f"cannot be loaded ({brief(error)})"))
         has_one, processor = False, _default_processor(config)
+    if not has_one and channels != 3:
+        return Preprocessing()
     if processor is None:
         return Preprocessing(IMAGENET)
     try:

@@ -22,6 +22,7 @@ from gradunc_viz.networks.network import IMAGENET, Network, capture
 from gradunc_viz.networks.preprocessing import Preprocessing
 from gradunc_viz.networks.runner import Inference
 from gradunc_viz.networks.weights import load_weights
+from gradunc_viz.run.compute import score_image
 from gradunc_viz.schema.errors import HeadError, ModelError
 
 CLASSES = 4
@@ -597,3 +598,14 @@ def test_enet() -> None:
     assert found.logits.shape == (1, 20, 512, 1024)
     assert torch.equal(net(torch.zeros(1, 3, 64, 64)), net.infer(torch.zeros(1, 3, 64, 64)).logits)
     assert net.class_channels(20).tolist() == list(range(19))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(REAL is None, reason="GRADUNC_REAL_DATA is unset: no ESPNet")
+def test_espnet_that_overwrites_modules() -> None:
+    net = load_model(f"{REAL}/espnet/espnet.py:load_espnet", f"{REAL}/espnet/espnet_cityscapes.pth", drop_channels=[19])
+    assert isinstance(net.net.modules, list)
+    net.net.train()
+    assert net.infer(torch.rand(1, 3, 64, 128)).name == "classifier"
+    assert net.net.training
+    assert score_image(net, np.zeros((64, 128, 3), np.uint8), scores="msp").sizes == {"y": 64, "x": 128}

@@ -138,6 +138,10 @@ def test_without_a_file_colours_are_those_of_the_architecture(
     assert processor_preprocessing(str(tmp_path), config, 3, OPTIONS) == expected
 
 
+def test_without_a_file_nothing_is_known_of_other_channels(tmp_path: Path) -> None:
+    assert processor_preprocessing(str(tmp_path), transformers.SegformerConfig(), 5, OPTIONS) == Preprocessing()
+
+
 @pytest.mark.parametrize("resize", [False, True])
 def test_more_than_three_channels(tmp_path: Path, resize: bool) -> None:
     numbers = {"image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [0.5, 0.6, 0.7, 0.8]}
