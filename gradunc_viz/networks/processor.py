@@ -60,12 +60,19 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
         return Preprocessing()
     if processor is None:
         return Preprocessing(IMAGENET)
+    other_size = ""
     try:
         found = _colours(processor, source, channels)
         if has_one and not found.unknown:
-            found = _sized(found, processor, source, channels)
+            found, other_size = _sized(found, processor, channels)
     except Exception as error:
         found = Preprocessing(unknown=_unknown(source, f"fails ({brief(error)})"))
+    if other_size:
+        warnings.warn(
+            f"hf:{source}: its image processor {other_size}, which is not followed: images enter at their own size; "
+            "see --input-size",
+            stacklevel=2,
+        )
     return replace(found, reduce_labels=_reduces_labels(processor))
 
 
@@ -123,8 +130,8 @@ def _colours(processor: Any, source: str, n: int) -> Preprocessing:
     return Preprocessing(None if unchanged else (mean, std), channels)
 
 
-def _sized(found: Preprocessing, processor: Any, source: str, n: int) -> Preprocessing:
-    """The same with the size that images are resized to, if it is one for all."""
+def _sized(found: Preprocessing, processor: Any, n: int) -> tuple[Preprocessing, str]:
+    """The same with the size that images are resized to, if it is one for all; else what is done instead."""
     images = [np.random.default_rng(0).integers(0, 256, (*shape, n), dtype=np.uint8) for shape in _SHAPES]
     outputs = [_processed(processor, image) for image in images]
     sizes = [(output.shape[-2], output.shape[-1]) for output in outputs]
@@ -137,17 +144,12 @@ def _sized(found: Preprocessing, processor: Any, source: str, n: int) -> Preproc
                 one.shape == other.shape and float((one - other).abs().max()) < 0.02 * top
                 for one, other in zip(ours, outputs, strict=True)
             ):
-                return found if size is None else replace(found, size=size, resample=int(resample))
+                return found if size is None else replace(found, size=size, resample=int(resample)), ""
     asked = {key: getattr(processor, key, None) for key in ("size", "crop_size", "pad_size", "size_divisor")}
     settings = ", ".join(f"{key} {_plain(value)}" for key, value in asked.items() if value)
     (height, width), (h, w) = _SHAPES[0], sizes[0]
-    warnings.warn(
-        f"hf:{source}: its image processor resizes, crops or pads ({settings or 'by rules of its own'}; "
-        f"{height}x{width} pixels become {h}x{w}), which is not followed: images enter at their own size; "
-        "see --input-size",
-        stacklevel=2,
-    )
-    return found
+    rules = settings or "by rules of its own"
+    return found, f"resizes, crops or pads ({rules}; {height}x{width} pixels become {h}x{w})"
 
 
 def _number(found: float) -> float:
