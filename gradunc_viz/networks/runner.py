@@ -152,7 +152,7 @@ class Inference:
             warnings.warn(text, stacklevel=3)
         _ = self.network.in_channels  # found now: images are prepared in threads, while the network runs
         if self.channels_last:
-            for parameter in self.network.net.parameters():
+            for parameter in self.network.parameters():
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 

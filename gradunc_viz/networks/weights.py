@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import pickle
 import warnings
@@ -21,6 +22,9 @@ __all__ = ["existing", "load_weights", "read_state", "refusal"]
 
 _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "module", "_orig_mod", "net", "network", "params")
 """What training code wraps a state dict in, or puts before the names in it; the first is taken first."""
+
+_HARMLESS = (argparse.Namespace, type(Path()))
+"""What training scripts keep beside weights, their arguments, and what to make of it runs no code of the file's."""
 
 _SHOWN = 8
 
@@ -96,7 +100,7 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS]):
             warnings.simplefilter("ignore")  # on unusual pickles, which are then refused or read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -125,3 +125,9 @@ def test_what_does_not_go_together_is_refused():
 def test_floating_point_images_have_means_of_their_own():
     network = gv.load_model(nn.Conv2d(1, 4, 1), normalize=([40.0], [80.0]))
     assert network_input(np.full((2, 2, 1), 120, "f4"), network, None).unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_the_deployed_network_is_tried_on_as_many_channels(channels):
+    model = gv.ScoredModel(nn.Conv2d(channels, 4, 1), "msp")
+    assert model(torch.rand(1, channels, 8, 8)).scores.shape == (1, 1, 8, 8)

@@ -36,6 +36,7 @@ def test_methods_of_torch_may_be_overwritten(tmp_path):
     assert "41 on cpu" in network._repr_html_()
     found = gv.score_image(network, np.zeros((8, 9, 3), np.uint8), scores=["msp", "pgn_oh_p1"])
     assert found.attrs["head"] == "head"
+    gv.score_image(network, np.zeros((8, 9, 3), np.uint8), scores="msp", channels_last=True)
     assert net.training
     assert net.eval == "mine"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ WRAPPERS = {
     "teacher": lambda state: {"teacher": behind("module.backbone.", state)},
     "compiled": lambda state: behind("module._orig_mod.", state),
     "with its optimizer": lambda state: {"optimizer": {"state": {0: {"exp_avg": torch.ones(4)}}}, "model": state},
+    "with the script's arguments": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, data=Path("x"))},
     "the same twice": lambda state: {"model": state, "ema": dict(state)},
 }
 
