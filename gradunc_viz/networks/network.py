@@ -16,6 +16,7 @@ import torch
 from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..schema.errors import FrameError, ModelError
 from .head import Head, Plan, Wrapper, find_layer, follow, logits_of
@@ -107,7 +108,7 @@ class Network(Wrapper):
         return in_channels(self.net, said if said > 1 else configured if isinstance(configured, int) else 3)
 
     def __repr__(self) -> str:
-        parameters = sum(parameter.numel() for parameter in self.parameters())
+        parameters = sum(parameter.numel() for parameter in self.parameters() if not is_lazy(parameter))
         classes = f"{len(self.classes)} classes" if self.classes else "classes not named"
         return f"<Network {self.name}: {classes}, {parameters:,} parameters, head {self.head or 'found when it runs'}>"
 
@@ -116,7 +117,7 @@ class Network(Wrapper):
         from ..style.palette import class_colors
 
         parameters = list(self.parameters())
-        size = sum(p.numel() for p in parameters)
+        size = sum(p.numel() for p in parameters if not is_lazy(p))
         devices = ", ".join(sorted({str(p.device) for p in parameters})) or "no parameters"
         names = self.classes or ()
         colors = self.colors if self.colors and len(self.colors) == len(names) else class_colors(len(names))
@@ -247,7 +248,7 @@ class Network(Wrapper):
         # Some modules print the address of a function they hold, which differs from run to run.
         digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.net)).encode())
         for name, value in type(self.net).state_dict(self.net).items():
-            if not isinstance(value, Tensor):
+            if not isinstance(value, Tensor) or is_lazy(value):
                 digest.update(f"\n{name} {value!r}".encode())
                 continue
             digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -242,6 +242,8 @@ def lazy_net() -> nn.Module:
 )
 def test_training_goes_on_after_scoring(make, score):
     net = make()
+    assert "parameters" in repr(gv.load_model(net))
+    assert gv.load_model(net).weights_digest()
     score(net)
     net.train()(torch.rand(2, 3, 24, 32)).sum().backward()
     torch.optim.SGD(net.parameters(), 0.1).step()
