@@ -343,6 +343,8 @@ class Prepared:
         for operand in self.operands:
             rows = operand.frame.rows(operand.tensor.detach(), operand.axes, self.flat)
             self.samples[id(operand.tensor)] = operand.frame.form(rows, operand.axes).clone()
+        floating = [one for one in self.samples.values() if one.is_floating_point()]
+        self.largest = max((float(one.nan_to_num(0, 0, 0).abs().max()) for one in floating), default=0.0)
 
     # after it ran
 
@@ -574,7 +576,7 @@ class Prepared:
         real = output.detach().permute(*others, *axes).reshape(self.count, -1)[self.flat.to(output.device)]
         rest = [axis for axis in range(form.ndim) if axis != row and axis not in axes]
         mine = form.permute(row, *axes, *rest).reshape(len(self.flat), -1)
-        if real.dtype != mine.dtype or not _close(real, mine):
+        if real.dtype != mine.dtype or not _close(real, mine, self.largest):
             raise wrong
         return row, axes
 
@@ -650,7 +652,8 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return first is second or (first.shape == second.shape and torch.equal(first, second))
 
 
-def _close(real: Tensor, mine: Tensor) -> bool:
+def _close(real: Tensor, mine: Tensor, largest: float) -> bool:
+    """Whether two results are equal up to rounding, of operands up to `largest`."""
     if not real.is_floating_point():
         return torch.equal(real, mine)
     rough = 2e-2 if real.dtype in (torch.float16, torch.bfloat16) else 1e-4
@@ -659,8 +662,8 @@ def _close(real: Tensor, mine: Tensor) -> bool:
         real[~finite].nan_to_num(), mine[~finite].nan_to_num()
     ):
         return False
-    scale = real[finite].abs().max() if finite.any() else real.new_zeros(())
-    return bool(((real - mine)[finite].abs() <= rough * (scale * 0.01 + real[finite].abs())).all())
+    scale = float(real[finite].abs().max()) if finite.any() else 0.0
+    return bool(((real - mine)[finite].abs() <= rough * (max(scale, largest) * 0.01 + real[finite].abs())).all())
 
 
 def _idle(done: Operation) -> bool:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradunc_viz as gv
+from gradunc_viz.schema.errors import ModelError
 
 SIZE = (8, 10)
 NORMS = {"pgn_oh_p0.5": ("oh", 0.5), "pgn_oh_p1": ("oh", 1.0), "pgn_uni_p2": ("uni", 2.0)}
 SCORES = ("entropy", "msp", *NORMS)
-FLOOR = -100.0
 DEPTH = 4
 
 
@@ -193,13 +193,10 @@ def expected_norms(net: Net, x: Tensor) -> Tensor:
 
 
 def check(maps: dict[str, np.ndarray], expected: Tensor) -> None:
-    for (name, (label, _)), wanted in zip(NORMS.items(), expected.numpy(), strict=True):
-        found = maps[name] if label == "oh" else -maps[name]
-        nothing = wanted < FLOOR
-        # a score map keeps nothing of what lies 2^126 below its maximum
-        assert (found[nothing] < FLOOR).all()
-        near = np.abs(found - wanted)[~nothing]
-        assert near.size == 0 or near.max() < 0.02, f"{name}: {near.max()}"
+    for (name, (label, _)), wanted in zip(NORMS.items(), np.exp2(expected.numpy()), strict=True):
+        found = np.exp2(maps[name] if label == "oh" else -maps[name])
+        # derivatives of a loss lose their digits where a probability is all but one, a bicubic mean where it is all but 0
+        np.testing.assert_allclose(found, wanted, rtol=0.015, atol=1e-5 * wanted.max() + 1e-30, err_msg=name)
 
 
 @st.composite
@@ -218,11 +215,11 @@ def test_random_ends(net: Net) -> None:
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         own = at_image(net(x))[0].double()
-    told = [op.name for op in net.ops]
+    note(f"behind {net.heads}: {', '.join(op.name for op in net.ops)}")
     ds = gv.score_image(net, image, scores=SCORES)
     best, second = own.topk(2, 0).values
     wrong = (torch.from_numpy(ds.prediction.values).long() != own.argmax(0)) & (best - second > 1e-5)
-    assert not wrong.any(), told
+    assert not wrong.any()
     pi = own.softmax(0)
     np.testing.assert_allclose(ds.entropy.values, -torch.special.xlogy(pi, pi).sum(0), rtol=0, atol=1e-5)
     np.testing.assert_allclose(ds.msp.values, 1 - pi.amax(0), rtol=0, atol=1e-5)
@@ -255,7 +252,7 @@ def test_a_threshold_moves_the_prediction_and_the_label(label: str) -> None:
 
 def test_a_threshold_of_several_classes_is_refused() -> None:
     image = np.zeros((*SIZE, 3), np.uint8)
-    with pytest.raises(gv.ModelError, match="returns 4 channels: expected one"):
+    with pytest.raises(ModelError, match="returns 4 channels: expected one"):
         gv.score_image(gv.load_model(nn.Conv2d(3, 4, 1), threshold=0.4), image, scores="msp")
-    with pytest.raises(gv.ModelError, match="between 0 and 1"):
+    with pytest.raises(ModelError, match="between 0 and 1"):
         gv.load_model(nn.Conv2d(3, 1, 1), threshold=math.inf)
