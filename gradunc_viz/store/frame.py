@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from PIL import Image
 
+from ..datasets.decoding import opened_image, rgb_pixels
 from ..kernels.resize import bilinear, bilinear_log2, neighbours
-from ..schema.errors import CacheError, GraduncError
+from ..schema.errors import CacheError, FrameError, GraduncError
 from ..schema.scores import LOG2_FLOOR, Score, lookup
 
 __all__ = [
@@ -226,14 +228,21 @@ def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
 
 
 def decode_image(dataset: xr.Dataset) -> np.ndarray:
-    """Decode the image to (y, x, 3) uint8 RGB; the thumbnail, enlarged, where images were left out."""
-    size = dataset.sizes["x"], dataset.sizes["y"]
-    name = "image" if "image" in dataset else "thumbnail"
-    try:
-        with Image.open(io.BytesIO(dataset[name].values.tobytes())) as image:
-            from PIL import ImageOps
+    """Decode the image to (y, x, 3) uint8 RGB, as the network saw it; the thumbnail, enlarged, where there is none.
 
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR))
-    except OSError as error:
+    Raises
+    ------
+    CacheError
+        If it cannot be decoded.
+    """
+    size = dataset.sizes["y"], dataset.sizes["x"]
+    name = "image" if "image" in dataset else "thumbnail"
+    path = Path(str(dataset.attrs.get("source", name)))
+    try:
+        with opened_image(path, io.BytesIO(read_variable(dataset, name).tobytes())) as image:
+            pixels = rgb_pixels(image, path)
+    except FrameError as error:
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: its {name} cannot be decoded ({error})") from error
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
