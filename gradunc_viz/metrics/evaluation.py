@@ -159,7 +159,8 @@ def _by_pooling(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
             per_frame = np.array(each.values[name])[:, s]
             if np.isfinite(per_frame).any():
                 values[name][s, 1] = np.nanmean(per_frame)
-                values[name + "_std"][s, 1] = np.nanstd(per_frame)
+                with np.errstate(over="ignore"):  # thresholds may lie anywhere in float64
+                    values[name + "_std"][s, 1] = np.nanstd(per_frame)
                 if samples:
                     values[name + "_low"][s, 1], values[name + "_high"][s, 1] = _interval(_means(per_frame, draws))
     return xr.Dataset(

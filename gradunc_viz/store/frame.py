@@ -74,7 +74,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray (y, x), float32
-        attrs: ``score``, ``units``, ``long_name``.
+        float64 for imported maps that float32 would not tell apart. attrs: ``score``, ``units``, ``long_name``.
 
     Raises
     ------
@@ -98,7 +98,8 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     else:
         cached = cached_scores(dataset, "pixel")
         if name in cached:
-            values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values.astype("f4")
+            values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values
+            values = values if values.dtype == np.float64 else values.astype("f4")
         else:
             values = _from_logits(dataset, entry, size, align)
     return xr.DataArray(
@@ -115,7 +116,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def score_values(dataset: xr.Dataset, name: str) -> np.ndarray:
-    """Oriented values of a score, (y, x) float32, as `score`.
+    """Oriented values of a score, (y, x), as `score`.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def score_values(dataset: xr.Dataset, name: str) -> np.ndarray:
         Also if they cannot be read.
     """
     with _reading(dataset, f"score {name!r}"):
-        return np.asarray(score(dataset, name).values, "f4")
+        return np.asarray(score(dataset, name).values)
 
 
 def scores_at(dataset: xr.Dataset, y: int, x: int, names: Iterable[str]) -> dict[str, float]:

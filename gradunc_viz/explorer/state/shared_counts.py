@@ -91,7 +91,7 @@ def set_histograms(selection: Selection) -> dict[str, Histogram]:
     found = {}
     for name, histogram in _pooled(selection, "class").items():
         counts = histogram.weights["counts"][:, list(selection.classes)].sum(1)
-        found[name] = Histogram(histogram.start, histogram.level, {"counts": counts}, histogram.low, histogram.high)
+        found[name] = replace(histogram, weights={"counts": counts})
     return found
 
 
