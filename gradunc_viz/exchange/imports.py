@@ -24,7 +24,7 @@ from ..run.compute import finished_cache
 from ..run.pipeline import Pipeline, chosen_frames
 from ..run.report import Report
 from ..run.settings import RunChanges, RunSettings, changed
-from ..schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, SettingsError
+from ..schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, SettingsError, UnknownScoreError
 from ..schema.scores import lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
@@ -86,7 +86,7 @@ class ImportSettings(RunSettings):
         if self.orientation not in (-1, 1):
             raise SettingsError(f"orientation is {self.orientation!r}; expected +1 or -1")
         if self.name is not None:
-            lookup(f"ext:{self.name}")
+            _score(self.name)
         self._set(predictions=None if self.predictions is None else Path(self.predictions))
 
 
@@ -218,7 +218,7 @@ def import_maps_report(
 def _named(maps: Maps, name: str | None) -> dict[str, MapFiles]:
     """Folders of maps by the name of their score."""
     if isinstance(maps, Mapping):
-        folders = {lookup(f"ext:{own}").name: Path(folder) for own, folder in maps.items()}
+        folders = {_score(own): Path(folder) for own, folder in maps.items()}
     else:
         paths = [Path(maps)] if isinstance(maps, (str, os.PathLike)) else [Path(folder) for folder in maps]
         names = [_plain(path.resolve().name) for path in paths]
@@ -230,12 +230,29 @@ def _named(maps: Maps, name: str | None) -> dict[str, MapFiles]:
                 own = _plain(f"{path.resolve().parent.name}_{path.resolve().name}")
             if f"ext:{own}" in folders:
                 raise SettingsError(f"{folders[f'ext:{own}']} and {path}: both would be score ext:{own}; name them")
-            folders[lookup(f"ext:{own}").name] = path
+            folders[_score(own)] = path
     if not folders:
         raise SettingsError("no folder of maps was given; expected at least one")
     if name is not None and (len(folders) > 1 or isinstance(maps, Mapping)):
         raise SettingsError(f"name is {name!r} for {len(folders)} folders; give a mapping from names to folders")
     return {own: MapFiles(folder) for own, folder in folders.items()}
+
+
+def _score(name: str) -> str:
+    """Name of the score of maps that are called so.
+
+    Raises
+    ------
+    UnknownScoreError
+        If they cannot be called so.
+    """
+    try:
+        return lookup(f"ext:{name}").name
+    except UnknownScoreError:
+        raise UnknownScoreError(
+            f"maps cannot be called {name!r}; expected 1 to 64 letters of the alphabet, digits, '_', '.', '+' and '-', "
+            "the first a letter or a digit"
+        ) from None
 
 
 def _plain(folder: str) -> str:

@@ -110,7 +110,7 @@ class ImportedMaps:
         return {
             "schema_version": SCHEMA_VERSION,
             "network": {
-                "name": ", ".join(lookup(name).title for name in scores),
+                "name": _method(scores),
                 "weights": "imported maps",
                 "head": "none",
                 "classes": list(self.classes),
@@ -236,7 +236,7 @@ class ImportedMaps:
         pixel = torch.from_numpy(np.stack(maps))
         wide = pixel if pixel.dtype == torch.float64 else pixel.float()
         attrs: dict[str, Any] = {
-            "network": ", ".join(lookup(name).title for name in self.scores),
+            "network": _method(self.scores),
             "map_sizes": sizes,
             "map_digests": {name: digests[name] for name in self.scores},
         }
@@ -300,6 +300,11 @@ class ImportedMaps:
         if ids.max() >= len(self.classes):
             raise FrameError(f"{path}: holds class id {ids.max()}, expected 0..{len(self.classes) - 1}")
         return ids.astype("i8")
+
+
+def _method(scores: Sequence[str]) -> str:
+    """What stands in place of a network's name."""
+    return lookup(scores[0]).title if len(scores) == 1 else f"{len(scores)} imported methods"
 
 
 def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
