@@ -198,7 +198,7 @@ def test_distributions_and_panels_mark_scores_on_the_wrong_side(turned: gv.Cache
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["all"]
     titles = [lines_of(axis.get_title()) for axis in figures.panel(turned).axes]
     assert [title for title in titles if title][:4] == ["image", "label", RIGHT[4:], WRONG[4:] + r"$^\dagger$"]
-    failures = figures.gallery(turned, "missed_objects", score=WRONG)
+    failures = figures.gallery(turned, "false_alarms", score=WRONG, task="anomaly")
     assert any(rf"{WRONG[4:]}$^\dagger$" in text.get_text() for text in failures.texts)
 
 
