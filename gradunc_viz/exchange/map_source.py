@@ -200,7 +200,7 @@ class ImportedMaps:
 
     def files(self, frame: Frame) -> str:
         """Name what the frame is made of."""
-        maps = ", ".join(f"{maps.file(frame.id)} (as {name})" for name, maps in self.maps.items())
+        maps = ", ".join(f"{maps.file(frame.id)} (as {name}, another name adds it)" for name, maps in self.maps.items())
         return f"{maps} and its frame"
 
     def read(self, frame: Frame) -> Scored | LeftOut:

@@ -16,9 +16,13 @@ from scipy.stats import spearmanr
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
+from gradunc_viz.counts.pool import pool
 from gradunc_viz.exchange.imports import import_maps_report
 from gradunc_viz.exchange.map_files import MapFiles
 from gradunc_viz.exchange.spread import HALF_LEVELS, IMPORT_BINS, bin_edges, half_map
+from gradunc_viz.metrics.arrays.components import TRACKS, component_metrics
+from gradunc_viz.metrics.objects import frame_components
+from gradunc_viz.metrics.operating_point import reaches, read_at, threshold_counts
 from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
@@ -29,6 +33,7 @@ from gradunc_viz.schema.errors import (
     UnknownScoreError,
 )
 from gradunc_viz.schema.scores import lookup, resolve_scores
+from gradunc_viz.store.choice import Selection
 from gradunc_viz.store.local import _LocalWriting
 
 SIZE = (96, 128)
@@ -302,6 +307,37 @@ def test_imported_maps_evaluate_as_scikit_learn_does(tmp_path, large_frames, nam
     assert measured == pytest.approx(wanted, abs=1e-4), {k: measured[k] - wanted[k] for k in wanted}
 
 
+def test_float64_maps_are_told_apart_everywhere(tmp_path, large_frames):
+    """At the threshold of the best F1, all of whose neighbours are one number in float32."""
+    frames, random = large_frames, np.random.default_rng(2)
+    maps = {f.id: DISTRIBUTIONS["near 1"](f.anomaly, random) for f in frames}
+    cache = quiet(write_maps(tmp_path / "maps", maps), frames, tmp_path / "out")
+    threshold = float(gv.evaluate(cache, bootstrap=0)["threshold"].sel(pooling="pixels").item())
+    pooled = pool(Selection.of(cache)).histograms["ext:maps"]
+    assert pooled.wide
+    counted = read_at("ext:maps", pooled, threshold)
+    by_pixel = [threshold_counts(maps[f.id], (f.anomaly == 1, f.anomaly != 255), threshold) for f in frames]
+    for name in ("tp", "fp", "fn", "tn"):
+        assert getattr(counted, name) == sum(getattr(one, name) for one in by_pixel)
+    curve = gv.threshold_curves(cache, kind="roc")
+    at = int(np.abs(curve["threshold"].values[0] - threshold).argmin())
+    assert float(curve["tpr"][0, at]) == pytest.approx(counted.recall)
+    for f in frames:
+        stored = cache[f.id]
+        np.testing.assert_array_equal(reaches(gv.score(stored, "ext:maps").values, threshold), maps[f.id] >= threshold)
+        np.testing.assert_allclose(stored["score_quantile"].values[:, 0], np.quantile(maps[f.id], stored["quantile"]))
+        own = {f.id: maps[f.id]}
+        row = gv.evaluate(cache, by="frame", bootstrap=0).sel(frame=f.id)
+        assert float(row["auroc"].item()) == pytest.approx(expected([f], own)["auroc"], abs=1e-4)
+    tables = frame_components(cache, "ext:maps", threshold)
+    for f in frames:
+        wanted = component_metrics(f.anomaly, maps[f.id] >= threshold, **TRACKS["anomaly"]._asdict())
+        np.testing.assert_array_equal(tables[f.id].truth_siou, wanted.truth_siou)
+    gv.write_submission(cache, "ext:maps", tmp_path / "submission", progress=False)
+    read = {name: values.astype("f8") for name, values in gv.read_submission(tmp_path / "submission").items()}
+    assert expected(frames, read)["auroc"] == pytest.approx(expected(frames, maps)["auroc"], abs=1e-4)
+
+
 def test_orientation_is_turned_on_import(tmp_path, frames):
     maps = {f.id: shifted(RANDOM.normal(size=SIZE), f.anomaly) for f in frames}
     folder = write_maps(tmp_path / "maps", {name: -values for name, values in maps.items()})
@@ -492,7 +528,9 @@ def test_scores_are_added_to_a_cache(tmp_path, frames, methods):
     for name, folder in methods.items():  # each is resumed alone
         report = import_maps_report(folder, frames, tmp_path / "out", progress=False, name=name)
         assert (len(report.existing), report.computed) == (len(frames), [])
-    with pytest.raises(CacheMismatchError, match=r"other content than .*one/g0\.npy \(as ext:two\)"):
+    with pytest.raises(
+        CacheMismatchError, match=r"one/g0\.npy \(as ext:two, another name adds it\)"
+    ):
         quiet(methods["one"], frames, tmp_path / "out", name="two")
     with pytest.raises(CacheMismatchError, match=r"orientation\.ext:one was 1, now -1"):
         quiet(methods["one"], frames, tmp_path / "out", orientation=-1)
