@@ -300,10 +300,10 @@ def _check_complete(source: ImportedMaps, frames: Sequence[Frame], given: Mappin
     for score in source.new if source.held else ():
         for frame_id in source.held:
             if frame_id not in given[score]:
-                what = "no map" if frame_id in chosen else "which is not among the frames,"
+                lack = "there is no map of it" if frame_id in chosen else "it is not among the frames"
                 raise FrameError(
-                    f"{source.maps[score].path}: {what} of frame {frame_id!r}, which the cache holds; {score} is added "
-                    f"to all of its {len(source.held)} frames or to none"
+                    f"{source.maps[score].path}: the cache holds frame {frame_id!r}, but {lack}; {score} is added to "
+                    f"all {len(source.held)} frames of the cache or to none"
                 )
 
 

@@ -219,6 +219,12 @@ class ImportedMaps:
     def _scored(self, frame: Frame, decoded: DecodedFrame) -> Scored:
         """Maps and prediction of a frame as if a network had given them."""
         digests, cached = self.digests(frame), self._cached_maps(frame)
+        for name, digest in self.held.get(frame.id, {}).items():
+            if digests[name] != digest:
+                raise CacheMismatchError(
+                    f"frame {frame.id!r} was imported from other content than {self.files(frame)} have now; choose "
+                    "another --out"
+                )
         prediction = self._prediction(frame, decoded)
         maps, sizes = [], {}
         for name in self.scores:

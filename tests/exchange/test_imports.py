@@ -528,9 +528,7 @@ def test_scores_are_added_to_a_cache(tmp_path, frames, methods):
     for name, folder in methods.items():  # each is resumed alone
         report = import_maps_report(folder, frames, tmp_path / "out", progress=False, name=name)
         assert (len(report.existing), report.computed) == (len(frames), [])
-    with pytest.raises(
-        CacheMismatchError, match=r"one/g0\.npy \(as ext:two, another name adds it\)"
-    ):
+    with pytest.raises(CacheMismatchError, match=r"one/g0\.npy \(as ext:two, another name adds it\)"):
         quiet(methods["one"], frames, tmp_path / "out", name="two")
     with pytest.raises(CacheMismatchError, match=r"orientation\.ext:one was 1, now -1"):
         quiet(methods["one"], frames, tmp_path / "out", orientation=-1)
@@ -563,18 +561,27 @@ def test_an_import_that_was_killed_is_finished_by_the_same_call(tmp_path, frames
 
 def test_a_score_is_added_to_all_frames_or_none(tmp_path, frames, methods):
     cache = quiet(methods["one"], frames, tmp_path / "out")
-    with pytest.raises(FrameError, match=r"which is not among the frames, of frame 'g1'.* all of its 3 frames or to"):
+    with pytest.raises(FrameError, match=r"holds frame 'g1', but it is not among the frames; ext:two .* all 3 frames"):
         quiet(methods["two"], frames[:1], tmp_path / "out")
     values = np.load(methods["two"] / "g2.npy")
     np.save(methods["two"] / "g2.npy", np.full(SIZE, np.nan))
     with pytest.raises(CacheError, match=r"ext:two cannot be added, as 1 frames lack it, such as 'g2' \(.*NaN"):
         quiet(methods["two"], frames, tmp_path / "out", on_error="skip")
     (methods["two"] / "g2.npy").unlink()
-    with pytest.raises(FrameError, match="no map of frame 'g2', which the cache holds"):
+    with pytest.raises(FrameError, match="holds frame 'g2', but there is no map of it"):
         quiet(methods["two"], frames, tmp_path / "out", on_error="skip")
     assert_holds(cache.reopened(), frames, {"one": methods["one"]})
     np.save(methods["two"] / "g2.npy", values)
     assert_holds(quiet(methods["two"], frames, tmp_path / "out"), frames, {k: methods[k] for k in ("one", "two")})
+
+
+def test_a_score_that_is_there_is_checked_where_others_are_added(tmp_path, frames, methods):
+    cache = quiet(methods["one"], frames, tmp_path / "out")
+    np.save(methods["one"] / "g1.npy", np.zeros(SIZE))
+    with pytest.raises(CacheMismatchError, match=r"'g1' was imported from other content than .*one/g1\.npy"):
+        quiet([methods["one"], methods["two"]], frames, tmp_path / "out")
+    assert cache.reopened().scores == ("ext:one",)
+    assert gv.score(cache["g1"], "ext:one").values.any()
 
 
 def test_frames_are_added_with_all_scores(tmp_path, frames, methods):
