@@ -314,8 +314,10 @@ class Table:
         lines.append(r"\bottomrule")
         if any(self.is_marked(r) for r in range(len(titles))):
             across = 1 + len(self.columns) + sum(spread)
-            meaning = r"$^\dagger$ AuROC below 50\,\%: negated, it finds more"
-            lines.append(rf"\multicolumn{{{across}}}{{l}}{{\footnotesize {meaning}}} \\")
+            told = [note.removeprefix(WRONG_SIDE).strip() for note in self.notes if note.startswith(WRONG_SIDE)]
+            for text in told or ["AuROC below 50 %: negated, it finds more"]:
+                below = rf"\footnotesize\raggedright $^\dagger$ {latex_text(text)}"
+                lines.append(rf"\multicolumn{{{across}}}{{p{{0.9\linewidth}}}}{{{below}}} \\")
         return comment + "\n".join([*lines, r"\end{tabular}", ""])
 
     def _width(self, at: int) -> int:

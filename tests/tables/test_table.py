@@ -218,7 +218,10 @@ def test_scores_on_the_wrong_side_are_marked_in_every_form(flagged: Table) -> No
     latex = flagged.to_latex()
     assert r"short$^\dagger$ & " in latex
     assert r"$x$ & {--}" in latex
-    assert r"\multicolumn{5}{l}{\footnotesize $^\dagger$ AuROC below 50\,\%: negated, it finds more}" in latex
+    below = r"\multicolumn{5}{p{0.9\linewidth}}{\footnotesize\raggedright $^\dagger$ "
+    assert below + r"AuROC below 50 \%: negated, it finds more} \\" in latex
+    told = replace(flagged, notes=("note", "† one: short, turned round: AuPRC 40.0 %")).to_latex()
+    assert below + r"one: short, turned round: AuPRC 40.0 \%} \\" in told
     rows = list(csv.reader(io.StringIO(flagged.to_csv())))
     assert rows[0][-2:] == ["one: wrong side", "two: wrong side"]
     assert [row[-2:] for row in rows[1:]] == [["false", "true"], ["true", "false"], ["false", "false"]]
