@@ -241,7 +241,7 @@ def open_frames(
         If there is no such folder or layout, no image, two frames of one id, or the mapping is no mapping.
     """
     arrangement = LAYOUTS.find(layout)
-    root = Path(path)
+    root = Path(path).absolute()  # the process may go to another folder
     files = arrangement.files(root, split)
     if labels is not None:
         conversion = read_mapping(labels)

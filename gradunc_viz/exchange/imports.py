@@ -87,7 +87,7 @@ class ImportSettings(RunSettings):
             raise SettingsError(f"orientation is {self.orientation!r}; expected +1 or -1")
         if self.name is not None:
             _score(self.name)
-        self._set(predictions=None if self.predictions is None else Path(self.predictions))
+        self._set(predictions=None if self.predictions is None else Path(self.predictions).absolute())
 
 
 @dataclass
@@ -165,8 +165,9 @@ def import_maps(
     UserWarning
         Listing the frames left out under ``on_error="skip"``.
     """
-    report = import_maps_report(maps_dir, frames, out, settings, progress=progress, **changes)
-    return finished_cache(report, out)
+    place = backend_of(out)
+    report = import_maps_report(maps_dir, frames, place, settings, progress=progress, **changes)
+    return finished_cache(report, place)
 
 
 def import_maps_report(
@@ -265,6 +266,8 @@ def _imported_cache(out: Place) -> Cache | None:
     if not backend_of(out).is_cache():
         return None
     cache = open_cache(out)
+    if not len(cache):  # nobody waits for it: the writer takes it over
+        return None
     edges = cache.key.get("settings", {}).get("edges")
     if edges is None:
         raise CacheMismatchError(

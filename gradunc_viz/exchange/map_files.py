@@ -15,6 +15,7 @@ import numpy as np
 from ..datasets.decoding import opened_image
 from ..datasets.layouts import _walk as files_below
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
+from ..schema.file_names import natural_key
 
 __all__ = ["FilesById", "MapFiles", "file_digest", "import_h5py"]
 
@@ -42,14 +43,14 @@ class FilesById:
     """
 
     def __init__(self, folder: str | os.PathLike[str], suffixes: Container[str], what: str) -> None:
-        self.path = Path(folder)
+        self.path = Path(folder).absolute()  # the process may go to another folder
         self.what = what
         self.files: dict[str, Path] = {}
         self._by_name: dict[str, list[Path]] = {}
         if not self.path.is_dir():
             raise FrameError(f"{self.path}: no such folder; expected a folder of {what}s")
         try:
-            found = sorted(files_below(self.path, True))
+            found = sorted(files_below(self.path, True), key=lambda file: natural_key(file.as_posix()))
         except OSError as error:
             raise FrameError(f"{error.filename or self.path}: cannot be listed ({error.strerror or error})") from error
         for file in found:

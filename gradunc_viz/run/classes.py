@@ -87,5 +87,7 @@ def _settled(table: ClassTable, settings: RunSettings, out: Place) -> ClassTable
     if settings.classes is not None or not backend_of(out).is_cache():
         return table
     cache = open_cache(out)
+    if not len(cache):
+        return table
     numbered = [all(map(_PLACEHOLDER.fullmatch, names)) for names in (table[0], cache.classes)]
     return (cache.classes, cache.colors) if any(numbered) and len(table[0]) == len(cache.classes) else table
