@@ -272,7 +272,7 @@ def _imported_cache(out: Place) -> Cache | None:
     if edges is None:
         raise CacheMismatchError(
             f"{cache.path}: was computed by a network ({cache.key['network']['name']}); maps of others go into a cache "
-            "of their own, choose another --out"
+            "of their own, choose another folder"
         )
     if isinstance(edges, str):  # as caches of a single score were written
         upgrade_cache(out)

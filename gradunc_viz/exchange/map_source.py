@@ -223,7 +223,7 @@ class ImportedMaps:
             if digests[name] != digest:
                 raise CacheMismatchError(
                     f"frame {frame.id!r} was imported from other content than {self.files(frame)} have now; choose "
-                    "another --out"
+                    "another folder for the cache"
                 )
         prediction = self._prediction(frame, decoded)
         maps, sizes = [], {}
@@ -290,12 +290,12 @@ class ImportedMaps:
             ids = stored["prediction"].astype("i8")
         now: dict[str, np.ndarray | None] = {"prediction": ids, "label": decoded.label, "anomaly": decoded.anomaly}
         other = [name for name, values in now.items() if not _same(values, stored.get(name))]
-        if "image" in dataset and read_variable(dataset, "image").tobytes() != frame.image_bytes:
+        if decoded.encoded and "image" in dataset and read_variable(dataset, "image").tobytes() != decoded.encoded:
             other.append("image")
         if other:
             raise CacheMismatchError(
                 f"{self.cached.path}: frame {frame.id!r} has another {' and '.join(other)} there than "
-                f"{frame.image_path} and its masks have now; choose another --out"
+                f"{frame.image_path} and its masks have now; choose another folder for the cache"
             )
         return ids
 
