@@ -18,8 +18,9 @@ import numpy as np
 
 from ..schema.errors import FrameError, SchemaError
 from ..schema.frame import IGNORE, check_frame_id
+from .bands import frame_size
 from .conventions import folder_classes, read_mapping
-from .decoding import image_size, opened_image, read_bytes, read_image, read_mask
+from .decoding import opened_image, read_bytes, read_image, read_mask
 from .layouts import LAYOUTS, FrameFiles, Mask
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames"]
@@ -56,7 +57,7 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, upright, from the header of the image file."""
-        return image_size(self.image_path)
+        return frame_size(self.image_path)
 
     @property
     def image(self) -> np.ndarray:

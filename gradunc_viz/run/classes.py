@@ -9,6 +9,7 @@ import numpy as np
 
 from ..datasets.catalog import known_classes
 from ..datasets.frames import Frame
+from ..networks.preprocessing import InputSize
 from ..networks.runner import Runner
 from ..schema.errors import GraduncError, ModelError
 from ..store.backend import Place, backend_of
@@ -60,16 +61,14 @@ def frame_classes(frames: Sequence[Frame]) -> ClassTable:
     return tables.pop() if len(tables) == 1 else ((), ())
 
 
-def _network_classes(
-    runner: Runner, frames: Sequence[Frame], input_size: tuple[int, int] | None
-) -> tuple[tuple[str, ...], bool]:
+def _network_classes(runner: Runner, frames: Sequence[Frame], input_size: InputSize) -> tuple[tuple[str, ...], bool]:
     """Name the classes and say whether the network knows them; a forward pass counts the channels."""
     network = runner.network
     if network.classes and not network.drop_channels:
         return network.classes, True
-    size = input_size or _first_size(frames) or (256, 256)
+    size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
     what = "an empty image"
-    channels = runner(runner.prepare(np.zeros((*size, 3), "u1"), what), what).logits.shape[1]
+    channels = runner(runner.prepare(np.zeros((*size, network.in_channels), "u1"), what), what).logits.shape[1]
     return network.class_names(channels), network.classes is not None
 
 
