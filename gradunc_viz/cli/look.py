@@ -86,7 +86,10 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
     parser.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
     parser.add_argument(
-        "--metric", choices=tuple(pixel_metrics()), default="auprc", help="what --by shows (default: %(default)s)"
+        "--metric",
+        choices=tuple(pixel_metrics()),
+        default="auprc",
+        help="what --by shows, and which score comes first (default: %(default)s)",
     )
     parser.add_argument(
         "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"
@@ -152,12 +155,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.latex is not None:
         if arguments.by:
             raise GraduncError(f"--latex makes a table of scores; expected no --by, got --by {arguments.by}")
-        _put(arguments.latex, tables.latex(result, pooling=arguments.pooling))
+        _put(arguments.latex, tables.latex(result, pooling=arguments.pooling, sort=arguments.metric))
         written = True
     if written:
         return DONE
     terminal = console()
-    for table in tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling):
+    shown = tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling, width=terminal.width)
+    for table in shown:
         terminal.print(table)
     pooling = arguments.by or arguments.pooling
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:

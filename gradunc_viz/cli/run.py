@@ -163,9 +163,19 @@ def _print_report(report: Any, out: Path) -> int:
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "maps", type=Path, metavar="MAPS", help="folder of FRAME_ID.npy, .npz, .hdf5, .h5, .tif or .tiff"
+        "maps",
+        type=Path,
+        nargs="+",
+        metavar="MAPS",
+        help="folder of FRAME_ID.npy, .npz, .hdf5, .h5, .tif or .tiff; each is a score of the cache, beside those that "
+        "are there already",
     )
-    parser.add_argument("--name", metavar="NAME", help="the score is called ext:NAME (default: the folder's name)")
+    parser.add_argument(
+        "--name",
+        type=lambda text: text.split(","),
+        metavar="NAME,..",
+        help="the score is called ext:NAME, one for each folder (default: the folder's name)",
+    )
     parser.add_argument(
         "--smaller-is-uncertain", action="store_true", help="small values mean uncertain; turns the sign"
     )
@@ -185,17 +195,25 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..exchange.imports import ImportSettings, import_maps_report
+    from ..schema.errors import SettingsError
 
     frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
+    maps = arguments.maps
+    if arguments.name is not None:
+        if len(set(arguments.name)) != len(maps):
+            given = ",".join(arguments.name)
+            raise SettingsError(f"--name is {given!r}; expected a name for each of the folders, {len(maps)} in all")
+        maps = dict(zip(arguments.name, maps, strict=True))
     settings = ImportSettings(
-        name=arguments.name,
         orientation=-1 if arguments.smaller_is_uncertain else +1,
         predictions=arguments.predictions,
         **_run_settings(arguments),
     )
-    report = import_maps_report(arguments.maps, frames, arguments.out, settings, progress=not arguments.quiet)
+    report = import_maps_report(maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
         print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
+    if report.unused and arguments.limit is None:
+        print(f"{len(report.unused)} maps belong to no frame, such as {report.unused[0]}", file=sys.stderr)
     return _print_report(report, arguments.out)
 
 

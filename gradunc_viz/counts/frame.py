@@ -8,7 +8,8 @@ step is doubled (`bin_level`) until it does not, and where it would take less th
 nested, so a finer frame is made coarser exactly.
 
 Maps that others computed may be spread in any way whatever, so their lattice is one of values: the edges of its bins
-are quantiles of the whole set, fixed when the cache is made, and all frames occupy the whole of it.
+are quantiles of the whole set, fixed when they are imported, and all frames occupy the whole of it. Where their numbers
+are float64, they are counted as such.
 
 The first and the last bin of a window are set apart for the lowest and the highest value a score can take: probability
 exactly 0 or 1, a vanishing gradient. The smallest and the largest score in each bin are kept as well: where they are
@@ -30,13 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import kernels_on
 from ..kernels.threads import in_threads
 from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
 from ..schema.scores import Score
 from ..scores.maps import ScoredImage
 from .cells import cell_scores
-from .lattice import assign
+from .lattice import assign, tallies_of
 
 __all__ = ["FrameCounts", "count_frame"]
 
@@ -85,9 +85,9 @@ def count_frame(
         "bin_level": bins.level,
         "bin_min": bins.low,
         "bin_max": bins.high,
-        "score_mean": np.array([float(values.mean(dtype=torch.float64)) for values in flat]),
+        "score_mean": np.array([_mean(values) for values in flat]),
     }
-    pixels = _Pixels(predicted, n_classes, kernels_on(flat.device).tallies)
+    pixels = _Pixels(predicted, n_classes, tallies_of(flat))
     weight = None
     if label is not None:
         truth = label.flatten()
@@ -102,18 +102,28 @@ def count_frame(
         positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())
         pixels.add_anomaly(unknown)
         arrays |= {"anomaly_count": np.int64(positive), "known_count": np.int64(known_count)}  # type: ignore[dict-item]
-    by_cell = in_threads(lambda values: _cells(values, pixels), flat)
-    arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
-    if pixels.outcomes:
-        if not any(entry.lattice == "quantiles" for entry in entries):
-            # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
+    if any(entry.lattice == "quantiles" for entry in entries):
+        # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
+        arrays["score_quantile"] = np.stack([np.quantile(values.cpu().double(), QUANTILES) for values in flat], axis=1)
+    else:
+        by_cell = in_threads(lambda values: _cells(values, pixels), flat)
+        arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
+        if pixels.outcomes:
             arrays |= _stack_cells(by_cell, pixels)
+    if pixels.outcomes:
         by_class = in_threads(lambda index: _by_class(index, bins.width, pixels, weight), bins.index)
         arrays["counts"] = np.stack([counts for counts, _ in by_class], axis=2)
         summed = [brier_sum for _, brier_sum in by_class if brier_sum is not None]
         if summed:
             arrays["brier_sum"] = np.stack(summed, axis=1)
     return FrameCounts(pixels.outcomes, arrays)
+
+
+def _mean(values: Tensor) -> float:
+    """Mean in float64, where a sum of large float64 numbers would be beyond it."""
+    if values.dtype == torch.float64:
+        return float((values / len(values)).sum())
+    return float(values.mean(dtype=torch.float64))
 
 
 class _Pixels:

@@ -8,7 +8,7 @@ same form as a frame's counts, so it merges again: order and grouping do not mat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -36,6 +36,8 @@ class Histogram:
         bins between them are ``start, start + 1, ...`` of the lattice.
     low, high : array (bins,)
         Smallest and largest oriented score in each bin, NaN where it is empty.
+    wide : bool
+        Whether scores are float64 numbers, else float32.
     """
 
     start: int
@@ -43,6 +45,7 @@ class Histogram:
     weights: dict[str, np.ndarray]
     low: np.ndarray
     high: np.ndarray
+    wide: bool = False
 
     @property
     def inner(self) -> int:
@@ -83,7 +86,7 @@ def _scatter(histogram: Histogram, index: np.ndarray, width: int, start: int, le
     low, high = np.full(width, np.nan), np.full(width, np.nan)
     low[target] = np.fmin.reduceat(histogram.low, starts)
     high[target] = np.fmax.reduceat(histogram.high, starts)
-    return Histogram(start, level, weights, low, high)
+    return Histogram(start, level, weights, low, high, histogram.wide)
 
 
 class HistogramSum:
@@ -117,6 +120,7 @@ class HistogramSum:
         places = _places(other, start, width)
         mine.low[places] = np.fmin(mine.low[places], other.low)
         mine.high[places] = np.fmax(mine.high[places], other.high)
+        mine.wide |= other.wide
         self.total = mine
 
 
@@ -128,7 +132,8 @@ def _trimmed(histogram: Histogram) -> Histogram:
         return histogram
     keep = np.r_[0, first + 1 : stop + 1, len(histogram.low) - 1]
     weights = {name: values[..., keep] for name, values in histogram.weights.items()}
-    return Histogram(histogram.start + first, histogram.level, weights, histogram.low[keep], histogram.high[keep])
+    low, high = histogram.low[keep], histogram.high[keep]
+    return replace(histogram, start=histogram.start + first, weights=weights, low=low, high=high)
 
 
 def _empty_like(histogram: Histogram) -> Histogram:
@@ -137,7 +142,7 @@ def _empty_like(histogram: Histogram) -> Histogram:
         name: np.zeros((*values.shape[:-1], 2), "i8" if values.dtype.kind in "ui" else "f8")
         for name, values in histogram.weights.items()
     }
-    return Histogram(0, histogram.level, weights, np.full(2, np.nan), np.full(2, np.nan))
+    return Histogram(0, histogram.level, weights, np.full(2, np.nan), np.full(2, np.nan), histogram.wide)
 
 
 def _common_level(*histograms: Histogram) -> int:
@@ -185,5 +190,6 @@ def frame_histograms(dataset: xr.Dataset, scores: Sequence[str], names: Iterable
     for score in scores:
         index = cached.index(score)
         weights = {name: dataset[name].isel(score=index).values for name in names if name in dataset}
-        histograms[score] = Histogram(int(start[index]), int(level[index]), weights, low[index], high[index])
+        place = int(start[index]), int(level[index])
+        histograms[score] = Histogram(*place, weights, low[index], high[index], wide=low.dtype == np.float64)
     return histograms

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels import tallies
 from ..kernels.dispatch import kernels_on
 from ..kernels.threads import in_threads
 from ..schema.frame import BINS_PER_UNIT, MAX_BINS
 from ..schema.scores import LOG2_FLOOR, Score
 
-__all__ = ["Bins", "assign", "lattice_axis"]
+__all__ = ["Bins", "assign", "lattice_axis", "tallies_of"]
 
 
 _FEWEST_BINS = MAX_BINS // 8
+
+
+def tallies_of(scores: Tensor) -> ModuleType:
+    """What counts these scores: kernels of their device, which take float32 alone, or else plain torch."""
+    return kernels_on(scores.device).tallies if scores.dtype == torch.float32 else tallies
 
 
 def lattice_axis(oriented: Tensor, entry: Score, n_classes: int) -> Tensor:
@@ -55,7 +62,7 @@ class Bins:
 
 def assign(scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor] | None = None) -> Bins:
     """Bin of every pixel per score, with the windows they need."""
-    tally = kernels_on(scores.device).tallies
+    tally = tallies_of(scores)
 
     def window(s: int) -> tuple[Tensor, int, int, int]:
         """Values on their axis; start, level and width of their window."""
@@ -89,7 +96,8 @@ def assign(scores: Tensor, entries: Sequence[Score], n_classes: int, edges: Mapp
     def fill(s: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Bin of every pixel, and the smallest and the largest score in every bin."""
         if s in own:
-            number = (torch.bucketize(scores[s], own[s], right=True) + 1).to(tally.INDEX)
+            wide = torch.promote_types(scores.dtype, own[s].dtype)
+            number = (torch.bucketize(scores[s].to(wide), own[s].to(wide), right=True) + 1).to(tally.INDEX)
             number[number == widths[s] - 1] = width - 1
         else:
             axis, start, level, _ = windows[s]

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an array."""
+"""From the bytes of an image file to an array, the same for networks, pages, figures and streams."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
 
-__all__ = ["image_size", "opened_image", "read_bytes", "read_image", "read_mask"]
+__all__ = ["image_size", "opened_image", "read_bytes", "read_image", "read_mask", "rgb_pixels"]
 
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -47,10 +48,17 @@ class _Strict:
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file and turn whatever goes wrong with it into an error that names it."""
+def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+    """Open an image file and turn whatever goes wrong with it into an error that names it.
+
+    Parameters
+    ----------
+    path : Path
+    content : binary file, optional
+        What the file holds, where that lies elsewhere.
+    """
     try:
-        with _Strict(), Image.open(path) as image:
+        with _Strict(), Image.open(path if content is None else content) as image:
             yield image
     except (FrameError, MemoryError):
         raise
@@ -91,21 +99,43 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode to (H, W, 3) uint8 RGB; opacity is dropped, 16-bit grey is scaled to 8 bits."""
+    """Decode to (H, W, 3) uint8 RGB, see `rgb_pixels`."""
     with opened_image(path) as image:
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _DEEP_GREY:
-            grey = np.asarray(image).astype(np.int64)
-            if grey.min() < 0 or grey.max() > _MAX_16_BIT:
-                raise FrameError(f"{path}: grey values {grey.min()}..{grey.max()}, expected 8 or 16 bits")
-            grey = (grey * 255 + _MAX_16_BIT // 2) // _MAX_16_BIT
-            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-        if image.mode == "F":
-            raise FrameError(f"{path}: holds floating-point pixels, expected an image of 8 or 16 bits")
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
+        return rgb_pixels(image, path)
+
+
+def rgb_pixels(image: Image.Image, path: Path) -> np.ndarray:
+    """Pixels of an opened image, (H, W, 3) uint8 RGB, turned upright as its EXIF data says.
+
+    Opacity is dropped. Grey of 16 bits is scaled to 8, and so is grey in floating point, of which 1 is white.
+
+    Raises
+    ------
+    FrameError
+        Naming `path`, if grey values are of another range.
+    """
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in _DEEP_GREY:
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > _MAX_16_BIT:
+            raise FrameError(f"{path}: grey values {grey.min()}..{grey.max()}, expected 8 or 16 bits")
+        return _grey((grey * 255 + _MAX_16_BIT // 2) // _MAX_16_BIT)
+    if image.mode == "F":
+        shades = np.asarray(image)
+        if not (shades.min() >= 0 and shades.max() <= 1):  # NaN neither
+            raise FrameError(
+                f"{path}: floating-point grey values {shades.min():g}..{shades.max():g}, expected 0 to 1 (white), "
+                "or an image of 8 or 16 bits"
+            )
+        return _grey(np.rint(shades * 255))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _grey(shades: np.ndarray) -> np.ndarray:
+    return np.repeat(shades.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def read_mask(path: Path, grey_rgb: bool) -> np.ndarray:

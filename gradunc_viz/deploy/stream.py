@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ..datasets.decoding import read_image
+from ..datasets.decoding import opened_image, read_image, rgb_pixels
 from ..networks.runner import Inference, precision, restored
 from ..schema.errors import FrameError
 from ..schema.file_names import is_foreign, natural_key
@@ -66,12 +66,9 @@ def read_stream(source: Path) -> Iterator[np.ndarray]:
     elif source.suffix.lower() in _VIDEO:
         yield from _video(source)
     else:
-        try:
-            with Image.open(source) as image:
-                for frame in ImageSequence.Iterator(image):
-                    yield np.array(frame.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise FrameError(f"{source}: cannot be decoded, expected images ({error})") from error
+        with opened_image(source) as image:
+            for page in ImageSequence.Iterator(image):
+                yield rgb_pixels(page, source)
 
 
 def _video(source: Path) -> Iterator[np.ndarray]:

@@ -1,47 +1,41 @@
-"""Score maps that others computed, made into a cache: a folder of maps beside a folder of frames.
+"""Score maps that others computed, made into a cache: folders of maps beside a folder of frames.
 
-So any method stands in the same tables and the same dashboard. How the values of a whole set are spread has to be
-known without holding the set in memory: a fixed number of its pixels is drawn, and the edges of bins chosen from them
-are fixed for all frames. They only decide how finely values are told apart, never their order.
+So any method stands in the same tables and the same dashboard; several are scores of one cache, imported together or
+one after the other. How the values of a whole set are spread has to be known without holding the set in memory: a fixed
+number of its pixels is drawn, and the edges of bins chosen from them are fixed for all frames. They only decide how
+finely values are told apart, never their order.
+
+A score is added frame by frame: each is written anew whole, with the maps that it has, and takes the place of the old
+one. The root names the score once all frames hold it, so that an import that was killed is resumed by the same call.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-import torch
-
-from ..datasets.decoding import read_mask
 from ..datasets.frames import Frame, Frames
-from ..kernels.resize import bilinear
 from ..run.classes import ClassTable, frame_classes
 from ..run.compute import finished_cache
-from ..run.decode import DecodedFrame, decode
-from ..run.pipeline import LeftOut, Pipeline, Scored, chosen_frames
+from ..run.pipeline import Pipeline, chosen_frames
 from ..run.report import Report
-from ..run.settings import DECIDES, RunChanges, RunSettings, changed, decisive
-from ..run.stages import Stages
-from ..schema.errors import FrameError, GraduncError, SettingsError
-from ..schema.frame import SCHEMA_VERSION
-from ..schema.scores import Score, lookup
-from ..scores.maps import ScoredImage, ScoreOptions
+from ..run.settings import RunChanges, RunSettings, changed
+from ..schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, SettingsError, UnknownScoreError
+from ..schema.scores import lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
-from ..store.progress import tracked
+from ..store.upgrade import upgrade_cache
 from ..store.writer import CacheWriter
 from ..style.palette import class_colors
-from .map_files import MapFiles, file_digest
-from .spread import bin_edges, sample_pixels, spread_evenly
+from .map_files import MapFiles
+from .map_source import ImportedMaps
+from .spread import spread_evenly
 
-__all__ = ["ImportChanges", "ImportReport", "ImportSettings", "ImportedMaps", "import_maps", "import_maps_report"]
+__all__ = ["ImportChanges", "ImportReport", "ImportSettings", "Maps", "import_maps", "import_maps_report"]
 
 
 class ImportChanges(RunChanges, total=False):
@@ -59,7 +53,7 @@ class ImportSettings(RunSettings):
     Attributes
     ----------
     name : str, optional
-        The score is called ``ext:NAME``; by default the name of the folder.
+        The score of a single folder is called ``ext:NAME``; by default the name of the folder.
     orientation : +1 or -1
         -1 where small values mean uncertain: the sign is turned on import.
     predictions : path, optional
@@ -80,7 +74,7 @@ class ImportSettings(RunSettings):
     """
 
     name: str | None = None
-    orientation: int = field(default=+1, metadata=DECIDES)
+    orientation: int = +1
     predictions: Path | None = None
 
     if TYPE_CHECKING:  # what may be given is wider than what is kept
@@ -92,7 +86,7 @@ class ImportSettings(RunSettings):
         if self.orientation not in (-1, 1):
             raise SettingsError(f"orientation is {self.orientation!r}; expected +1 or -1")
         if self.name is not None:
-            lookup(f"ext:{self.name}")
+            _score(self.name)
         self._set(predictions=None if self.predictions is None else Path(self.predictions).absolute())
 
 
@@ -103,14 +97,24 @@ class ImportReport(Report):
     Attributes
     ----------
     resized : list of str
-        Ids of the frames whose map was not of the image's size.
+        Ids of the frames of which a map was not of the image's size.
+    unused : list of str
+        Files of maps that belong to none of the frames.
+    scores : tuple of str
+        Names of the scores that were imported.
     """
 
     resized: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    scores: tuple[str, ...] = ()
+
+
+Maps = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+"""A folder of maps, several, or a mapping from names of scores (without ``ext:``) to folders."""
 
 
 def import_maps(
-    maps_dir: str | os.PathLike[str],
+    maps_dir: Maps,
     frames: Frames | Iterable[Frame] | Frame,
     out: Place,
     settings: ImportSettings | None = None,
@@ -120,18 +124,19 @@ def import_maps(
 ) -> Cache:
     """Make a cache of score maps that others computed, so that any method stands in the same tables.
 
-    Maps of another size are resized to the image (bilinear, pixel centres aligned) and keep float32 precision. The
-    edges of the bins that evaluation counts are quantiles of the maps found when the cache is made; frames added later
-    are counted in the same bins.
+    Maps of another size are resized to the image (bilinear, pixel centres aligned). Numbers keep their precision: a map
+    is stored in float64 where float32 would not hold all of them. The edges of the bins that evaluation counts are
+    quantiles of the maps found when a score is imported; frames added later are counted in the same bins.
 
     Parameters
     ----------
-    maps_dir : path-like
-        Folder of maps, one per frame: see `MapFiles`.
+    maps_dir : path-like, sequence of these, or mapping from names to these
+        Folder of maps, one per frame: see `MapFiles`. Of several folders each becomes a score of the cache.
     frames : Frames, iterable of Frame, or Frame
-        See `open_frames`.
+        See `open_frames`. They need no masks to be looked at.
     out : path-like
-        Folder of the cache; absent, empty, or a cache of the same settings, which is resumed.
+        Folder of the cache; absent, empty, or a cache of imported maps of the same frames, to which scores that it
+        lacks are added.
     settings : ImportSettings, optional
         What is asked for.
     progress : bool
@@ -142,7 +147,8 @@ def import_maps(
     Returns
     -------
     Cache
-        With one score, ``ext:NAME``. Without a folder of predictions it has no task ``error`` and one class, ``all``.
+        With a score ``ext:NAME`` for each folder. Without a folder of predictions it has no task ``error`` and one
+        class, ``all``.
 
     Raises
     ------
@@ -165,7 +171,7 @@ def import_maps(
 
 
 def import_maps_report(
-    maps_dir: str | os.PathLike[str],
+    maps_dir: Maps,
     frames: Frames | Iterable[Frame] | Frame,
     out: Place,
     settings: ImportSettings | None = None,
@@ -175,27 +181,79 @@ def import_maps_report(
 ) -> ImportReport:
     """`import_maps`, returning what was done instead of the cache."""
     settings = changed(settings or ImportSettings(), changes)
-    maps = MapFiles(maps_dir)
+    maps = _named(maps_dir, settings.name)
     chosen = chosen_frames(frames, settings.limit)
-    if settings.predictions is None:  # without a prediction no pixel is right or wrong
+    given = {score: [frame.id for frame in chosen if frame.id in files] for score, files in maps.items()}
+    for score, ids in given.items():
+        if chosen and not ids:
+            raise FrameError(
+                f"{maps[score].path}: no map belongs to a frame: the first map is {next(iter(maps[score]))!r}, "
+                f"the first frame {chosen[0].id!r}"
+            )
+    cached = _imported_cache(out)
+    classes, colors = _class_table(chosen, settings, cached)
+    report = ImportReport(device="cpu", scores=tuple(maps))
+    for score, files in maps.items():
+        used = {files.file(frame_id) for frame_id in given[score]}
+        report.unused += [str(file) for file in files.files.values() if file not in used]
+    source = ImportedMaps(maps, settings, classes, report.stages, cached)
+    if not source.with_predictions:  # without a prediction no pixel is right or wrong
         chosen = tuple(replace(frame, files=replace(frame.files, label=None)) for frame in chosen)
-    given = [frame.id for frame in chosen if frame.id in maps]
-    if chosen and not given:
-        raise FrameError(
-            f"{maps.path}: no map belongs to a frame: the first map is {next(iter(maps))!r}, "
-            f"the first frame {chosen[0].id!r}"
-        )
-    classes, colors = _class_table(chosen, settings)
-    report = ImportReport(device="cpu")
-    entry = lookup(f"ext:{_plain(maps.path.resolve().name) if settings.name is None else settings.name}")
-    source = ImportedMaps(maps, settings, entry, classes, report.stages)
-    edges = _stored_edges(out)
-    source.edges = source.find_edges(spread_evenly(given), progress) if edges is None else edges
-    with CacheWriter(out, source.key(), classes, colors) as writer:
+    _check_complete(source, chosen, given)
+    for score, ids in given.items():
+        source.find_edges(score, spread_evenly(ids), progress)
+    adds = cached is not None and bool(source.new)
+    with CacheWriter(out, source.stored_key(), classes, colors) as writer:
+        if adds:
+            writer.put_key(source.key(source.old))  # with the edges, should this end before all frames hold the score
+            writer.renew(source.lacking())
         Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
+        if adds:
+            _check_added(source, report)
+            writer.put_key(source.key(source.scores))
     report.resized = [frame_id for frame_id in report.computed if frame_id in source.resized]
     _ = open_cache(out).summary  # stored now, so that the first look is not the one that pays for it
     return report
+
+
+def _named(maps: Maps, name: str | None) -> dict[str, MapFiles]:
+    """Folders of maps by the name of their score."""
+    if isinstance(maps, Mapping):
+        folders = {_score(own): Path(folder) for own, folder in maps.items()}
+    else:
+        paths = [Path(maps)] if isinstance(maps, (str, os.PathLike)) else [Path(folder) for folder in maps]
+        names = [_plain(path.resolve().name) for path in paths]
+        folders = {}
+        for own, path in zip(names, paths, strict=True):
+            if name is not None and len(paths) == 1:
+                own = name
+            elif names.count(own) > 1:  # METHOD/maps of several methods
+                own = _plain(f"{path.resolve().parent.name}_{path.resolve().name}")
+            if f"ext:{own}" in folders:
+                raise SettingsError(f"{folders[f'ext:{own}']} and {path}: both would be score ext:{own}; name them")
+            folders[_score(own)] = path
+    if not folders:
+        raise SettingsError("no folder of maps was given; expected at least one")
+    if name is not None and (len(folders) > 1 or isinstance(maps, Mapping)):
+        raise SettingsError(f"name is {name!r} for {len(folders)} folders; give a mapping from names to folders")
+    return {own: MapFiles(folder) for own, folder in folders.items()}
+
+
+def _score(name: str) -> str:
+    """Name of the score of maps that are called so.
+
+    Raises
+    ------
+    UnknownScoreError
+        If they cannot be called so.
+    """
+    try:
+        return lookup(f"ext:{name}").name
+    except UnknownScoreError:
+        raise UnknownScoreError(
+            f"maps cannot be called {name!r}; expected 1 to 64 letters of the alphabet, digits, '_', '.', '+' and '-', "
+            "the first a letter or a digit"
+        ) from None
 
 
 def _plain(folder: str) -> str:
@@ -203,163 +261,70 @@ def _plain(folder: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", folder).lstrip("_.+-")[:64] or "maps"
 
 
-def _class_table(frames: Sequence[Frame], settings: ImportSettings) -> ClassTable:
+def _imported_cache(out: Place) -> Cache | None:
+    """The cache of imported maps that is to be resumed, or gets further scores."""
+    if not backend_of(out).is_cache():
+        return None
+    cache = open_cache(out)
+    if not len(cache):  # nobody waits for it: the writer takes it over
+        return None
+    edges = cache.key.get("settings", {}).get("edges")
+    if edges is None:
+        raise CacheMismatchError(
+            f"{cache.path}: was computed by a network ({cache.key['network']['name']}); maps of others go into a cache "
+            "of their own, choose another folder"
+        )
+    if isinstance(edges, str):  # as caches of a single score were written
+        upgrade_cache(out)
+        cache = cache.reopened()
+    return cache
+
+
+def _class_table(frames: Sequence[Frame], settings: ImportSettings, cached: Cache | None) -> ClassTable:
     if settings.predictions is None:
-        return ("all",), ((128, 128, 128),)
+        return (("all",), ((128, 128, 128),)) if cached is None else (cached.classes, cached.colors)
     known, own = frame_classes(frames)
-    names = settings.classes or known
+    names = settings.classes or known or (() if cached is None else cached.classes)
     if not names:
         raise GraduncError("the classes of the predictions are unknown; name them with --classes")
     colors = settings.colors or (own if not settings.classes else ())
     return names, colors if len(colors) == len(names) else tuple(class_colors(len(names)))
 
 
-def _stored_edges(out: Place) -> np.ndarray | None:
-    """Edges of a cache that is to be resumed: any edges are right, as long as all frames share them."""
-    if not backend_of(out).is_cache() or not len(open_cache(out)):
-        return None
-    stored = open_cache(out).key.get("settings", {}).get("edges")
-    return None if stored is None else np.frombuffer(base64.b64decode(stored), "<f4").astype("f4")
+def _check_complete(source: ImportedMaps, frames: Sequence[Frame], given: Mapping[str, Sequence[str]]) -> None:
+    """A score is added to all frames of a cache or to none.
 
-
-@dataclass
-class ImportedMaps:
-    """Frames with maps and predictions from files; a `gradunc_viz.run.pipeline.MapSource`.
-
-    Parameters
-    ----------
-    maps : MapFiles
-    settings : ImportSettings
-    entry : Score
-        What the maps are called.
-    classes : tuple of str
-    stages : Stages
-        Told what takes how long.
-
-    Attributes
-    ----------
-    edges : float32 array
-        Edges of the bins that all frames are counted in.
-    resized : set of str
-        Ids of the frames whose map was not of the image's size.
+    Raises
+    ------
+    FrameError
+        Naming a frame of the cache that would lack it.
     """
+    chosen = {frame.id for frame in frames}
+    for score in source.new if source.held else ():
+        for frame_id in source.held:
+            if frame_id not in given[score]:
+                lack = "there is no map of it" if frame_id in chosen else "it is not among the frames"
+                raise FrameError(
+                    f"{source.maps[score].path}: the cache holds frame {frame_id!r}, but {lack}; {score} is added to "
+                    f"all {len(source.held)} frames of the cache or to none"
+                )
 
-    maps: MapFiles
-    settings: ImportSettings
-    entry: Score
-    classes: tuple[str, ...]
-    stages: Stages
-    edges: np.ndarray = field(default_factory=lambda: np.empty(0, "f4"), repr=False)
-    resized: set[str] = field(default_factory=set, repr=False)
 
-    device = torch.device("cpu")
-    ahead = 2
-    what = "importing maps"
+def _check_added(source: ImportedMaps, report: ImportReport) -> None:
+    """All frames of the cache hold the new scores.
 
-    def key(self) -> dict[str, Any]:
-        """State what decides whether a cached frame may be reused."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "network": {
-                "name": self.entry.title,
-                "weights": "imported maps",
-                "head": "none",
-                "classes": list(self.classes),
-            },
-            "settings": {
-                **decisive(self.settings),
-                "scores": [self.entry.name],
-                "predictions": self.settings.predictions is not None,
-                "input_size": None,
-                "edges": base64.b64encode(self.edges.astype("<f4").tobytes()).decode(),
-            },
-        }
-
-    def find_edges(self, ids: Sequence[str], progress: bool) -> np.ndarray:
-        """Edges of bins from the maps of some frames."""
-
-        def readable() -> Iterator[np.ndarray]:
-            last: GraduncError | None = None
-            some = False
-            for frame_id in tracked(ids, "looking at maps", unit="map", shown=progress):
-                try:
-                    values = self.oriented(frame_id)
-                except GraduncError as error:
-                    if self.settings.on_error == "stop":
-                        raise
-                    last = error  # reported when its turn comes
-                    continue
-                some = True
-                yield values
-            if last is not None and not some:
-                raise last
-
-        return bin_edges(sample_pixels(readable(), len(ids)))
-
-    def oriented(self, frame_id: str) -> np.ndarray:
-        """The stored map, larger is more uncertain."""
-        values = self.maps[frame_id]
-        return values if self.settings.orientation > 0 else -values
-
-    def digest(self, frame: Frame) -> str:
-        """Content hash of the frame, its map and its prediction."""
-        if frame.id not in self.maps:
-            raise FrameError(
-                f"{self.maps.path}: no map of frame {frame.id!r} ({frame.image_path}); expected {frame.id}.npy, "
-                ".npz, .hdf5, .h5, .tif or .tiff"
-            )
-        parts = [frame.digest(), self.maps.digest(frame.id)]
-        path = self._prediction_path(frame)
-        if path is not None:
-            parts.append(file_digest(path))
-        return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-
-    def files(self, frame: Frame) -> str:
-        """Name what the frame is made of."""
-        return f"{self.maps.files[frame.id]} and its frame"
-
-    def read(self, frame: Frame) -> Scored | LeftOut:
-        """Read a frame and its map."""
-        try:
-            digest = self.digest(frame)
-            with self.stages("decode"):
-                decoded = replace(decode(frame, len(self.classes), self.settings.images), digest=digest)
-                return self._scored(frame, decoded)
-        except GraduncError as error:
-            return LeftOut(frame.id, error)
-
-    def scored(self, ready: Iterator[Scored | LeftOut]) -> Iterator[Scored | LeftOut]:
-        """Hand on what was read: the maps are there already."""
-        return ready
-
-    def _prediction_path(self, frame: Frame) -> Path | None:
-        return None if self.settings.predictions is None else self.settings.predictions / f"{frame.id}.png"
-
-    def _scored(self, frame: Frame, decoded: DecodedFrame) -> Scored:
-        """Map and prediction of a frame as if a network had given them."""
-        values, size = self.oriented(frame.id), decoded.size
-        stored = values.shape[0], values.shape[1]
-        if (stored[0] - stored[1]) * (size[0] - size[1]) < 0:
-            raise FrameError(
-                f"{self.maps.files[frame.id]}: map is {stored[0]} x {stored[1]} (height x width), "
-                f"but {frame.image_path.name} is {size[0]} x {size[1]}; is it transposed?"
-            )
-        if stored != size:
-            self.resized.add(frame.id)
-        pixel = torch.from_numpy(values if stored == size else bilinear(values, size))[None]
-        prediction = torch.from_numpy(self._prediction(frame, size))
-        maps = ScoredImage(prediction, oriented=pixel.float(), pixel=pixel)
-        attrs = {"network": self.entry.title, "map_size": list(stored)}
-        edges = {self.entry.name: torch.from_numpy(self.edges)}
-        return Scored(decoded, maps, ScoreOptions((self.entry.name,)), attrs, edges)
-
-    def _prediction(self, frame: Frame, size: tuple[int, int]) -> np.ndarray:
-        path = self._prediction_path(frame)
-        if path is None:
-            return np.zeros(size, "i8")
-        ids = read_mask(path, True)
-        if ids.shape != size:
-            raise FrameError(f"{path}: prediction is {ids.shape}, expected {size} as {frame.image_path.name} is")
-        if ids.max() >= len(self.classes):
-            raise FrameError(f"{path}: holds class id {ids.max()}, expected 0..{len(self.classes) - 1}")
-        return ids.astype("i8")
+    Raises
+    ------
+    CacheError
+        If some were left out; what is there is as it was.
+    """
+    assert source.cached is not None  # scores are added to it
+    now = ImportedMaps(source.maps, source.settings, source.classes, source.stages, source.cached.reopened())
+    lacking = now.lacking()
+    if lacking:
+        reasons = dict(report.skipped)
+        raise CacheError(
+            f"{source.cached.path}: {', '.join(source.new)} cannot be added, as {len(lacking)} frames lack it, such as "
+            f"{lacking[0]!r} ({reasons.get(lacking[0], 'it was written by another import')}); "
+            "its other scores are as they were"
+        )

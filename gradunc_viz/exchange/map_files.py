@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -13,20 +13,80 @@ from types import ModuleType
 import numpy as np
 
 from ..datasets.decoding import opened_image
+from ..datasets.layouts import _walk as files_below
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
-from ..schema.file_names import is_foreign, natural_key
+from ..schema.file_names import natural_key
 
-__all__ = ["MapFiles", "file_digest", "import_h5py"]
+__all__ = ["FilesById", "MapFiles", "file_digest", "import_h5py"]
 
 _MAX_PIXELS = 2**28  # no map of an image is larger; a damaged or malicious header may well say so
 
 
+class FilesById:
+    """Files below a folder by the id of the frame they belong to.
+
+    The id is the file's path below the folder, without its suffix and with ``__`` for slashes, as the layout ``folder``
+    names its frames. Where no file has that id, one of that name in a folder below belongs to the frame.
+
+    Parameters
+    ----------
+    folder : path-like
+    suffixes : container of str
+        In lower case, of the files that count.
+    what : str
+        What they are, for errors.
+
+    Raises
+    ------
+    FrameError
+        If the folder is missing or cannot be listed, holds no such file, or two files are of one id.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], suffixes: Container[str], what: str) -> None:
+        self.path = Path(folder).absolute()  # the process may go to another folder
+        self.what = what
+        self.files: dict[str, Path] = {}
+        self._by_name: dict[str, list[Path]] = {}
+        if not self.path.is_dir():
+            raise FrameError(f"{self.path}: no such folder; expected a folder of {what}s")
+        try:
+            found = sorted(files_below(self.path, True), key=lambda file: natural_key(file.as_posix()))
+        except OSError as error:
+            raise FrameError(f"{error.filename or self.path}: cannot be listed ({error.strerror or error})") from error
+        for file in found:
+            if file.suffix.lower() not in suffixes:
+                continue
+            frame_id = "__".join(file.relative_to(self.path).with_suffix("").parts)
+            if frame_id in self.files:
+                raise FrameError(
+                    f"{self.files[frame_id]} and {file}: both are the {what} of {frame_id!r}, expected one"
+                )
+            self.files[frame_id] = file
+            self._by_name.setdefault(file.stem, []).append(file)
+
+    def find(self, frame_id: str) -> Path | None:
+        """The file of a frame, if there is one.
+
+        Raises
+        ------
+        FrameError
+            If several folders hold one of that name.
+        """
+        if frame_id in self.files:
+            return self.files[frame_id]
+        named = self._by_name.get(frame_id, [])
+        if len(named) > 1:
+            raise FrameError(f"{named[0]} and {named[1]}: both may be the {self.what} of {frame_id!r}, expected one")
+        return named[0] if named else None
+
+
 class MapFiles(Mapping[str, np.ndarray]):
-    """A folder of score maps as a lazy mapping from frame id to map, (y, x).
+    """A folder of score maps, and those below it, as a lazy mapping from frame id to map, (y, x).
 
     A map's file is named by exactly the frame's id: ``<id>.npy``, ``<id>.npz`` (one array, or one called ``value`` or
-    ``arr_0``), ``<id>.hdf5`` / ``.h5`` (one data set, or one called ``value``), ``<id>.tif`` / ``.tiff`` (one channel).
-    Axes of length 1 in front of or behind (y, x) are dropped. Nothing is ever unpickled.
+    ``arr_0``), ``<id>.hdf5`` / ``.h5`` (one data set, or one called ``value``), ``<id>.tif`` / ``.tiff`` (one channel);
+    ``a/b/x.npy`` is the map of frame ``a__b__x``, or of ``x`` where no other is. Axes of length 1 in front of or behind
+    (y, x) are dropped. Nothing is ever unpickled.
 
     Parameters
     ----------
@@ -39,16 +99,8 @@ class MapFiles(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder).absolute()  # the process may go to another folder
-        self.files: dict[str, Path] = {}
-        if not self.path.is_dir():
-            raise FrameError(f"{self.path}: no such folder; expected a folder of score maps")
-        for file in sorted(self.path.iterdir(), key=lambda file: natural_key(file.name)):
-            if file.suffix.lower() not in _READERS or is_foreign(file.name) or not file.is_file():
-                continue
-            if file.stem in self.files:
-                raise FrameError(f"{self.files[file.stem]} and {file}: both are the map of {file.stem!r}, expected one")
-            self.files[file.stem] = file
+        self._found = FilesById(folder, _READERS, "score map")
+        self.path, self.files = self._found.path, self._found.files
         if not self.files:
             raise FrameError(f"{self.path}: holds no score map; expected <frame id> with {', '.join(_READERS)}")
 
@@ -59,28 +111,41 @@ class MapFiles(Mapping[str, np.ndarray]):
         return iter(self.files)
 
     def __contains__(self, frame_id: object) -> bool:
-        return frame_id in self.files
+        return isinstance(frame_id, str) and self._found.find(frame_id) is not None
 
     def __getitem__(self, frame_id: str) -> np.ndarray:
-        """Read one map: (y, x), float16 as stored or else float32.
+        """Read one map, (y, x): float16 as stored, float32 where that holds every number exactly, else float64.
 
         Raises
         ------
         KeyError
             If there is none of this id.
         FrameError
-            If the file cannot be read or holds anything but one map of numbers that float32 can tell apart.
+            If the file cannot be read or holds anything but one map of numbers that float64 can tell apart.
         NonFiniteError
             If it holds NaN or infinity.
         """
-        return _read_map(self.files[frame_id])
+        return _read_map(self.file(frame_id))
 
     def __repr__(self) -> str:
         return f"<MapFiles {str(self.path)!r}, {len(self)} maps>"
 
+    def file(self, frame_id: str) -> Path:
+        """The file of a map.
+
+        Raises
+        ------
+        KeyError
+            If there is none of this id.
+        """
+        file = self._found.find(frame_id)
+        if file is None:
+            raise KeyError(frame_id)
+        return file
+
     def digest(self, frame_id: str) -> str:
         """Hash of the file's content."""
-        return file_digest(self.files[frame_id])
+        return file_digest(self.file(frame_id))
 
 
 def _read_map(path: Path) -> np.ndarray:
@@ -98,15 +163,26 @@ def _read_map(path: Path) -> np.ndarray:
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim != 2 or 0 in values.shape:
         raise FrameError(f"{path}: has shape {shape}, expected one map (height, width)")
-    if values.dtype.kind in "iu" and max(-int(values.min()), int(values.max())) > 2**24:
-        raise FrameError(f"{path}: integers beyond 2^24 cannot be told apart in float32, expected floats")
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(values, "f2" if values.dtype == np.float16 else "f4")
-    bad = int(converted.size - np.isfinite(converted).sum())
+    bad = int(values.size - np.isfinite(values).sum())
     if bad:
-        what = "NaN, infinite" + (" or beyond the range of float32" if values.dtype.itemsize > 4 else "")
-        raise NonFiniteError(f"{path}: {bad} of {converted.size} values are {what}; expected finite numbers")
-    return converted
+        raise NonFiniteError(f"{path}: {bad} of {values.size} values are NaN or infinite; expected finite numbers")
+    if values.dtype == np.float16:
+        return np.ascontiguousarray(values, "f2")
+    for kind in ("f4", "f8"):
+        with np.errstate(over="ignore", under="ignore"):
+            converted = np.ascontiguousarray(values, kind)
+        if _same_numbers(converted, values):
+            return converted
+    what = "integers beyond 2^53" if values.dtype.kind in "iu" else f"{values.dtype} numbers"
+    raise FrameError(f"{path}: holds {what} that cannot be told apart in float64")
+
+
+def _same_numbers(converted: np.ndarray, values: np.ndarray) -> bool:
+    if values.dtype.kind == "f":
+        return bool((converted == values).all())
+    # numpy compares integers with floats as floats: 2^53 + 1 would equal 2^53
+    whole = 2 ** (np.finfo(converted.dtype).nmant + 1)
+    return max(-int(values.min()), int(values.max())) <= whole
 
 
 def _check_shape(path: Path, shape: Sequence[int]) -> None:

@@ -10,20 +10,20 @@ import numpy as np
 
 __all__ = ["HALF_LEVELS", "IMPORT_BINS", "HalfMap", "bin_edges", "half_map", "sample_pixels", "spread_evenly"]
 
-_SAMPLE = 2**21  # pixels drawn from a set: 8 MB, and some hundred of them in the uppermost 1e-4
+_SAMPLE = 2**21  # pixels drawn from a set: 8 or 16 MB, and some hundred of them in the uppermost 1e-4
 _SAMPLE_FRAMES = 1024  # frames they are drawn from at most
 
 IMPORT_BINS = 2**14  # no bin of the middle holds more than 1.1e-4 of the pixels, which bounds the error of FPR95
 
 
 def sample_pixels(maps: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """Draw pixels from `count` maps, sorted; all of them where the set is small."""
+    """Draw pixels from `count` maps, sorted, float32 or float64; all of them where the set is small."""
     each = max(_SAMPLE // max(count, 1), 1)
     parts = []
     for number, values in enumerate(map(np.ravel, maps)):
         few = values.size <= each
         drawn = slice(None) if few else np.random.default_rng(number).integers(0, values.size, each)
-        parts.append(values[drawn].astype("f4"))
+        parts.append(values[drawn].astype(np.result_type(values, "f4")))
     return np.sort(np.concatenate(parts))
 
 
@@ -48,7 +48,7 @@ def bin_edges(sample: np.ndarray) -> np.ndarray:
     ranks = np.r_[1 / (1 + np.exp2(-odds)), np.linspace(0, 1, IMPORT_BINS // 2)]
     at = np.sort((len(sample) * ranks).astype("i8").clip(0, len(sample) - 1))
     values, repeats = np.unique(sample[at], return_counts=True)
-    return np.unique(np.r_[values, np.nextafter(values[repeats > 1], np.float32(np.inf))])
+    return np.unique(np.r_[values, np.nextafter(values[repeats > 1], values.dtype.type(np.inf))])
 
 
 _LOWEST, HALF_LEVELS = 0x0400, 0x3C00 - 0x0400 + 1  # bits of 2^-14, and the float16 numbers from there to 1

@@ -79,7 +79,7 @@ def write_submission(
     with counted(len(drawn) + len(chosen), f"writing {score_name}", shown=progress) as more:
 
         def values(frame: str) -> np.ndarray:
-            found = np.asarray(score(opened[frame], score_name).values, "f4")
+            found = np.asarray(score(opened[frame], score_name).values)
             more()
             return found
 

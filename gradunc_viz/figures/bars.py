@@ -7,11 +7,13 @@ from typing import Any, Unpack
 import matplotlib.figure
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..metrics import METRICS, evaluate
 from ..metrics.metric import pixel_metrics
+from ..metrics.wrong_side import TURNED
 from ..schema.errors import GraduncError
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import find_task
@@ -20,12 +22,22 @@ from ..store.choice import Caches, Choice, chosen
 from ..style.scores import norm_look, plain, score_look, score_title
 from .options import AblationOptions, BarOptions, Estimate, Pixels, Place, parted
 from .style import canvas, line_style
+from .wrong_side import MEANING, marked_title
 
 __all__ = ["metric_bars", "p_ablation"]
 
 
 _ROW = 0.135
 """Inches per score: a line of 8 pt text."""
+
+_LINE, _LONG = 0.125, 28
+"""Inches of a line, and characters in it, where a score's name beside its bar takes several."""
+
+_TURNED: dict[str, Any] = {
+    "linestyle": "none", "marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black",
+    "markeredgewidth": 0.7, "zorder": 4,
+}  # fmt: skip
+"""Look of what a score reaches turned round."""
 
 
 def _axis_title(metric: str, task: str) -> str:
@@ -47,12 +59,13 @@ def _estimated(
     pooling: str = "pixels",
     bootstrap: int = 200,
 ) -> xr.Dataset:
-    """A metric and its interval in %, over cache and score; attrs are those of the evaluation."""
+    """A metric, its interval and what it is turned round, in %, and ``wrong_side``, over cache and score."""
     if pooling not in ("pixels", "frames"):
         raise GraduncError(f"pooling is {pooling!r}; expected 'pixels' or 'frames'")
     result = evaluate(opened, task, **choice, bootstrap=bootstrap)
-    shown = 100 * result.sel(pooling=pooling)[[metric, f"{metric}_low", f"{metric}_high"]]
-    return shown.assign_attrs(result.attrs)
+    own = result.sel(pooling=pooling)
+    shown = 100 * own[[metric, f"{metric}_low", f"{metric}_high", metric + TURNED]]
+    return shown.assign(wrong_side=own["wrong_side"]).assign_attrs(result.attrs)
 
 
 def metric_bars(
@@ -65,7 +78,8 @@ def metric_bars(
 ) -> matplotlib.figure.Figure:
     """Bars of a metric over scores, with 95 % bootstrap intervals over frames; one plot per cache.
 
-    The vertical line is the entropy, where it is cached: what a gradient score has to beat.
+    The vertical line is the entropy, where it is cached: what a gradient score has to beat. A dagger marks a score
+    whose AuROC lies below 50 % with its whole interval, and a diamond what it reaches turned round.
 
     Parameters
     ----------
@@ -102,7 +116,11 @@ def metric_bars(
     if sort:
         first = METRICS[metric].orientation * result[metric].isel(cache=0).sel(score=list(names)).values
         names = tuple(np.array(names, dtype=object)[np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")])
-    height = 0.45 + _ROW * len(names) + (0.16 if len(opened) > 1 else 0)
+    wrong = result["wrong_side"].sel(score=list(names))
+    titles = [marked_title(n, bool(wrong.sel(score=n).any()), _LONG) for n in names]
+    lines = max(title.count("\n") + 1 for title in titles)
+    row = _ROW if lines == 1 else (lines + 0.4) * _LINE
+    height = 0.45 + row * len(names) + (0.16 if len(opened) > 1 else 0) + (2 * _LINE if wrong.any() else 0)
     with canvas(**place, shape=(1, len(opened)), height=height, sharey=True) as (figure, axes):
         for axis, name in zip(axes.flat, opened, strict=True):
             one = result.sel(cache=name, score=list(names))
@@ -124,16 +142,25 @@ def metric_bars(
                 )  # fmt: skip
             if "entropy" in names and np.isfinite(value[names.index("entropy")]):
                 axis.axvline(value[names.index("entropy")], color="black", linestyle="--", linewidth=0.7, gid="entropy")
+            is_wrong = one["wrong_side"].values
+            turned = one[metric + TURNED].values[is_wrong]
+            axis.plot(turned, rows[is_wrong], gid="turned", **_TURNED)
             for y in rows[~np.isfinite(value)]:
                 axis.text(0, y, " not cached", va="center", color="0.4")
             axis.set(yticks=rows, ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel=_axis_title(metric, task))
-            axis.set_yticklabels([score_title(n) for n in names])
+            axis.set_yticklabels(titles, linespacing=1)
             axis.tick_params(axis="y", length=0)
             axis.grid(False, axis="y")
             if len(opened) > 1:
                 axis.set_title(plain(name))
                 axis.set_xlabel(_axis_title(metric, task).partition(",")[0])
+        if wrong.any():
+            axes.flat[0].set_xlabel(f"{axes.flat[0].get_xlabel()}\n{MEANING}\n($\\diamond$: turned round)")
         return figure
+
+
+def _labels(axis: Axes) -> list[str]:
+    return axis.get_legend_handles_labels()[1]
 
 
 def p_ablation(
@@ -146,7 +173,8 @@ def p_ablation(
 ) -> matplotlib.figure.Figure:
     """A metric against the p of the gradient norm: one-hot and uniform labels, exact and the paper's formula.
 
-    Entropy and maximum softmax are horizontal lines. Bars are 95 % bootstrap intervals over frames.
+    Entropy and maximum softmax are horizontal lines. Bars are 95 % bootstrap intervals over frames. A diamond tells
+    what a norm whose AuROC lies below 50 % with its whole interval reaches turned round.
 
     Parameters
     ----------
@@ -187,6 +215,13 @@ def p_ablation(
                 look = line_style(norm_look(label, variant))
                 title = {"oh": "one-hot", "uni": "uniform"}[label] + (", paper" if variant == "paper" else ", exact")
                 axis.plot(p, value, **look, markersize=3.5, label=title, gid=f"{label}:{variant}")
+                own_norms = one.sel(score=[e.name for e in own])
+                wrong = own_norms["wrong_side"].values
+                if wrong.any():
+                    turned = own_norms[metric + TURNED].values[wrong]
+                    axis.plot(p[wrong], turned, gid=f"{label}:{variant}:turned", **_TURNED)
+                    said = "AuROC below 50 %, turned round"
+                    axis.plot([], [], **_TURNED, label=said if said not in _labels(axis) else None)
                 if result.attrs["bootstrap"]:
                     axis.vlines(
                         p, low, high, color=look["color"], linewidth=0.5, alpha=0.6, gid=f"{label}:{variant}:interval"

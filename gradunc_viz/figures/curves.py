@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import matplotlib.figure
@@ -12,16 +14,26 @@ from matplotlib.axes import Axes
 from ..metrics import evaluate, threshold_curves
 from ..metrics import sparsification as sparsification_curves
 from ..metrics.threshold_curves import log_start
+from ..metrics.wrong_side import TURNED
 from ..schema.errors import GraduncError
 from ..schema.tasks import find_task
 from ..store.choice import Caches, Choice, chosen
 from ..style.scores import plain, score_title
 from .options import CurveOptions, Place, Subset, SubsetCurveOptions, split
 from .style import canvas, score_style
+from .wrong_side import marked_title, wrong_sides
 
 __all__ = ["pr", "roc", "sparsification"]
 
 _PERCENT = 100
+
+_LONG = 36
+"""Characters of a score's name in one line of a legend."""
+
+_ENTRY, _LETTER = 0.4, 0.05
+"""Inches of an entry of a legend beside its text, and of a letter."""
+
+_FORMULA = re.compile(r"(?<!\\)\$.*?(?<!\\)\$")
 
 LEAST_RECALL = 0.005
 """From where precision is drawn: before, it is that of a handful of pixels and jumps between 0 and 1."""
@@ -53,7 +65,8 @@ def roc(
     width : str or float, optional
         Of a new figure: a name such as ``"cvpr-single"`` (the default) or inches.
     legend : bool
-        Whether scores are named, best first, with their AuROC in %.
+        Whether scores are named, best first, with their AuROC in %; a dagger marks one that lies below 50 % with its
+        whole 95 % interval, with what it would be turned round.
     color, linestyle, linewidth, ... : optional
         Of all lines, for `matplotlib.axes.Axes.plot`.
 
@@ -100,13 +113,15 @@ def _threshold(
     opened, names = chosen(caches, choice.pop("scores", None))
     result = evaluate(opened, task, scores=names, **choice, bootstrap=0)
     task, frames = str(result.attrs["task"]), choice.pop("frames", None)
-    area = result["auroc" if kind == "roc" else "auprc"].sel(pooling="pixels")
-    with canvas(**place, shape=(1, len(opened)), aspect=1.15) as (figure, axes):
+    metric, over_pixels = "auroc" if kind == "roc" else "auprc", result.sel(pooling="pixels")
+    area, turned = over_pixels[metric], over_pixels[metric + TURNED]
+    with canvas(**place, shape=(1, len(opened)), aspect=1.15 + _more_height(names)) as (figure, axes):
         for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
             own = [score for score in names if score in cache.scores]
             subset = None if frames is None else [f for f in frames if f in cache]
             curves = threshold_curves(cache, task, kind, scores=own, frames=subset, **choice)
-            _ranked_lines(axis, curves, kind, area.sel(cache=name), len(opened) == 1, line)
+            areas = area.sel(cache=name), turned.sel(cache=name)
+            _ranked_lines(axis, curves, kind, areas, len(opened) == 1, line)
             _decorate(axis, curves, kind, task, log_x)
             if len(opened) > 1:
                 axis.set_title(plain(name))
@@ -114,10 +129,26 @@ def _threshold(
         return figure
 
 
+def _more_height(names: Sequence[str]) -> float:
+    """What a legend of long names takes more, in widths of a plot."""
+    titles = [score_title(name, _LONG) for name in names]
+    long = any(len(title) > _LONG / 2 for name, title in zip(names, titles, strict=True) if name.startswith("ext:"))
+    return 0.045 * max(sum(title.count("\n") + 1 for title in titles) - 4, 0) if long else 0.0
+
+
 def _ranked_lines(
-    axis: Axes, curves: xr.Dataset, kind: str, area: xr.DataArray, valued: bool, line: dict[str, Any]
+    axis: Axes,
+    curves: xr.Dataset,
+    kind: str,
+    areas: tuple[xr.DataArray, xr.DataArray],
+    valued: bool,
+    line: dict[str, Any],
 ) -> None:
-    """One line per score, the best last so that it lies on top, and first in the legend."""
+    """One line per score, the best last so that it lies on top, and first in the legend.
+
+    `areas` are those below the curves, and those of the scores on the wrong side turned round.
+    """
+    area, turned = areas
     x, y = ("fpr", "tpr") if kind == "roc" else ("recall", "precision")
     names = [str(score) for score in curves["score"].values]
     ranked = sorted(names, key=lambda score: -np.nan_to_num(float(area.sel(score=score)), nan=-1))
@@ -127,12 +158,16 @@ def _ranked_lines(
         if kind == "pr":
             known &= one[x].values >= LEAST_RECALL
         value = f"  {_PERCENT * float(area.sel(score=score)):.1f}" if valued else ""
+        other = float(turned.sel(score=score))
+        wrong = np.isfinite(other)
+        if valued and wrong:
+            value = f" (turned {_PERCENT * other:.1f}){value}"
         axis.plot(
             one[x].values[known],
             one[y].values[known],
             **{
                 **score_style(score),
-                "label": score_title(score) + value,
+                "label": marked_title(score, wrong, _LONG) + value,
                 "gid": score,
                 "markevery": _marks(rank, len(ranked)),
                 "zorder": 3 - rank / 100,
@@ -173,7 +208,9 @@ def _legend(figure: matplotlib.figure.Figure, axes: np.ndarray, legend: bool, ow
         return
     found = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if own:
-        columns = 2 * axes.shape[1] if figure.get_figwidth() > 3 else 1
+        longest = max(len(line) for label in found for line in _FORMULA.sub("formula", label).split("\n"))
+        fitting = max(int(figure.get_figwidth() / (_ENTRY + _LETTER * longest)), 1)
+        columns = min(2 * axes.shape[1] if figure.get_figwidth() > 3 else 1, fitting)
         figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), columns))
     else:
         axes.flat[-1].legend(found.values(), found.keys(), loc="best")
@@ -214,6 +251,7 @@ def sparsification(
     choice, place, line = split(options, Subset, Place)
     opened, names = chosen(caches, choice.pop("scores", None))
     result = sparsification_curves(opened, scores=names, **choice)
+    wrong = wrong_sides(opened, "error", names, **choice)
     with canvas(**place, shape=(1, len(opened)), aspect=1.0) as (figure, axes):
         for axis, (name, cache) in zip(axes.flat, opened.items(), strict=True):
             one = result.sel(cache=name, error=error)
@@ -227,7 +265,7 @@ def sparsification(
                     one["curve"].sel(score=score).values,
                     **{
                         **score_style(score),
-                        "label": score_title(score) + value,
+                        "label": marked_title(score, score in wrong[name], _LONG) + value,
                         "gid": score,
                         "markevery": _marks(rank, len(ranked)),
                         "zorder": 3 - rank / 100,

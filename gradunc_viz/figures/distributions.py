@@ -15,9 +15,10 @@ from ..schema.scores import lookup
 from ..schema.tasks import find_task
 from ..store.choice import Caches, Choice, chosen, default_task
 from ..style.palette import GROUPS
-from ..style.scores import plain, score_title, units_label
+from ..style.scores import plain, units_label
 from .options import Place, PlotOptions, parted
 from .style import canvas
+from .wrong_side import marked_title, wrong_sides
 
 __all__ = ["distributions"]
 
@@ -76,13 +77,14 @@ def distributions(
         if score not in cache.scores:
             raise GraduncError(f"{cache.path}: score {score!r} is not cached, which this figure needs in every cache")
         found[name, score] = score_distributions(cache, which.name, scores=score, **choice)
+    wrong = wrong_sides(opened, which.name, names, **choice)
     rows = max(len(_drawn(one, min_pixels)) for one in found.values())
     height = 0.55 + _ROW * rows + (0.18 if len(opened) > 1 else 0)
     with canvas(**place, shape=(1, len(pairs)), height=height, sharey=len(opened) == 1) as (figure, axes):
         if own:
             figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.02)
         for axis, (name, _, score) in zip(axes.flat, pairs, strict=True):
-            _rows(axis, found[name, score], min_pixels, score)
+            _rows(axis, found[name, score], min_pixels, (score, score in wrong[name]))
             if len(opened) > 1:
                 axis.set_title(plain(name))
         handles = [
@@ -96,13 +98,19 @@ def distributions(
         return figure
 
 
+_LONG = 28
+"""Characters of a score's name below a plot in one line."""
+
+
 def _drawn(one: xr.Dataset, min_pixels: int) -> list[str]:
     """Classes of which either group has enough pixels."""
     enough = (one["pixels"] >= min_pixels).any("outcome").values
-    return [str(name) for name, found in zip(one["class"].values, enough, strict=True) if found]
+    drawn = [str(name) for name, found in zip(one["class"].values, enough, strict=True) if found]
+    return drawn[:1] if drawn == ["all", "all"] else drawn  # imported maps have one class, of that name
 
 
-def _rows(axis: Axes, one: xr.Dataset, min_pixels: int, score: str) -> None:
+def _rows(axis: Axes, one: xr.Dataset, min_pixels: int, marked: tuple[str, bool]) -> None:
+    score, is_wrong = marked
     high, low = (str(name) for name in one["outcome"].values)
     edges = one["edges"].isel(score=0).values
     drawn = _drawn(one, min_pixels)
@@ -135,4 +143,4 @@ def _rows(axis: Axes, one: xr.Dataset, min_pixels: int, score: str) -> None:
     axis.grid(False, axis="y")
     units = units_label(score)
     sign = r"$-$" if lookup(score).orientation < 0 else ""
-    axis.set_xlabel(sign + score_title(score) + (f" [{units}]" if units else ""))
+    axis.set_xlabel(sign + marked_title(score, is_wrong, _LONG) + (f" [{units}]" if units else ""))

@@ -18,6 +18,7 @@ from ..style.palette import OUTLINE
 from ..style.scores import plain, score_title
 from .panel import contour, square_around
 from .style import BAR, Page, Width, style, width_inches
+from .wrong_side import marked_title, wrong_sides
 
 __all__ = ["gallery"]
 
@@ -84,6 +85,8 @@ def gallery(
     if not failures:
         failed = FAILURES[kind]
         raise GraduncError(f"{one.path}: found no {failed.title.lower()} of {score} ({failed.meaning})")
+    wrong = wrong_sides({"": one}, which.get("task"), [score], frames=which.get("frames"))[""]
+    title = marked_title(score, score in wrong)
     columns = min(columns, len(failures))
     rows = -(-len(failures) // columns)
     inches = width_inches(width, "cvpr-double")
@@ -96,7 +99,7 @@ def gallery(
         page.figure.text(
             0.5,
             1,
-            f"{FAILURES[kind].title}: {score_title(score)}, threshold {failures[0].threshold:.3g}",
+            f"{FAILURES[kind].title}: {title}, threshold {failures[0].threshold:.3g}",
             ha="center",
             va="top",
         )

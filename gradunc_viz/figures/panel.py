@@ -21,14 +21,18 @@ from ..store.cache import Cache
 from ..store.choice import Caches, named_caches
 from ..store.frame import decode_image, score
 from ..style.palette import OUTLINE, WRONG
-from ..style.scores import plain, score_title, units_label
+from ..style.scores import plain, units_label
 from .style import BAR, Page, Width, style, width_inches
+from .wrong_side import marked_title, wrong_sides
 
 __all__ = ["DEFAULT_COLUMNS", "contour", "panel"]
 
 DEFAULT_COLUMNS = ("image", "label", "prediction", "error", "entropy", "pgn_oh_p0.5")
 
 INSET = "#ffe14d"
+
+_FEW, _LONG = 4, 22
+"""Scores that are shown where none was asked for, and characters of their names in one line."""
 
 _KNOWN = "#c9ced6"
 _TITLE, _LINE, _GAP, _ENTRY = 0.15, 0.142, 0.03, 0.95
@@ -90,7 +94,8 @@ def panel(
         cache.
     columns : sequence of str
         ``"image"``, ``"label"``, ``"prediction"``, ``"error"`` or names of scores. Columns of the default that no frame
-        has are left out. Where there are no class labels, ``"label"`` shows the annotation of unknown objects.
+        has are left out; where that leaves no score, the first ones that are cached are shown. Where there are no class
+        labels, ``"label"`` shows the annotation of unknown objects.
     insets : optional
         Parts to enlarge: ``"auto"`` (the largest unknown object, else the largest error) or a mapping from frame ids
         to (top, left, bottom, right) in pixels.
@@ -121,6 +126,7 @@ def panel(
     rows = _rows(opened, frames)
     shown = _columns(rows, columns)
     rights = {name: _limits(rows, name, look.limits or {}) for name in shown if name not in _PICTURES}
+    wrong = frozenset().union(*wrong_sides(opened, None, list(rights)).values())
     parts = [_slices(dataset, look.crop) for _, _, dataset in rows]
     shapes = [(p[0].stop - p[0].start, p[1].stop - p[1].start) for p in parts]
     inches = width_inches(width, "cvpr-double")
@@ -128,7 +134,9 @@ def panel(
     heights = [cell * min(max(h / w, 1 / _WIDEST), _TALLEST) for h, w in shapes]
     handles = _handles(rows, shown, look.contours) if look.legend else []
     in_line = max(1, min(len(handles), int(inches / _ENTRY)))
-    bottom = _TITLE + sum(heights) + _GAP * (len(rows) - 1) + 0.04
+    titles = {name: marked_title(name, name in wrong, _LONG) if name in rights else name for name in shown}
+    head = _TITLE * max(title.count("\n") + 1 for title in titles.values())
+    bottom = head + sum(heights) + _GAP * (len(rows) - 1) + 0.04
     below = bottom + (BAR if rights else 0.0)
     height = below + (0.03 + _LINE * -(-len(handles) // in_line) if handles else 0.0)
     with style():
@@ -138,12 +146,12 @@ def panel(
             boxes = _boxes(dataset, look.insets)
             unknown = dataset["anomaly"].values[parts[r]] == 1 if look.contours and "anomaly" in dataset else None
             for c, name in enumerate(shown):
-                top = _TITLE + sum(heights[:r]) + _GAP * r
+                top = head + sum(heights[:r]) + _GAP * r
                 axis = page.axes(c * (cell + _GAP), top, cell, heights[r])
                 _bare(axis)
                 axis.set_gid(f"{dataset.attrs['frame_id']}:{name}")
                 if r == 0:
-                    axis.set_title(name if name in _PICTURES else score_title(name), pad=2)
+                    axis.set_title(titles[name], pad=2, linespacing=1)
                 photo = max(1, round(cell * look.dpi)), max(1, round(heights[r] * look.dpi))
                 picture, shades = _picture(cache, dataset, name, rights, parts[r], photo)
                 if picture is None:
@@ -223,6 +231,11 @@ def _columns(rows: list[Row], columns: Sequence[str]) -> list[str]:
             shown.append(name)
         elif tuple(columns) != DEFAULT_COLUMNS:
             raise GraduncError(f"column {name!r}: none of the frames has it (in {rows[0][0].path})")
+    if tuple(columns) == DEFAULT_COLUMNS:
+        if all(len(cache.classes) == 1 for cache, _, _ in rows):
+            shown.remove("prediction")  # of imported maps, which say of all pixels the same
+        if all(name in _PICTURES for name in shown):
+            shown += list(dict.fromkeys(name for cache, _, _ in rows for name in cache.scores))[:_FEW]
     return shown
 
 

@@ -13,8 +13,10 @@ from ..counts.histogram import Histogram
 from ..counts.pool import Bootstrap, Pooled, pool
 from ..schema.errors import GraduncError
 from ..store.choice import Caches, Choice, Selection
+from .intervals import drawn_frames, interval, mean_of_drawn
 from .metric import pixel_metrics
 from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
+from .wrong_side import TURNED, doubtful_scores, wrong_side
 
 __all__ = ["evaluate", "named_coords", "set_sizes", "side_by_side"]
 
@@ -24,8 +26,6 @@ _ABOUT: Mapping[str, tuple[str, str]] = {
     "n_pixels": ("evaluated pixels", "px"),
     "positive_rate": ("share of positive pixels", ""),
 }
-
-_INTERVAL = (0.025, 0.975)
 
 
 def evaluate(
@@ -73,7 +73,9 @@ def evaluate(
         (larger is better), ``fpr95`` (smaller is better), those of metrics that were registered, ``threshold`` (of the
         best F1, on the oriented score), ``*_std`` (spread over frames), ``*_low`` and ``*_high``, ``n_frames``,
         ``n_pixels``, ``positive_rate``, and how many frames lack labels, positives or negatives. What cannot be told is
-        NaN.
+        NaN. ``wrong_side`` says of which scores AuROC lies below 50 % with its whole interval, so that small values
+        find more than large ones, and ``*_turned`` what such a score reaches if it is negated; by frame, class or
+        label it is about all of them together.
 
     Raises
     ------
@@ -104,8 +106,15 @@ def evaluate(
     for name, (title, units) in _ABOUT.items():
         if name in result:
             result[name].attrs |= {"long_name": title, **({"units": units} if units else {})}
+    result["wrong_side"] = result["wrong_side"].fillna(False).astype(bool)  # a score that a cache lacks
+    result["wrong_side"].attrs = {"long_name": "AuROC below 50 % with its whole interval: negate the score to use it"}
     for name, metric in pixel_metrics().items():
-        for suffix, what in (("_low", "lower end"), ("_high", "upper end"), ("_std", "standard deviation over frames")):
+        for suffix, what in (
+            ("_low", "lower end"),
+            ("_high", "upper end"),
+            ("_std", "standard deviation over frames"),
+            (TURNED, "of the negated score"),
+        ):
             if name + suffix in result:
                 result[name + suffix].attrs = {"long_name": f"{metric.title}: {what}"}
     result.attrs = {"task": aim.name, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
@@ -144,9 +153,7 @@ def _by_pooling(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
     values = {
         name + suffix: np.full((len(scores), 2), np.nan) for name in columns for suffix in ("", "_std", "_low", "_high")
     }
-    rng = np.random.default_rng(bootstrap.seed)
-    n = len(pooled.frames)
-    draws = rng.integers(0, n, (samples, n)) if n else np.empty((0, 0), int)
+    draws = drawn_frames(len(pooled.frames), samples, bootstrap.seed)
     for s, score in enumerate(scores):
         if score not in pooled.histograms:
             continue
@@ -155,18 +162,22 @@ def _by_pooling(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
         for name in columns:
             values[name][s, 0] = whole[name]
             if samples:
-                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = _interval(resampled[name])
+                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = interval(resampled[name])
             per_frame = np.array(each.values[name])[:, s]
             if np.isfinite(per_frame).any():
                 values[name][s, 1] = np.nanmean(per_frame)
-                values[name + "_std"][s, 1] = np.nanstd(per_frame)
+                with np.errstate(over="ignore"):  # thresholds may lie anywhere in float64
+                    values[name + "_std"][s, 1] = np.nanstd(per_frame)
                 if samples:
-                    values[name + "_low"][s, 1], values[name + "_high"][s, 1] = _interval(_means(per_frame, draws))
+                    values[name + "_low"][s, 1], values[name + "_high"][s, 1] = interval(
+                        mean_of_drawn(per_frame, draws)
+                    )
+    doubtful = [score for score, pair in zip(scores, values["auroc"], strict=True) if (pair < 0.5).any()]
     return xr.Dataset(
         {name: (("score", "pooling"), array) for name, array in values.items()}
         | {name: ((), value) for name, value in set_sizes(pooled).items()},
         coords=named_coords(score=scores, pooling=("pixels", "frames")),
-    )
+    ).merge(wrong_side(selection, doubtful, bootstrap))
 
 
 class _PerFrame:
@@ -182,20 +193,7 @@ class _PerFrame:
             rows.append([float(metrics[name]) for metrics in by_score])
 
 
-def _interval(samples: np.ndarray) -> tuple[float, float]:
-    finite = samples[np.isfinite(samples)]
-    low, high = np.quantile(finite, _INTERVAL) if len(finite) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def _means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    drawn = values[draws]
-    used = np.isfinite(drawn)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(used, drawn, 0).sum(1) / used.sum(1)
-
-
-def _by_frame(selection: Selection, _: Bootstrap) -> xr.Dataset:
+def _by_frame(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
     scores, frames = selection.scores, selection.frames
     each = _PerFrame(scores)
     pooled = pool(selection, each=each.add)
@@ -210,22 +208,33 @@ def _by_frame(selection: Selection, _: Bootstrap) -> xr.Dataset:
         pixels[place] = positives[place] + np.array(pooled.negatives)
     return xr.Dataset(
         {name: (("frame", "score"), array) for name, array in values.items()}
-        | {"n_pixels": ("frame", pixels), "positive_rate": ("frame", _share(positives, pixels))},
+        | {"n_pixels": ("frame", pixels), "positive_rate": ("frame", _share(positives, pixels))}
+        | {"wrong_side": ("score", _over_all_pixels(selection, pooled.histograms, bootstrap))},
         coords=named_coords(frame=frames, score=scores),
     )
 
 
-def _by_class(selection: Selection, _: Bootstrap, by: str = "class") -> xr.Dataset:
+def _over_all_pixels(selection: Selection, pooled: Mapping[str, Histogram], bootstrap: Bootstrap) -> np.ndarray:
+    """Whether each score stands on the wrong side where all pixels are taken together."""
+    looked_at = wrong_side(selection, doubtful_scores(pooled), bootstrap)
+    return np.asarray(looked_at["wrong_side"].sel(pooling="pixels").values)
+
+
+def _by_class(selection: Selection, bootstrap: Bootstrap, by: str = "class") -> xr.Dataset:
     scores, names = selection.scores, selection.class_names
     pooled = pool(replace(selection, classes=None), by=by)
     keep = list(range(len(names)) if selection.classes is None else selection.classes)
     values = {name: np.full((len(keep), len(scores)), np.nan) for name in evaluated_columns()}
     pixels, positives = np.zeros(len(keep), "i8"), np.zeros(len(keep), "i8")
+    chosen = {
+        name: replace(histogram, weights={"counts": histogram.weights["counts"][:, keep]})
+        for name, histogram in pooled.histograms.items()
+    }
     for s, score in enumerate(scores):
-        if score not in pooled.histograms:
+        if score not in chosen:
             continue
-        histogram = pooled.histograms[score]
-        counts = np.moveaxis(histogram.weights["counts"][:, keep], 0, 1)
+        histogram = chosen[score]
+        counts = np.moveaxis(histogram.weights["counts"], 0, 1)
         pixels, positives = counts.sum((1, 2)), counts[:, 0].sum(1)
         for name, value in bin_metrics(histogram, counts).items():
             values[name][:, s] = value
@@ -235,6 +244,7 @@ def _by_class(selection: Selection, _: Bootstrap, by: str = "class") -> xr.Datas
             "n_pixels": ("class", pixels),
             "positive_rate": ("class", _share(positives, pixels)),
             "n_frames": ((), len(pooled.frames)),
+            "wrong_side": ("score", _over_all_pixels(selection, chosen, bootstrap)),
         },
         coords=named_coords(**{"class": names, "score": scores}),
     )

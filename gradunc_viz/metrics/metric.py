@@ -153,9 +153,21 @@ def register_metric(metric: Metric) -> Metric:
     return metric
 
 
-_ENDINGS = ("_std", "_low", "_high")
+_ENDINGS = ("_std", "_low", "_high", "_turned")
 _TAKEN = frozenset(
-    ("threshold", "n_frames", "n_pixels", "positive_rate", "cache", "task", "score", "pooling", "frame", "class")
+    (
+        "threshold",
+        "n_frames",
+        "n_pixels",
+        "positive_rate",
+        "wrong_side",
+        "cache",
+        "task",
+        "score",
+        "pooling",
+        "frame",
+        "class",
+    )
 )
 
 

@@ -12,14 +12,14 @@ __all__ = ["OperatingPoint", "ThresholdCounts", "groups", "reaches", "read_at", 
 
 
 def reaches(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether oriented scores reach a threshold: ``values >= threshold``, in float32.
+    """Whether oriented scores reach a threshold: ``values >= threshold``, in the precision of the scores.
 
-    Scores are float32. A threshold that comes from a slider, a link or a table, and is one of them, finds it only if it
-    is rounded as they are.
+    Scores are float32, or float64 where maps were imported that need it. A threshold that comes from a slider, a link
+    or a table, and is one of them, finds it only if it is rounded as they are.
 
     Parameters
     ----------
-    values : float32 array
+    values : float32 or float64 array
     threshold : float
 
     Returns
@@ -27,7 +27,7 @@ def reaches(values: np.ndarray, threshold: float) -> np.ndarray:
     bool array
         False where a score is NaN.
     """
-    return np.asarray(values >= np.float32(threshold))
+    return np.asarray(values >= values.dtype.type(threshold))
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,13 @@ def read_at(score: str, histogram: Histogram, threshold: float) -> OperatingPoin
     inside a bin its pixels are taken to be spread evenly between the two.
     """
     low, high = histogram.low, histogram.high
+    kind = "f8" if histogram.wide else "f4"
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(high > low, (high - threshold) / (high - low), 1.0)
         # the ends of a bin are scores: they are compared as the pixels are
-        share = np.where(reaches(low, threshold), 1.0, np.where(reaches(high, threshold), share, 0.0))
+        share = np.where(
+            reaches(low.astype(kind), threshold), 1.0, np.where(reaches(high.astype(kind), threshold), share, 0.0)
+        )
     share = np.nan_to_num(share)
     positive, negative = groups(histogram)
     tp, fp = (round(float((part * share).sum())) for part in (positive, negative))
@@ -118,7 +121,7 @@ def threshold_counts(values: np.ndarray, target: tuple[np.ndarray, np.ndarray], 
 
     Parameters
     ----------
-    values : float32 array
+    values : float32 or float64 array
         Oriented scores.
     target : pair of bool arrays
         Pixels to be found, and pixels that count, as `gradunc_viz.schema.tasks.Task.truth` tells them.

@@ -393,11 +393,11 @@ def frame_failures(dataset: xr.Dataset, query: FailureQuery) -> list[Failure]:
     blocks, count = ndimage.label(_any(region, block), EIGHT)
     if not count:
         return []
-    margins = np.abs(values - np.float32(query.threshold))
+    margins = np.abs(values - values.dtype.type(query.threshold))
     if kind == "missed_objects":
-        margins = np.where(above, np.float32(0), margins)
+        margins = np.where(above, 0, margins)
     size = _per_region(blocks, region, count, block)
-    weight = _per_region(blocks, np.where(region, margins, np.float32(0)), count, block)
+    weight = _per_region(blocks, np.where(region, margins, 0), count, block)
     rank = weight.copy()
     if excuse is not None:
         rank[_per_region(blocks, excuse, count, block) >= FOUND * size] = -1
@@ -480,7 +480,7 @@ def _per_region(blocks: np.ndarray, values: np.ndarray, count: int, block: int) 
     """Sum of `values` (y, x), zero outside of regions, per region."""
     if block > 1:
         first, *rest = _parts(values, block)
-        values = first.astype("f4")
+        values = first.astype(np.result_type(first, "f4"))
         for part in rest:
             values += part
     return np.bincount(blocks.ravel(), values.ravel(), count + 1)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..kernels.resize import bilinear
+from ..schema.errors import GraduncError
 from ..schema.scores import lookup, resolve_scores
 from ..store.cache import Cache
 from ..store.choice import opened
@@ -32,6 +33,21 @@ def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: boo
     for resized, one in zip(maps, logits, strict=True):
         resized[:] = bilinear(one, size, align_corners)
     return softmax(maps, out=maps)
+
+
+_SQUARABLE = 1e-150, 1e150
+"""Sizes of numbers whose squares float64 can tell."""
+
+
+def _with_squares(values: xr.DataArray) -> np.ndarray:
+    """Values of a score, if variances of them are numbers."""
+    largest = float(np.abs(values.values).max())
+    if largest and not _SQUARABLE[0] < largest < _SQUARABLE[1]:
+        raise GraduncError(
+            f"score {values.name!r} reaches {largest:.3g}, so that variances of it are beyond float64; import its maps "
+            "in another unit, for instance their logarithm, which ranks pixels alike"
+        )
+    return np.asarray(values.values)
 
 
 def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
@@ -73,7 +89,7 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
             columns[f"probability_{class_id}"] = ("segment", mean, attrs)
     for name in scores:
         entry = lookup(name)
-        for statistic, values in segment_moments(segments, score(dataset, name).values).items():
+        for statistic, values in segment_moments(segments, _with_squares(score(dataset, name))).items():
             attrs = {
                 "long_name": f"{name}: {STATISTICS[statistic]}",
                 "units": f"({entry.units})^2" if statistic.endswith("variance") else entry.units,
@@ -115,6 +131,8 @@ def segment_statistics(
     ------
     UnknownScoreError, CacheError, KeyError
         If there is no such score or frame, or a frame cannot be read.
+    GraduncError
+        If variances of a score are beyond float64.
     """
     cache = opened(cache)
     names = _names(cache, scores)

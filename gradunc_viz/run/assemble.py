@@ -113,7 +113,7 @@ def frame_dataset(
         "pooled_outcome": [name for name in POOLED_OUTCOMES if name in counted.outcomes],
         "correctness": ["right", "wrong"],
     }
-    used = {dim for name in arrays for dim in VARIABLES[name].dims}
+    used = {"class"}.union(*(VARIABLES[name].dims for name in arrays))  # maps without any label have no row of it
     coords: dict[str, Any] = {dim: np.array(values, dtype=object) for dim, values in names.items() if dim in used}
     coords["quantile"] = np.array(QUANTILES)
     return xr.Dataset(

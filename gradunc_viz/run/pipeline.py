@@ -6,7 +6,7 @@ counting beside it costs more than it saves (its threads wait for each other at 
 counts too.
 
 Where the maps of a frame come from is the business of a `MapSource`: a network (`gradunc_viz.run.network_maps`), or
-files (`gradunc_viz.exchange.imports`).
+files (`gradunc_viz.exchange.map_source`).
 """
 
 from __future__ import annotations

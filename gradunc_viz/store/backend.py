@@ -44,6 +44,16 @@ class Writing(Protocol):
         """Put one file in place of what is there, whole or not at all."""
         ...
 
+    def replace(self, group: str, files: Mapping[str, bytes]) -> None:
+        """Put a group in place of the one that is there; whatever happens, one of the two is there in the end.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        ...
+
     def withdraw(self, group: str) -> None:
         """Take a group away, if it is there."""
         ...

@@ -247,7 +247,7 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Read from disk; if missing or stale, rebuilt from the frames, and stored where that is possible.
         """
-        table = stored_summary(self.backend, self.ids)
+        table = stored_summary(self.backend, self.ids, self.scores)
         if table is None:
             table = build_summary(self.backend, self.ids, self.scores, self.classes)
             with suppress(OSError, CacheError):  # a read-only cache keeps it in memory

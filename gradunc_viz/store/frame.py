@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from PIL import Image
 
+from ..datasets.decoding import opened_image, rgb_pixels
 from ..kernels.resize import bilinear, bilinear_log2, neighbours
-from ..schema.errors import CacheError, GraduncError
+from ..schema.errors import CacheError, FrameError, GraduncError
 from ..schema.scores import LOG2_FLOOR, Score, lookup
 
 __all__ = [
@@ -72,7 +74,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray (y, x), float32
-        attrs: ``score``, ``units``, ``long_name``.
+        float64 for imported maps that float32 would not tell apart. attrs: ``score``, ``units``, ``long_name``.
 
     Raises
     ------
@@ -96,7 +98,8 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
     else:
         cached = cached_scores(dataset, "pixel")
         if name in cached:
-            values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values.astype("f4")
+            values = dataset["pixel_score"].isel(score_pixel=cached.index(name)).values
+            values = values if values.dtype == np.float64 else values.astype("f4")
         else:
             values = _from_logits(dataset, entry, size, align)
     return xr.DataArray(
@@ -113,7 +116,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def score_values(dataset: xr.Dataset, name: str) -> np.ndarray:
-    """Oriented values of a score, (y, x) float32, as `score`.
+    """Oriented values of a score, (y, x), as `score`.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def score_values(dataset: xr.Dataset, name: str) -> np.ndarray:
         Also if they cannot be read.
     """
     with _reading(dataset, f"score {name!r}"):
-        return np.asarray(score(dataset, name).values, "f4")
+        return np.asarray(score(dataset, name).values)
 
 
 def scores_at(dataset: xr.Dataset, y: int, x: int, names: Iterable[str]) -> dict[str, float]:
@@ -226,14 +229,21 @@ def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
 
 
 def decode_image(dataset: xr.Dataset) -> np.ndarray:
-    """Decode the image to (y, x, 3) uint8 RGB; the thumbnail, enlarged, where images were left out."""
-    size = dataset.sizes["x"], dataset.sizes["y"]
-    name = "image" if "image" in dataset else "thumbnail"
-    try:
-        with Image.open(io.BytesIO(dataset[name].values.tobytes())) as image:
-            from PIL import ImageOps
+    """Decode the image to (y, x, 3) uint8 RGB, as the network saw it; the thumbnail, enlarged, where there is none.
 
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR))
-    except OSError as error:
+    Raises
+    ------
+    CacheError
+        If it cannot be decoded.
+    """
+    size = dataset.sizes["y"], dataset.sizes["x"]
+    name = "image" if "image" in dataset else "thumbnail"
+    path = Path(str(dataset.attrs.get("source", name)))
+    try:
+        with opened_image(path, io.BytesIO(read_variable(dataset, name).tobytes())) as image:
+            pixels = rgb_pixels(image, path)
+    except FrameError as error:
         raise CacheError(f"frame {dataset.attrs['frame_id']!r}: its {name} cannot be decoded ({error})") from error
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))

@@ -21,6 +21,9 @@ __all__ = ["LocalBackend", "put_files", "write_error"]
 
 _LOCK = ".lock"
 
+_REPLACED = ".replaced"
+"""Ending of the name of a group that stepped aside for another, behind a dot."""
+
 _ROOT = "zarr.json"
 """What makes a folder a group, and that of a cache a cache."""
 
@@ -114,6 +117,7 @@ class LocalBackend:
         """A staging folder, removed in the end; what killed writers left behind is removed on the way."""
         self.path.resolve().parent.mkdir(parents=True, exist_ok=True)
         with _staging(self.path) as folder:
+            _put_back(self.path, folder)
             yield _LocalWriting(self.path.resolve(), folder)  # not the link to it
 
 
@@ -169,6 +173,22 @@ class _LocalWriting:
         staged.write_bytes(content)
         os.replace(staged, self.path / name)
 
+    def replace(self, group: str, files: Mapping[str, bytes]) -> None:
+        """Rename the group aside and the new one in its place; should that end between the two, see `_put_back`."""
+        staged, place = self._new(), self.path / group
+        aside = place.with_name(f".{place.name}{_REPLACED}")
+        try:
+            put_files(files, staged)
+            os.rename(place, aside)
+            try:
+                os.rename(staged, place)
+            except OSError:
+                os.rename(aside, place)
+                raise
+            os.rename(aside, self._new())
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
     def withdraw(self, group: str) -> None:
         """Rename a group into the staging folder, which goes away with all it holds."""
         with suppress(FileNotFoundError):
@@ -187,6 +207,14 @@ class _LocalWriting:
         else:
             for name in (_ROOT, "summary", "frames"):
                 self.withdraw(name)
+
+
+def _put_back(path: Path, staging: Path) -> None:
+    """Restore frames that a writer was killed over between renaming one aside and the next in its place."""
+    for aside in path.glob(f"frames/.*{_REPLACED}"):
+        place = aside.with_name(aside.name[1:].removesuffix(_REPLACED))
+        with suppress(FileNotFoundError):  # another writer is at work on it, and done now
+            os.rename(aside, staging / uuid.uuid4().hex if place.exists() else place)
 
 
 def put_files(files: Mapping[str, bytes], folder: Path) -> None:

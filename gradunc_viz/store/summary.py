@@ -15,11 +15,12 @@ from .group import SUMMARY, UNREADABLE, complete_attrs, encoded, frame_group, id
 __all__ = ["build_summary", "publish_summary", "stored_summary"]
 
 
-def stored_summary(backend: Backend, ids: tuple[str, ...]) -> xr.Dataset | None:
-    """The table as it was stored, or None where it is missing, damaged or about other frames."""
+def stored_summary(backend: Backend, ids: tuple[str, ...], scores: tuple[str, ...]) -> xr.Dataset | None:
+    """The table as it was stored, or None where it is missing, damaged or about other frames or scores."""
     try:
         table = open_complete(backend, SUMMARY)
-        return table.load() if table.attrs.get("frames") == ids_digest(ids) else None
+        current = table.attrs.get("frames") == ids_digest(ids) and tuple(table["score"].values) == scores
+        return table.load() if current else None
     except Exception:  # damaged or half replaced: it holds nothing that the frames do not
         return None
 
@@ -49,7 +50,12 @@ def build_summary(
             return read_array(backend, f"{group}/{name}")
 
         try:
-            mean[i], quantile[i] = read("score_mean"), read("score_quantile")
+            own_mean, own_quantile = read("score_mean"), read("score_quantile")
+            if len(own_mean) != s:  # a score is being added to the frames, and not yet to the cache
+                held = [str(name) for name in read("score")]
+                chosen = [held.index(name) for name in scores]
+                own_mean, own_quantile = own_mean[chosen], own_quantile[:, chosen]
+            mean[i], quantile[i] = own_mean, own_quantile
             if "confusion" in arrays:
                 confusion[i], labelled[i] = read("confusion"), True
             if "anomaly_count" in arrays:

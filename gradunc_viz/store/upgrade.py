@@ -46,14 +46,27 @@ def upgrade_cache(path: Place) -> tuple[str, ...]:
     if scores != attrs.get("scores"):
         names = ", ".join(entry["name"] for entry in scores)
         done.append(f"describes its own scores ({names})" if scores else "says that all of its scores are built in")
+    key = _by_score(attrs["key"])
+    if key != attrs["key"]:
+        done.append("says of each imported score how it was counted")
     if done:
         try:
             backend.is_cache()  # says what forbids writing
             with backend.writing() as writing:
-                writing.put("zarr.json", root_files({**attrs, "scores": scores})["zarr.json"])
+                writing.put("zarr.json", root_files({**attrs, "key": key, "scores": scores})["zarr.json"])
         except OSError as error:
             raise write_error(backend.where, error) from error
     return tuple(done)
+
+
+def _by_score(key: dict[str, Any]) -> dict[str, Any]:
+    """The key of a cache of imported maps, of which there used to be one."""
+    settings = key.get("settings", {})
+    if not isinstance(settings.get("edges"), str):
+        return key
+    (score,) = settings["scores"]
+    edges, orientation = {score: f"f4:{settings['edges']}"}, {score: settings["orientation"]}
+    return {**key, "settings": {**settings, "edges": edges, "orientation": orientation}}
 
 
 def _described(where: str, attrs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,21 @@ class CacheWriter:
         self.backend: Backend = backend_of(path)
         self.path = Path(self.backend.where)
         self.key = json.loads(json.dumps(key))
-        root = {
-            "kind": KIND,
-            "key": self.key,
-            "classes": list(classes),
-            "colors": [list(color) for color in colors],
-            "scores": described(self.key.get("settings", {}).get("scores", ())),
-        }
+        self._classes: dict[str, Any] = {"classes": list(classes), "colors": [list(color) for color in colors]}
         self._created = False
         try:
             while not self._resumes():
                 with self.backend.writing() as writing:
                     # if another writer comes first, its key is looked at
-                    self._created = writing.publish("", root_files(root))
+                    self._created = writing.publish("", root_files(self._root()))
         except OSError as error:
             raise write_error(self.backend.where, error) from error
         self.existing = set(published(self.backend))
+        self._outdated: set[str] = set()
+
+    def _root(self) -> dict[str, Any]:
+        scores = described(self.key.get("settings", {}).get("scores", ()))
+        return {"kind": KIND, "key": self.key, **self._classes, "scores": scores}
 
     def _resumes(self) -> bool:
         """Whether there is a cache, which then has the same key."""
@@ -115,6 +114,26 @@ class CacheWriter:
         attrs, _ = complete_attrs(self.backend, frame_group(frame_id))
         return str(attrs.get("digest"))
 
+    def put_key(self, key: Mapping[str, Any]) -> None:
+        """Put another key in place of the cache's own, which says as much of its frames.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be written.
+        """
+        self.key = json.loads(json.dumps(key))
+        try:
+            self._writing.put("zarr.json", root_files(self._root())["zarr.json"])
+            self._writing.withdraw(SUMMARY)
+        except OSError as error:
+            raise write_error(self.backend.where, error) from error
+
+    def renew(self, frame_ids: Iterable[str]) -> None:
+        """Take frames of the cache for missing: what is committed of them takes the place of what is there."""
+        self._outdated |= {frame_id for frame_id in frame_ids if frame_id in self.existing}
+        self.existing -= self._outdated
+
     def commit(
         self, dataset: xr.Dataset, stages: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     ) -> bool:
@@ -148,7 +167,9 @@ class CacheWriter:
             with stages("write"):
                 # the table goes before a frame comes: one of the same id may have been removed by hand
                 self._writing.withdraw(SUMMARY)
-                new = self._writing.publish(group, files)
+                if frame_id in self._outdated:
+                    self._writing.replace(group, files)
+                new = frame_id in self._outdated or self._writing.publish(group, files)
         except OSError as error:
             raise write_error(str(self.path / group), error) from error
         if not new and frame_id not in published(self.backend):

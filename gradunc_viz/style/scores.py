@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,11 +133,30 @@ def units_label(name: str) -> str:
     return {"1": "", "log2": r"$\log_2$"}.get(units, plain(units))
 
 
-def score_title(name: str) -> str:
-    """Title of a score for legends and axes; math in ``$...$``."""
+def score_title(name: str, width: int | None = None) -> str:
+    """Title of a score for legends and axes; math in ``$...$``.
+
+    Parameters
+    ----------
+    name : str
+    width : int, optional
+        Characters of a line, where names that others gave are broken into lines.
+    """
     entry = lookup(name)
-    # an index below "max" would stand in the line underneath
-    return plain(entry.title) if entry.family == "external" else entry.title.replace(r"\max_", r"\mathrm{max}_")
+    if entry.family != "external":
+        # an index below "max" would stand in the line underneath
+        return entry.title.replace(r"\max_", r"\mathrm{max}_")
+    return plain("\n".join(_lines(entry.title, width)) if width else entry.title)
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, broken where words of a file's name end, if they do."""
+    lines = [""]
+    for word in re.findall(r"[^-_.+ ]*[-_.+ ]*", text):
+        if lines[-1] and len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] += word
+    return [line[start : start + width] for line in lines for start in range(0, len(line), width)]
 
 
 def plain(text: str) -> str:

@@ -12,13 +12,28 @@ import numpy as np
 import xarray as xr
 
 from ..metrics.metric import METRICS, Metric, find_metric
+from ..metrics.wrong_side import TURNED
 from ..schema.scores import lookup
-from .table import Column, Table, best
+from .table import WRONG_SIDE, Column, Table, best
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-__all__ = ["best", "caption", "comparison", "evaluation_table", "latex", "records", "terminal_tables", "to_csv"]
+__all__ = [
+    "best",
+    "caption",
+    "comparison",
+    "evaluation_table",
+    "latex",
+    "records",
+    "terminal_tables",
+    "to_csv",
+    "wrong_side_notes",
+]
+
+
+_INTERVAL, _FIRST, _SCORE = 23, 26, 13
+"""Characters of a terminal's columns: with a value and its interval; the first two by frame or class; then each."""
 
 
 def _columns(result: xr.Dataset) -> dict[str, Metric]:
@@ -38,7 +53,8 @@ def records(result: xr.Dataset) -> list[dict[str, Any]]:
     -------
     list of dict
         ``cache``, ``task``, ``score``, ``pooling`` (``pixels``, ``frames``, or ``frame``, ``class``, ``label`` with the
-        name under ``frame`` or ``class``), ``n_frames``, ``n_pixels``, ``positive_rate`` and the metrics.
+        name under ``frame`` or ``class``), ``n_frames``, ``n_pixels``, ``positive_rate``, ``wrong_side`` and the
+        metrics; ``METRIC_turned`` is that of the negated score where it stands on the wrong side.
     """
     by = str(result.attrs["by"])
     row = "class" if by == "label" else by
@@ -108,7 +124,39 @@ def caption(result: xr.Dataset, pooling: str = "pixels") -> list[str]:
         )
     if int(result.attrs["bootstrap"]) and result.attrs["by"] == "pooling":
         lines.append(f"[low, high]: 95 % interval over {result.attrs['bootstrap']} bootstrap samples of frames")
+    return [*lines, *wrong_side_notes(result, pooling)]
+
+
+def wrong_side_notes(result: xr.Dataset, pooling: str = "pixels") -> list[str]:
+    """Say of every score that stands on the wrong side what it would be turned round, one line each."""
+    by_pooling = result.attrs["by"] == "pooling"
+    chosen = result.sel(pooling=pooling) if by_pooling else result
+    lines = []
+    for cache in chosen["cache"].values:
+        one = chosen.sel(cache=cache)
+        for score in one["score"].values[one["wrong_side"].values]:
+            own = one.sel(score=score)
+            text = f"{WRONG_SIDE} {cache}: {score} stands on the wrong side, "
+            if by_pooling:
+                ends = (
+                    f" [{_short(own['auroc_low'])}, {_short(own['auroc_high'])}]" if result.attrs["bootstrap"] else ""
+                )
+                found = ", ".join(
+                    f"{metric.short} {_short(own[name + TURNED])}"
+                    for name, metric in _columns(own).items()
+                    if name + TURNED in own and np.isfinite(own[name + TURNED])
+                )
+                text += (
+                    f"AuROC {_short(own['auroc'])}{ends} lies below 50 % with its 95 % interval; turned round: {found}"
+                )
+            else:
+                text += "its AuROC over all these pixels lies below 50 % with its 95 % interval: negate it to use it"
+            lines.append(text)
     return lines
+
+
+def _short(value: xr.DataArray) -> str:
+    return f"{100 * float(value):.1f}"
 
 
 def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels") -> list[str]:
@@ -136,6 +184,14 @@ def comparison(result: xr.Dataset, metric: str = "auprc", pooling: str = "pixels
         lines.append(
             f"{cache}: {word} entropy in {shown.short} (best: {top}, {100 * float(np.nanmax(gain)):+.2f} points)"
         )
+        if metric + TURNED in result:
+            turned = result[metric + TURNED].sel(cache=cache, pooling=pooling) * shown.orientation
+            if (turned > (values * shown.orientation).max()).any():
+                strongest = str(turned["score"].values[int(np.nanargmax(turned.values))])
+                reached = abs(float(turned.sel(score=strongest)))
+                lines.append(
+                    f"{cache}: turned round, {strongest} would be the best of all in {shown.short}: {_percent(reached)}"
+                )
     return lines
 
 
@@ -143,29 +199,42 @@ def _percent(value: float) -> str:
     return "-" if not math.isfinite(value) else f"{100 * value:.2f}"
 
 
-def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str = "pixels") -> list[RichTable]:
-    """Tables for the terminal: scores by metric, or (evaluated by frame or class) rows by score for one metric."""
+def terminal_tables(
+    result: xr.Dataset, *, metric: str = "auprc", pooling: str = "pixels", width: int = 200
+) -> list[RichTable]:
+    """Tables for the terminal: scores by metric, or (evaluated by frame or class) rows by score for one metric.
+
+    Nothing is cut off: where `width` characters do not suffice, intervals stand below values, and names are broken.
+    """
     from rich.table import Table
     from rich.text import Text
+
+    def title_of(score: str, wrong: bool) -> Text:
+        return Text(f"{score} {WRONG_SIDE}" if wrong else score, overflow="fold")
 
     def cell(value: float, marked: bool, interval: tuple[float, float] | None = None) -> Text:
         text = _percent(value) + ("*" if marked else " ")
         if interval and math.isfinite(interval[0]):
-            text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-        return Text(text, style="bold green" if marked else "", justify="left")
+            text += f"{between}[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        return Text(text, style="bold green" if marked else "", justify="left", overflow="fold")
 
     tables = []
+    between = " "
     by = str(result.attrs["by"])
     if by == "pooling":
-        chosen = result.sel(pooling=pooling)
-        table = Table(title=f"task {result.attrs['task']}, {pooling} (in %, * best)", title_justify="left")
-        table.add_column("score", no_wrap=True)
+        chosen = _best_first(result.sel(pooling=pooling), metric)
+        title = f"task {result.attrs['task']}, {pooling} (in %, * best; best {find_metric(metric).short} first)"
+        table = Table(title=title, title_justify="left")
+        table.add_column("score", overflow="fold", min_width=16)
         several = result.sizes["cache"] > 1
         metrics = _columns(chosen)
+        longest = max((len(str(score)) for score in chosen["score"].values), default=0)
+        if longest + len(metrics) * _INTERVAL > width:
+            between = "\n"
         columns = [(cache, name) for name in metrics for cache in chosen["cache"].values]
         for cache, name in columns:
             title = f"{metrics[name].short} ({'up' if metrics[name].orientation > 0 else 'down'})"
-            table.add_column(Text(f"{cache}\n{title}" if several else title), no_wrap=not several)
+            table.add_column(Text(f"{cache}\n{title}" if several else title), overflow="fold", min_width=6)
         marks = {
             (cache, name): best(chosen[name].sel(cache=cache).values, metrics[name].orientation)
             for cache, name in columns
@@ -176,33 +245,50 @@ def terminal_tables(result: xr.Dataset, *, metric: str = "auprc", pooling: str =
                 one = chosen.sel(cache=cache).isel(score=s)
                 interval = (float(one[name + "_low"]), float(one[name + "_high"])) if metrics[name].of_pixels else None
                 cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else interval))
-            table.add_row(Text(str(score)), *cells)
+            wrong = bool(chosen["wrong_side"].isel(score=s).any())
+            table.add_row(title_of(str(score), wrong), *cells)
         tables.append(table)
         return tables
     row = "class" if by == "label" else by
     shown = find_metric(metric)
+    beside = max((width - _FIRST) // _SCORE, 1)
     for cache in result["cache"].values:
         one = result.sel(cache=cache)
         title = f"{cache}: {shown.short} in % per {row}, task {result.attrs['task']} (* best score of the row)"
-        table = Table(title=title, title_justify="left")
-        table.add_column(row, no_wrap=True)
-        table.add_column("positive %", justify="right")
-        for score in one["score"].values:
-            table.add_column(Text(str(score)), justify="right")
-        for key in one[row].values:
-            line = one.sel({row: key})
-            if not float(line["n_pixels"]) > 0:
-                continue
-            values = line[metric].values
-            top = best(values, shown.orientation)
-            cells = [cell(float(v), bool(m)) for v, m in zip(values, top, strict=True)]
-            table.add_row(Text(str(key)), _percent(float(line["positive_rate"])), *cells)
-        tables.append(table)
+        for start in range(0, one.sizes["score"], beside):
+            some = range(start, min(start + beside, one.sizes["score"]))
+            table = Table(title=title, title_justify="left")
+            table.add_column(row, overflow="fold", min_width=8)
+            table.add_column("positive %", justify="right", no_wrap=True)
+            for s in some:
+                wrong = bool(one["wrong_side"].values[s])
+                head = title_of(str(one["score"].values[s]), wrong)
+                table.add_column(head, justify="right", overflow="fold", min_width=7)
+            for key in one[row].values:
+                line = one.sel({row: key})
+                if not float(line["n_pixels"]) > 0:
+                    continue
+                values = line[metric].values
+                top = best(values, shown.orientation)
+                cells = [cell(float(values[s]), bool(top[s])) for s in some]
+                table.add_row(Text(str(key)), _percent(float(line["positive_rate"])), *cells)
+            tables.append(table)
     return tables
 
 
+def _best_first(chosen: xr.Dataset, metric: str) -> xr.Dataset:
+    """Scores in the order of a metric in the first cache, those without it last."""
+    signed = find_metric(metric).orientation * chosen[metric].isel(cache=0).values
+    return chosen.isel(score=np.argsort(-np.where(np.isfinite(signed), signed, -np.inf), kind="stable"))
+
+
 def evaluation_table(
-    result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None, title: str | None = None
+    result: xr.Dataset,
+    *,
+    pooling: str = "pixels",
+    metrics: Sequence[str] | None = None,
+    title: str | None = None,
+    sort: str | None = "auprc",
 ) -> Table:
     """Make a table of an evaluation, scores by metric and cache, that prints itself in any form.
 
@@ -213,6 +299,8 @@ def evaluation_table(
     pooling : "pixels" or "frames"
     metrics : optional
         Names of variables; by default all that the result holds.
+    sort : str, optional
+        Metric whose best score comes first, in the first cache; None for the order of the scores.
 
     Raises
     ------
@@ -224,6 +312,8 @@ def evaluation_table(
     if result.attrs["by"] != "pooling":
         raise ValueError("by is not None; expected an evaluation with one row per score")
     chosen = result.sel(pooling=pooling)
+    if sort is not None:
+        chosen = _best_first(chosen, sort)
     columns = list(_columns(chosen).values()) if metrics is None else [find_metric(name) for name in metrics]
     names = [str(name) for name in chosen["cache"].values]
     scores = tuple(str(score) for score in chosen["score"].values)
@@ -235,12 +325,15 @@ def evaluation_table(
         values,
         tuple(lookup(score).title for score in scores),
         notes=tuple(caption(result, pooling)),
+        wrong_side=chosen["wrong_side"].transpose("score", "cache").values,
     )
 
 
-def latex(result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None) -> str:
+def latex(
+    result: xr.Dataset, *, pooling: str = "pixels", metrics: Sequence[str] | None = None, sort: str | None = "auprc"
+) -> str:
     """Make a booktabs table of scores by metric and cache, in %, the best of a column bold, the second underlined.
 
     Needs ``\\usepackage{booktabs,siunitx}``.
     """
-    return evaluation_table(result, pooling=pooling, metrics=metrics).to_latex()
+    return evaluation_table(result, pooling=pooling, metrics=metrics, sort=sort).to_latex()

@@ -10,6 +10,7 @@ import xarray as xr
 from ..metrics import METRICS, evaluate, sparsification
 from ..metrics.calibration import score_calibration
 from ..metrics.meta import meta_classification, meta_regression
+from ..metrics.metric import find_metric
 from ..metrics.objects import with_components
 from ..metrics.segment_table import segment_statistics
 from ..schema.errors import GraduncError
@@ -27,6 +28,7 @@ def pixel_table(
     scores: Sequence[str] | str | None = None,
     frames: Sequence[str] | None = None,
     error: str = "brier",
+    sort: str | None = "auprc",
 ) -> Table:
     """Table of how well scores tell right from wrong pixels: ECE and AuSE, AuROC and AuPRC of "prediction is wrong".
 
@@ -39,6 +41,8 @@ def pixel_table(
         Ids of frames.
     error : "brier" or "error_rate"
         Error of a pixel for AuSE.
+    sort : "auprc", "auroc" or None
+        Metric whose best score comes first, in the first cache; None for the order of the scores.
 
     Returns
     -------
@@ -72,7 +76,17 @@ def pixel_table(
         *caption(pixels),
         f"AuSE: of the {of}, normalised by the error of all pixels; ECE: 1 - normalised score as confidence, 15 bins",
     )
-    return Table("Pixel-wise", names, tuple(columns), np.stack(values, 1), _titles(names), notes=tuple(notes))
+    wrong = pixels["wrong_side"].sel(pooling="pixels", score=list(names)).transpose("score", "cache").values
+    table = Table(
+        "Pixel-wise",
+        names,
+        tuple(columns),
+        np.stack(values, 1),
+        _titles(names),
+        notes=tuple(notes),
+        wrong_side=wrong,
+    )
+    return table if sort is None else table.best_first(find_metric(sort).short)
 
 
 def ood_table(
@@ -83,6 +97,7 @@ def ood_table(
     frames: Sequence[str] | None = None,
     components: bool = True,
     progress: bool = False,
+    sort: str | None = "auprc",
 ) -> Table:
     """Table of how well scores find unknown objects: AuPRC, FPR95 per pixel, sIoU, PPV and mean F1 per object.
 
@@ -96,6 +111,8 @@ def ood_table(
         Whether objects are looked at, which reads the score maps (about 0.1 s per frame and score).
     progress : bool
         Whether a progress bar is shown.
+    sort : str, optional
+        As in `gradunc_viz.tables.evaluation_table`.
 
     Returns
     -------
@@ -111,7 +128,7 @@ def ood_table(
     if components:
         result = with_components(result, opened, track, frames=frames, progress=progress)
     more = ("component_siou", "component_ppv", "component_f1") if components else ()
-    return evaluation_table(result, metrics=("auprc", "fpr95", *more), title="Unknown objects")
+    return evaluation_table(result, metrics=("auprc", "fpr95", *more), title="Unknown objects", sort=sort)
 
 
 def segment_table(

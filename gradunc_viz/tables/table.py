@@ -6,17 +6,30 @@ import csv
 import io
 import math
 import re
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..schema.errors import GraduncError
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Column", "Table", "best", "latex_text", "second"]
+__all__ = ["WRONG_SIDE", "Column", "Table", "best", "latex_text", "second"]
+
+WRONG_SIDE = "†"
+"""Mark of a score whose small values find more than its large ones."""
+
+_LONG = 32
+"""Characters of a name that stand in one line of text."""
+
+_TEXT_WIDTH = 100
+"""Characters of a line of text, beyond which caches stand below each other."""
 
 _MATH = re.compile(r"(?<!\\)\$.*?(?<!\\)\$", re.DOTALL)
 
@@ -101,6 +114,8 @@ class Table:
         What the numbers were taken from, one line each.
     row_name : str
         Heading of the rows.
+    wrong_side : bool array (rows, groups), optional
+        Whether a row's score stands on the wrong side in a cache, see `gradunc_viz.metrics.wrong_side`.
     """
 
     title: str
@@ -112,6 +127,7 @@ class Table:
     notes: tuple[str, ...] = ()
     row_name: str = "score"
     units: str = "in %"
+    wrong_side: np.ndarray | None = None
     _marks: dict[str, np.ndarray] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,6 +146,37 @@ class Table:
     def groups(self) -> tuple[str, ...]:
         """Headings above columns, in order."""
         return tuple(dict.fromkeys(column.group for column in self.columns))
+
+    def best_first(self, name: str) -> Table:
+        """The same with rows in the order of a metric in the first cache, those without it last.
+
+        Raises
+        ------
+        GraduncError
+            If there is no such column.
+        """
+        names = [column.name for column in self.columns]
+        if name not in names:
+            raise GraduncError(f"no column {name!r} to sort by; expected one of {', '.join(dict.fromkeys(names))}")
+        at = names.index(name)
+        signed = self.values[:, at] * (self.columns[at].orientation or 1)
+        order = np.argsort(-np.where(np.isfinite(signed), signed, -np.inf), kind="stable")
+
+        def moved(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[order]
+
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in order),
+            row_titles=tuple(self.row_titles[i] for i in order) if self.row_titles else (),
+            values=self.values[order],
+            spread=moved(self.spread),
+            wrong_side=moved(self.wrong_side),
+        )
+
+    def is_marked(self, row: int) -> bool:
+        """Whether the score of a row stands on the wrong side in any cache."""
+        return self.wrong_side is not None and bool(self.wrong_side[row].any())
 
     def best(self) -> np.ndarray:
         """Where the best value of each column stands, (rows, columns) bool; values that are shown alike tie."""
@@ -167,22 +214,39 @@ class Table:
     # forms
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Values, not scaled, with rows by name and columns by (cache, metric)."""
+        """Values, not scaled, with rows by name and columns by (cache, metric).
+
+        ``attrs["wrong side"]`` lists for each cache the scores that stand on the wrong side.
+        """
         import pandas as pd
 
         columns = pd.MultiIndex.from_tuples([(c.group, c.name) for c in self.columns], names=["cache", "metric"])
-        return pd.DataFrame(self.values, index=pd.Index(self.rows, name=self.row_name), columns=columns)
+        frame = pd.DataFrame(self.values, index=pd.Index(self.rows, name=self.row_name), columns=columns)
+        frame.attrs["wrong side"] = {
+            group: [row for row, is_wrong in zip(self.rows, wrong, strict=True) if is_wrong]
+            for group, wrong in self._wrong_by_group()
+        }
+        return frame
+
+    def _wrong_by_group(self) -> list[tuple[str, np.ndarray]]:
+        return [] if self.wrong_side is None else list(zip(self.groups, self.wrong_side.T, strict=True))
 
     def to_csv(self) -> str:
-        """Comma-separated values, not scaled, one line per row; nothing where a value is missing."""
+        """Comma-separated values, not scaled, one line per row; nothing where a value is missing.
+
+        Whether a score stands on the wrong side is a column of its own, ``true`` or ``false``.
+        """
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         heads = self._heads()
         more = [] if self.spread is None else [f"{head} (std)" for head in heads]
+        wrong = self._wrong_by_group()
+        more += [f"{group}: wrong side" if len(wrong) > 1 else "wrong side" for group, _ in wrong]
         writer.writerow([self.row_name, *heads, *more])
         for r, row in enumerate(self.rows):
             own = [*self.values[r], *(() if self.spread is None else self.spread[r])]
-            writer.writerow([row, *(repr(float(v)) if math.isfinite(v) else "" for v in own)])
+            flags = [str(bool(is_wrong[r])).lower() for _, is_wrong in wrong]
+            writer.writerow([row, *(repr(float(v)) if math.isfinite(v) else "" for v in own), *flags])
         return buffer.getvalue()
 
     def to_markdown(self) -> str:
@@ -201,7 +265,8 @@ class Table:
             for c in range(len(self.columns)):
                 mark = "**" if self.best()[r, c] else "*" if self.second()[r, c] else ""
                 cells.append(mark + self._cell(r, c) + mark)
-            lines.append("| " + " | ".join([safe(row), *cells]) + " |")
+            title = f"{safe(row)} {WRONG_SIDE}" if self.is_marked(r) else safe(row)
+            lines.append("| " + " | ".join([title, *cells]) + " |")
         notes = "".join(
             f"\n{safe(note)}  " for note in (f"{self._caption()}; bold: best, italics: second", *self.notes)
         )
@@ -214,7 +279,12 @@ class Table:
         """
         spread = [self._has_spread(c) for c in range(len(self.columns))]
         kinds = [(kind, len(list(same))) for kind, same in groupby(map(self._siunitx, range(len(self.columns))))]
-        spec = "l" + "".join(kind if n == 1 else f"*{{{n}}}{{{kind}}}" for kind, n in kinds)
+        titles = self.row_titles or self.rows
+        long = [len(title) > _LONG and "$" not in title for title in titles]
+        # names of others know no hyphen: they are broken where their words end
+        spec = (r"p{0.3\linewidth}" if any(long) else "l") + "".join(
+            kind if n == 1 else f"*{{{n}}}{{{kind}}}" for kind, n in kinds
+        )
         lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
         heads, rules, first = [], [], 2
         for group in self.groups:
@@ -224,19 +294,31 @@ class Table:
             first += n
         lines += [" & " + " & ".join(heads) + r" \\", "".join(rules)]
         arrows = {+1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
-        titles = [
+        names = [
             (r"\multicolumn{2}{c}" if own else "") + f"{{{latex_text(c.name)}{arrows[c.orientation]}}}"
             for c, own in zip(self.columns, spread, strict=True)
         ]
-        lines += [" & ".join([self.row_name, *titles]) + r" \\", r"\midrule"]
-        for r, row in enumerate(self.row_titles or self.rows):
+        lines += [" & ".join([self.row_name, *names]) + r" \\", r"\midrule"]
+        for r, row in enumerate(titles):
             cells = [self._latex_cell(r, c) for c in range(len(self.columns))]
-            lines.append(" & ".join([latex_text(row), *cells]) + r" \\")
+            text = latex_text(row)
+            if long[r]:
+                text = r"\raggedright " + re.sub(r"(\\_|[-+.])(?=\w)", r"\1\\allowbreak{}", text)
+            if self.is_marked(r):
+                text += r"$^\dagger$"
+            lines.append(" & ".join([text, *cells]) + r" \\")
         comment = "".join(
             f"% {' '.join(line.split())}\n"
             for line in (r"needs \usepackage{booktabs,siunitx}", self._caption(), *self.notes)
         )
-        return comment + "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        lines.append(r"\bottomrule")
+        if any(self.is_marked(r) for r in range(len(titles))):
+            across = 1 + len(self.columns) + sum(spread)
+            told = [note.removeprefix(WRONG_SIDE).strip() for note in self.notes if note.startswith(WRONG_SIDE)]
+            for text in told or ["AuROC below 50 %: negated, it finds more"]:
+                below = rf"\footnotesize\raggedright $^\dagger$ {latex_text(text)}"
+                lines.append(rf"\multicolumn{{{across}}}{{p{{0.9\linewidth}}}}{{{below}}} \\")
+        return comment + "\n".join([*lines, r"\end{tabular}", ""])
 
     def _width(self, at: int) -> int:
         """Characters before the decimal point of the widest number of a column, a sign included."""
@@ -271,19 +353,37 @@ class Table:
         return text + spread
 
     def __repr__(self) -> str:
-        heads = [f"{head} {c.arrow}".strip() for head, c in zip(self._heads(), self.columns, strict=True)]
+        names = [textwrap.wrap(self._marked(r), _LONG) or [""] for r in range(len(self.rows))]
+        first = max(len(self.row_name), *(len(part) for name in names for part in name), 1)
         cells = [
             [self._cell(r, c) + ("*" if self.best()[r, c] else " ") for c in range(len(self.columns))]
             for r in range(len(self.rows))
         ]
-        widths = [max(len(head), *(len(line[i]) for line in cells), 1) for i, head in enumerate(heads)]
-        first = max(len(self.row_name), *(len(row) for row in self.rows), 1)
-        lines = [f"{self._caption()}, * best", " " * first + "  " + "  ".join(map(str.rjust, heads, widths))]
-        lines += [
-            row.ljust(first) + "  " + "  ".join(map(str.rjust, line, widths))
-            for row, line in zip(self.rows, cells, strict=True)
-        ]
+        blocks: list[Sequence[int]] = [range(len(self.columns))]
+        if len(self.groups) > 1 and len(self._header(blocks[0], cells, first)) > _TEXT_WIDTH:
+            blocks = [[c for c, column in enumerate(self.columns) if column.group == group] for group in self.groups]
+        lines = [f"{self._caption()}, * best"]
+        for block in blocks:
+            lines.append(self._header(block, cells, first))
+            for name, row in zip(names, cells, strict=True):
+                lines.append(name[0].ljust(first) + self._padded([row[c] for c in block], block, cells))
+                lines += name[1:]
         return "\n".join([*(line.rstrip() for line in lines), *self.notes])
+
+    def _marked(self, row: int) -> str:
+        return f"{self.rows[row]} {WRONG_SIDE}" if self.is_marked(row) else self.rows[row]
+
+    def _text_heads(self) -> list[str]:
+        return [f"{head} {c.arrow}".strip() for head, c in zip(self._heads(), self.columns, strict=True)]
+
+    def _header(self, block: Sequence[int], cells: Sequence[Sequence[str]], first: int) -> str:
+        heads = self._text_heads()
+        return " " * first + self._padded([heads[c] for c in block], block, cells)
+
+    def _padded(self, texts: Sequence[str], block: Sequence[int], cells: Sequence[Sequence[str]]) -> str:
+        heads = self._text_heads()
+        widths = [max(len(heads[c]), *(len(line[c]) for line in cells), 1) for c in block]
+        return "".join("  " + text.rjust(width) for text, width in zip(texts, widths, strict=True))
 
     def _repr_html_(self) -> str:
         """Table with a bar behind each number, as long as it is large; reads well on light and on dark pages."""
@@ -298,14 +398,16 @@ class Table:
             parts.append(f"<tr><th></th>{spans}</tr>")
         heads = "".join(f"<th style='{style}'>{escape(c.name)} {c.arrow}</th>" for c in self.columns)
         parts.append(f"<tr><th style='text-align:left'>{escape(self.row_name)}</th>{heads}</tr>")
-        for r, row in enumerate(self.rows):
+        for r in range(len(self.rows)):
             cells = []
             for c in range(len(self.columns)):
                 text = escape(self._cell(r, c))
                 tag = "b" if self.best()[r, c] else "u" if self.second()[r, c] else ""
                 text = f"<{tag}>{text}</{tag}>" if tag else text
                 cells.append(f"<td style='{style};{self._bar(r, c)}'>{text}</td>")
-            parts.append(f"<tr><td style='text-align:left;padding:2px 8px'>{escape(row)}</td>{''.join(cells)}</tr>")
+            parts.append(
+                f"<tr><td style='text-align:left;padding:2px 8px'>{escape(self._marked(r))}</td>{''.join(cells)}</tr>"
+            )
         notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
         return "".join(parts) + f"</table><div style='opacity:.7;font-size:90%'>{notes}</div>"
 

@@ -58,7 +58,9 @@ def test_modes_become_rgb(tmp_path: Path) -> None:
     grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 4
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16tiff.tif")
     Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / "grey32.tif")
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "floating.tif")
     Image.fromarray(np.dstack([grey, 255 - grey, grey, grey])).save(tmp_path / "rgba.png")
     Image.fromarray(np.dstack([grey, grey])).save(tmp_path / "la.png")
     palette = Image.fromarray(grey % 2).convert("P")
@@ -68,7 +70,7 @@ def test_modes_become_rgb(tmp_path: Path) -> None:
     Image.fromarray(grey > 99).save(tmp_path / "bits.png")
     images = {frame.id: frame.image for frame in open_frames(tmp_path)}
     assert all(image.dtype == np.uint8 and image.shape == (HEIGHT, WIDTH, 3) for image in images.values())
-    for name in ("grey", "grey16", "grey32", "la"):
+    for name in ("grey", "grey16", "grey16tiff", "grey32", "floating", "la"):
         np.testing.assert_array_equal(images[name], np.dstack([grey] * 3), err_msg=name)
     np.testing.assert_array_equal(images["rgba"], np.dstack([grey, 255 - grey, grey]))
     colours = np.array([[10, 20, 30], [40, 50, 60]], np.uint8)[grey % 2]
@@ -77,7 +79,15 @@ def test_modes_become_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images["bits"][:, :, 0], (grey > 99) * np.uint8(255))
 
 
-@pytest.mark.parametrize("values", [np.full((2, 2), 70000, np.int32), np.zeros((2, 2), np.float32)])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((2, 2), 70000, np.int32),
+        np.full((2, 2), 200, np.float32),
+        np.full((2, 2), -0.5, np.float32),
+        np.full((2, 2), np.nan, np.float32),
+    ],
+)
 def test_pixels_that_are_no_picture(tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(tmp_path / "a.tif")
     fails(lambda: open_frames(tmp_path)[0].image, tmp_path / "a.tif", "expected")

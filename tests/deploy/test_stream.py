@@ -46,6 +46,17 @@ def test_a_file_of_several_images(tmp_path):
     np.testing.assert_array_equal(np.stack(list(read_stream(tmp_path / "s.tiff"))), IMAGES)
 
 
+def test_pages_are_decoded_as_images_of_a_folder_are(tmp_path):
+    deep = [Image.fromarray(np.full((4, 6), grey, "u2")) for grey in (0, 32768, 65535)]
+    deep[0].save(tmp_path / "deep.tif", save_all=True, append_images=deep[1:])
+    assert [int(page.max()) for page in read_stream(tmp_path / "deep.tif")] == [0, 128, 255]
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(IMAGES[0]).save(tmp_path / "sideways.png", exif=sideways)
+    (page,) = read_stream(tmp_path / "sideways.png")
+    np.testing.assert_array_equal(page, np.rot90(IMAGES[0], -1))
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FrameError, match=r"nothing: does not exist"):
         list(read_stream(tmp_path / "nothing"))

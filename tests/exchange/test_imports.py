@@ -16,18 +16,25 @@ from scipy.stats import spearmanr
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
+from gradunc_viz.counts.pool import pool
 from gradunc_viz.exchange.imports import import_maps_report
 from gradunc_viz.exchange.map_files import MapFiles
 from gradunc_viz.exchange.spread import HALF_LEVELS, IMPORT_BINS, bin_edges, half_map
+from gradunc_viz.metrics.arrays.components import TRACKS, component_metrics
+from gradunc_viz.metrics.objects import frame_components
+from gradunc_viz.metrics.operating_point import reaches, read_at, threshold_counts
 from gradunc_viz.schema.errors import (
     CacheError,
     CacheMismatchError,
     FrameError,
     GraduncError,
     NonFiniteError,
+    SettingsError,
     UnknownScoreError,
 )
 from gradunc_viz.schema.scores import lookup, resolve_scores
+from gradunc_viz.store.choice import Selection
+from gradunc_viz.store.local import _LocalWriting
 
 SIZE = (96, 128)
 RESULTS = ("auroc", "auprc", "fpr95")
@@ -75,10 +82,10 @@ def quiet(maps_dir, frames, out, **options) -> gv.Cache:
 
 
 def expected(frames, maps: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of the pixels as float32."""
+    """Of the pixels, in the precision of the maps."""
     known = {f.id: f.anomaly != 255 for f in frames}
     truth = np.concatenate([f.anomaly[known[f.id]] == 1 for f in frames])
-    values = np.concatenate([maps[f.id].astype("f4")[known[f.id]] for f in frames])
+    values = np.concatenate([maps[f.id][known[f.id]] for f in frames])
     found = exact_metrics(values, truth)
     return {name: found[name] for name in RESULTS}
 
@@ -115,8 +122,27 @@ def test_every_format_is_read_as_it_was_written(tmp_path, kind, dtype):
     write_as(tmp_path / "a", values, kind)
     read = MapFiles(tmp_path)
     assert list(read) == ["a"]
-    assert read["a"].dtype == ("f2" if dtype == "f2" and not kind.startswith("tif") else "f4")
-    np.testing.assert_array_equal(read["a"], values.astype("f4"))
+    assert read["a"].dtype == ("f4" if kind.startswith("tif") else dtype)
+    np.testing.assert_array_equal(read["a"], values.astype("f4") if kind.startswith("tif") else values)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([[0.5, -0.0, 3.0]]), "f4"),
+        (np.array([[0.1, 0.5, 3.0]]), "f8"),
+        (np.array([[1e-300, 1e300, 1e-46]]), "f8"),
+        (np.array([[2**24, -(2**24)]]), "f4"),
+        (np.array([[2**24 + 1, 0]]), "f8"),
+        (np.array([[2**53, 7]], "u8"), "f8"),
+        (np.array([[0.1, 2.0]], np.longdouble), "f8"),
+    ],
+)
+def test_numbers_keep_what_tells_them_apart(tmp_path, values, dtype):
+    np.save(tmp_path / "a.npy", values)
+    read = MapFiles(tmp_path)["a"]
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, values)
 
 
 def test_ids_may_hold_dots_and_axes_of_one_are_dropped(tmp_path):
@@ -140,10 +166,10 @@ def test_ids_may_hold_dots_and_axes_of_one_are_dropped(tmp_path):
         (np.zeros((2, 3), "c8"), FrameError, "complex64"),
         (np.zeros((2, 3), "U1"), FrameError, "<U1"),
         (np.zeros((2, 3), bool), FrameError, "bool"),
-        (np.full((2, 3), 2**30), FrameError, "2\\^24"),
+        (np.full((2, 3), 2**53 + 1), FrameError, "2\\^53"),
         (np.array([[0, np.nan]]), NonFiniteError, "1 of 2 values"),
         (np.array([[0, np.inf]], "f4"), NonFiniteError, "1 of 2 values"),
-        (np.array([[0, 1e300]]), NonFiniteError, "range of float32"),
+        (np.array([[1, np.longdouble(1) + np.finfo(np.longdouble).eps]]), FrameError, "apart in float64"),
     ],
 )
 def test_wrong_maps_are_errors_that_name_the_file(tmp_path, frames, values, error, match):
@@ -252,6 +278,11 @@ DISTRIBUTIONS = {
     "heavy-tailed": lambda a, r: shifted(r.standard_cauchy(a.shape), a),
     "log-uniform": lambda a, r: 10.0 ** (r.uniform(-30, 29, a.shape) + 9 * (a == 1) * r.random(a.shape)),
     "+-1e30": lambda a, r: shifted(r.normal(size=a.shape), a) * np.where(r.random(a.shape) < 0.01, 1e30, 1),
+    "near 1": lambda a, r: 1 - 10.0 ** (-r.uniform(5, 14, a.shape) - 1.5 * (a == 1)),
+    "near 0": lambda a, r: 10.0 ** (r.uniform(-300, -50, a.shape) + 30 * (a == 1)),
+    "beyond float32": lambda a, r: shifted(r.normal(size=a.shape), a) * 1e300,
+    "large offset": lambda a, r: 1e7 + shifted(r.normal(size=a.shape), a),
+    "large integers": lambda a, r: 2**40 + np.int64(200 * shifted(r.normal(size=a.shape), a)),
     "offset": lambda a, r: 1000 + 1e-2 * shifted(r.normal(size=a.shape), a),
     "subnormal": lambda a, r: 1e-41 * shifted(r.normal(size=a.shape), a),
     "tied": lambda a, r: np.round(2 * shifted(r.normal(size=a.shape), a)) / 2,
@@ -269,11 +300,42 @@ def test_imported_maps_evaluate_as_scikit_learn_does(tmp_path, large_frames, nam
     assert cache.classes == ("all",)
     for f in frames:
         stored = gv.score(cache[f.id], "ext:maps")
-        np.testing.assert_array_equal(stored, maps[f.id].astype("f4"))
+        np.testing.assert_array_equal(stored, maps[f.id])
         assert cache[f.id].sizes["bin"] <= IMPORT_BINS + 3
     wanted = expected(frames, maps)
     measured = found(cache)
     assert measured == pytest.approx(wanted, abs=1e-4), {k: measured[k] - wanted[k] for k in wanted}
+
+
+def test_float64_maps_are_told_apart_everywhere(tmp_path, large_frames):
+    """At the threshold of the best F1, all of whose neighbours are one number in float32."""
+    frames, random = large_frames, np.random.default_rng(2)
+    maps = {f.id: DISTRIBUTIONS["near 1"](f.anomaly, random) for f in frames}
+    cache = quiet(write_maps(tmp_path / "maps", maps), frames, tmp_path / "out")
+    threshold = float(gv.evaluate(cache, bootstrap=0)["threshold"].sel(pooling="pixels").item())
+    pooled = pool(Selection.of(cache)).histograms["ext:maps"]
+    assert pooled.wide
+    counted = read_at("ext:maps", pooled, threshold)
+    by_pixel = [threshold_counts(maps[f.id], (f.anomaly == 1, f.anomaly != 255), threshold) for f in frames]
+    for name in ("tp", "fp", "fn", "tn"):
+        assert getattr(counted, name) == sum(getattr(one, name) for one in by_pixel)
+    curve = gv.threshold_curves(cache, kind="roc")
+    at = int(np.abs(curve["threshold"].values[0] - threshold).argmin())
+    assert float(curve["tpr"][0, at]) == pytest.approx(counted.recall)
+    for f in frames:
+        stored = cache[f.id]
+        np.testing.assert_array_equal(reaches(gv.score(stored, "ext:maps").values, threshold), maps[f.id] >= threshold)
+        np.testing.assert_allclose(stored["score_quantile"].values[:, 0], np.quantile(maps[f.id], stored["quantile"]))
+        own = {f.id: maps[f.id]}
+        row = gv.evaluate(cache, by="frame", bootstrap=0).sel(frame=f.id)
+        assert float(row["auroc"].item()) == pytest.approx(expected([f], own)["auroc"], abs=1e-4)
+    tables = frame_components(cache, "ext:maps", threshold)
+    for f in frames:
+        wanted = component_metrics(f.anomaly, maps[f.id] >= threshold, **TRACKS["anomaly"]._asdict())
+        np.testing.assert_array_equal(tables[f.id].truth_siou, wanted.truth_siou)
+    gv.write_submission(cache, "ext:maps", tmp_path / "submission", progress=False)
+    read = {name: values.astype("f8") for name, values in gv.read_submission(tmp_path / "submission").items()}
+    assert expected(frames, read)["auroc"] == pytest.approx(expected(frames, maps)["auroc"], abs=1e-4)
 
 
 def test_orientation_is_turned_on_import(tmp_path, frames):
@@ -281,8 +343,8 @@ def test_orientation_is_turned_on_import(tmp_path, frames):
     folder = write_maps(tmp_path / "maps", {name: -values for name, values in maps.items()})
     cache = quiet(folder, frames, tmp_path / "out", orientation=-1, name="conf.v1")
     assert cache.scores == ("ext:conf.v1",)
-    assert cache.key["settings"]["orientation"] == -1
-    np.testing.assert_array_equal(gv.score(cache[0], "ext:conf.v1"), maps[cache.ids[0]].astype("f4"))
+    assert cache.key["settings"]["orientation"] == {"ext:conf.v1": -1}
+    np.testing.assert_array_equal(gv.score(cache[0], "ext:conf.v1"), maps[cache.ids[0]])
     assert found(cache) == pytest.approx(expected(frames, maps), abs=1e-3)
 
 
@@ -364,7 +426,7 @@ def test_maps_of_another_size_are_resized_and_reported(tmp_path, frames):
     report = import_maps_report(folder, frames, tmp_path / "out", progress=False)
     assert report.resized == [f.id for f in frames]
     frame = gv.open_cache(tmp_path / "out")[0]
-    assert frame.attrs["map_size"] == [SIZE[0] // 2, SIZE[1] // 2]
+    assert frame.attrs["map_sizes"] == {"ext:maps": [SIZE[0] // 2, SIZE[1] // 2]}
     values = gv.score(frame, "ext:maps").values
     assert values.shape == SIZE
     assert values.dtype == np.float32
@@ -405,10 +467,8 @@ def test_resuming_computes_what_is_missing_in_the_same_bins(tmp_path, frames, ma
 
 def test_changed_maps_and_settings_are_noticed(tmp_path, frames, maps):
     quiet(maps, frames, tmp_path / "out")
-    with pytest.raises(CacheMismatchError, match="orientation was 1, now -1"):
+    with pytest.raises(CacheMismatchError, match=r"orientation\.ext:maps was 1, now -1"):
         quiet(maps, frames, tmp_path / "out", orientation=-1)
-    with pytest.raises(CacheMismatchError, match="ext:other"):
-        quiet(maps, frames, tmp_path / "out", name="other")
     np.save(maps / "g1.npy", np.zeros(SIZE))
     with pytest.raises(CacheMismatchError, match=r"'g1' was computed from other content.*g1\.npy"):
         quiet(maps, frames, tmp_path / "out", on_error="skip")
@@ -416,8 +476,238 @@ def test_changed_maps_and_settings_are_noticed(tmp_path, frames, maps):
 
 def test_a_cache_of_a_network_is_not_mixed_with_maps(tmp_path, tiny_set, tiny_cache):
     maps = write_maps(tmp_path / "maps", {f: gv.score(tiny_cache[f], "entropy").values for f in tiny_cache})
-    with pytest.raises(CacheMismatchError, match="weights was"):
+    with pytest.raises(CacheMismatchError, match="was computed by a network"):
         quiet(maps, gv.open_frames(tiny_set), tiny_cache.path)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# several scores
+
+
+@pytest.fixture
+def methods(tmp_path, frames) -> dict[str, Path]:
+    """Maps of three methods: float32, float64 that float32 cannot tell apart, and float16."""
+    random = np.random.default_rng(4)
+    noise = {f.id: shifted(random.normal(size=SIZE), f.anomaly) for f in frames}
+    return {
+        "one": write_maps(tmp_path / "one", {name: values.astype("f4") for name, values in noise.items()}),
+        "two": write_maps(tmp_path / "two", {name: 1 + 1e-12 * values for name, values in noise.items()}),
+        "three": write_maps(tmp_path / "three", {name: (values**3).astype("f2") for name, values in noise.items()}),
+    }
+
+
+def assert_holds(cache: gv.Cache, frames: gv.Frames, methods: dict[str, Path]) -> None:
+    """Each score is that of its maps, and evaluates as where it stands alone."""
+    assert cache.scores == tuple(f"ext:{name}" for name in methods)
+    assert cache.ids == tuple(f.id for f in frames)
+    table = gv.evaluate(cache, "anomaly", bootstrap=0).sel(pooling="pixels").isel(cache=0)
+    for name, folder in methods.items():
+        maps = {f.id: np.load(folder / f"{f.id}.npy") for f in frames}
+        for f in frames:
+            np.testing.assert_array_equal(gv.score(cache[f.id], f"ext:{name}"), maps[f.id])
+        one = table.sel(score=f"ext:{name}")
+        assert {metric: float(one[metric]) for metric in RESULTS} == pytest.approx(expected(frames, maps), **FEW)
+    assert list(cache.summary["score"].values) == list(cache.scores)
+
+
+def test_several_folders_are_scores_of_one_cache(tmp_path, frames, methods):
+    assert_holds(quiet(list(methods.values()), frames, tmp_path / "out"), frames, methods)
+    assert_holds(quiet(methods, frames, tmp_path / "named"), frames, methods)
+    report = import_maps_report(list(methods.values()), frames, tmp_path / "out", progress=False)
+    assert report.existing == [f.id for f in frames]
+
+
+def test_scores_are_added_to_a_cache(tmp_path, frames, methods):
+    for count, (name, folder) in enumerate(methods.items(), 1):
+        cache = quiet(folder, frames, tmp_path / "out", name=name)
+        assert_holds(cache, frames, dict(list(methods.items())[:count]))
+    together = quiet(methods, frames, tmp_path / "together")
+    for frame in cache:
+        assert cache[frame].attrs["digest"] == together[frame].attrs["digest"]
+        np.testing.assert_array_equal(cache[frame]["counts"], together[frame]["counts"])
+    for name, folder in methods.items():  # each is resumed alone
+        report = import_maps_report(folder, frames, tmp_path / "out", progress=False, name=name)
+        assert (len(report.existing), report.computed) == (len(frames), [])
+    with pytest.raises(CacheMismatchError, match=r"one/g0\.npy \(as ext:two, another name adds it\)"):
+        quiet(methods["one"], frames, tmp_path / "out", name="two")
+    with pytest.raises(CacheMismatchError, match=r"orientation\.ext:one was 1, now -1"):
+        quiet(methods["one"], frames, tmp_path / "out", orientation=-1)
+
+
+def test_an_import_that_was_killed_is_finished_by_the_same_call(tmp_path, frames, methods, monkeypatch):
+    quiet(methods["one"], frames, tmp_path / "out")
+    replace = _LocalWriting._new  # named anew for every frame that is written
+
+    def killed(self, written=[]):  # noqa: B006 - counts calls
+        written.append(1)
+        if len(written) > 4:
+            raise KeyboardInterrupt
+        return replace(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_LocalWriting, "_new", killed)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(methods["two"], frames, tmp_path / "out")
+    half = gv.open_cache(tmp_path / "out")
+    assert half.scores == ("ext:one",)
+    assert len(half) == len(frames)
+    assert len({half[f].sizes["score"] for f in half}) == 2
+    assert_holds(half, frames, {"one": methods["one"]})
+    with pytest.raises(CacheMismatchError, match=r"orientation\.ext:two was 1, now -1"):
+        quiet(methods["two"], frames, tmp_path / "out", orientation=-1)
+    assert len(import_maps_report(methods["one"], frames, tmp_path / "out", progress=False).existing) == len(frames)
+    assert_holds(quiet(methods["two"], frames, tmp_path / "out"), frames, {k: methods[k] for k in ("one", "two")})
+
+
+def test_a_score_is_added_to_all_frames_or_none(tmp_path, frames, methods):
+    cache = quiet(methods["one"], frames, tmp_path / "out")
+    with pytest.raises(FrameError, match=r"holds frame 'g1', but it is not among the frames; ext:two .* all 3 frames"):
+        quiet(methods["two"], frames[:1], tmp_path / "out")
+    values = np.load(methods["two"] / "g2.npy")
+    np.save(methods["two"] / "g2.npy", np.full(SIZE, np.nan))
+    with pytest.raises(CacheError, match=r"ext:two cannot be added, as 1 frames lack it, such as 'g2' \(.*NaN"):
+        quiet(methods["two"], frames, tmp_path / "out", on_error="skip")
+    (methods["two"] / "g2.npy").unlink()
+    with pytest.raises(FrameError, match="holds frame 'g2', but there is no map of it"):
+        quiet(methods["two"], frames, tmp_path / "out", on_error="skip")
+    assert_holds(cache.reopened(), frames, {"one": methods["one"]})
+    np.save(methods["two"] / "g2.npy", values)
+    assert_holds(quiet(methods["two"], frames, tmp_path / "out"), frames, {k: methods[k] for k in ("one", "two")})
+
+
+def test_a_score_that_is_there_is_checked_where_others_are_added(tmp_path, frames, methods):
+    cache = quiet(methods["one"], frames, tmp_path / "out")
+    np.save(methods["one"] / "g1.npy", np.zeros(SIZE))
+    with pytest.raises(CacheMismatchError, match=r"'g1' was imported from other content than .*one/g1\.npy"):
+        quiet([methods["one"], methods["two"]], frames, tmp_path / "out")
+    assert cache.reopened().scores == ("ext:one",)
+    assert gv.score(cache["g1"], "ext:one").values.any()
+
+
+def test_frames_are_added_with_all_scores(tmp_path, frames, methods):
+    quiet(methods, frames, tmp_path / "out", limit=1)
+    with pytest.raises(FrameError, match=r"'g1' .*is not in the cache, .*maps of ext:one, ext:two, ext:three"):
+        quiet(methods["one"], frames, tmp_path / "out")
+    assert_holds(quiet(methods, frames, tmp_path / "out"), frames, methods)
+
+
+def test_a_score_of_other_frames_is_not_added(tmp_path, frames, methods):
+    quiet(methods["one"], frames, tmp_path / "out")
+    other = write_frames(tmp_path / "other", rate=0.3)
+    with pytest.raises(CacheMismatchError, match="frame 'g0' has another anomaly there"):
+        quiet(methods["two"], other, tmp_path / "out")
+
+
+def test_added_scores_share_the_predictions(tmp_path, tiny_set, tiny_cache):
+    frames = gv.open_frames(tiny_set)
+    predictions = write_predictions(tmp_path / "predictions", tiny_cache)
+    folders = {
+        name: write_maps(tmp_path / name, {f: gv.score(tiny_cache[f], name).values for f in tiny_cache})
+        for name in ("entropy", "msp")
+    }
+    known = {"predictions": predictions, "classes": ("a", "b", "c", "d")}
+    quiet(folders["entropy"], frames, tmp_path / "out", **known)
+    cache = quiet(folders["msp"], frames, tmp_path / "out")
+    assert cache.classes == ("a", "b", "c", "d")
+    np.testing.assert_array_equal(cache[0]["confusion"], tiny_cache[0]["confusion"])
+    here, there = (gv.evaluate(c, "error", bootstrap=0).sel(pooling="pixels") for c in (cache, tiny_cache))
+    for name in folders:
+        found_here, found_there = here["auroc"].sel(score=f"ext:{name}"), there["auroc"].sel(score=name)
+        np.testing.assert_allclose(found_here.values, found_there.values, atol=5e-3)
+    Image.fromarray(np.zeros_like(tiny_cache[0]["prediction"].values)).save(predictions / f"{cache.ids[0]}.png")
+    folders["margin"] = write_maps(tmp_path / "margin", {f: gv.score(tiny_cache[f], "margin").values for f in cache})
+    with pytest.raises(CacheMismatchError, match="has another prediction there"):
+        quiet(folders["margin"], frames, tmp_path / "out", **known)
+
+
+def test_names_of_several_folders(tmp_path, frames, methods):
+    for method, folder in methods.items():
+        folder.rename(tmp_path / f"{method}.maps")
+        (tmp_path / method).mkdir()
+        (tmp_path / f"{method}.maps").rename(tmp_path / method / "maps")
+    deep = [tmp_path / method / "maps" for method in methods]
+    assert quiet(deep, frames, tmp_path / "out").scores == ("ext:one_maps", "ext:two_maps", "ext:three_maps")
+    with pytest.raises(SettingsError, match="both would be score ext:one_maps"):
+        quiet([deep[0], deep[0]], frames, tmp_path / "other")
+    with pytest.raises(SettingsError, match="name is 'x' for 2 folders"):
+        quiet(deep[:2], frames, tmp_path / "other", name="x")
+    with pytest.raises(SettingsError, match="no folder of maps"):
+        quiet([], frames, tmp_path / "other")
+
+
+def test_a_cache_of_one_score_as_it_used_to_be_gets_another(tmp_path, frames, methods):
+    path = quiet(methods["one"], frames, tmp_path / "out").path
+    root = json.loads((path / "zarr.json").read_text())
+    settings = root["attributes"]["key"]["settings"]
+    settings["edges"] = settings["edges"]["ext:one"].removeprefix("f4:")
+    settings["orientation"] = 1
+    (path / "zarr.json").write_text(json.dumps(root))
+    for frame in path.glob("frames/*/zarr.json"):
+        attrs = json.loads(frame.read_text())
+        del attrs["attributes"]["map_digests"]
+        frame.write_text(json.dumps(attrs))
+    assert found(gv.open_cache(path))["auroc"] > 0.5
+    assert_holds(quiet(methods["two"], frames, path), frames, {k: methods[k] for k in ("one", "two")})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# folders in folders, frames without masks
+
+
+def test_maps_in_nested_folders_belong_to_frames_of_their_id(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("a/x", "a/b/x", "y"):
+        for folder, pixels in (("images", random.integers(0, 256, (8, 12, 3), "u1")), ("anomalies", np.eye(8, 12))):
+            (tmp_path / "set" / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype("u1")).save(tmp_path / "set" / folder / f"{name}.png")
+        (tmp_path / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"maps/{name}.npy", random.random((8, 12)))
+    frames = gv.open_frames(tmp_path / "set")
+    cache = quiet(tmp_path / "maps", frames, tmp_path / "out")
+    assert set(cache.ids) == {"a__x", "a__b__x", "y"}
+    for name in cache.ids:
+        np.testing.assert_array_equal(
+            gv.score(cache[name], "ext:maps"), np.load(tmp_path / "maps" / f"{name.replace('__', '/')}.npy")
+        )
+    np.save(tmp_path / "maps/a/unused.npy", np.zeros((8, 12)))
+    arguments = [str(tmp_path / "maps"), "--data", str(tmp_path / "set"), "--out", str(tmp_path / "cli"), "--quiet"]
+    assert main(["import", *arguments]) == 0
+    assert "1 maps belong to no frame, such as " in capsys.readouterr().err
+
+
+def test_a_map_in_a_folder_belongs_to_the_only_frame_of_its_name(tmp_path):
+    for city in ("aachen", "bochum"):
+        (tmp_path / city).mkdir()
+        np.save(tmp_path / f"{city}/{city}_1.npy", np.ones((2, 3)))
+        np.save(tmp_path / f"{city}/same.npy", np.ones((2, 3)))
+    read = MapFiles(tmp_path)
+    assert read["aachen_1"].shape == read["aachen__aachen_1"].shape == (2, 3)
+    assert "bochum_1" in read
+    assert "bochum_2" not in read
+    with pytest.raises(FrameError, match=r"aachen/same\.npy and .*bochum/same\.npy: both may be the score map"):
+        _ = read["same"]
+    np.save(tmp_path / "aachen__same.npy", np.ones((2, 3)))
+    with pytest.raises(FrameError, match="both are the score map of 'aachen__same'"):
+        MapFiles(tmp_path)
+
+
+def test_maps_of_frames_without_masks_can_be_looked_at(tmp_path, frames, methods, capsys):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for f in frames:
+        Image.fromarray(f.image).save(bare / f"{f.id}.png")
+    cache = quiet(methods, gv.open_frames(bare), tmp_path / "out")
+    assert cache.scores == ("ext:one", "ext:two", "ext:three")
+    assert not cache.summary["has_label"].any()
+    assert not cache.summary["has_anomaly"].any()
+    assert (cache.summary["score_quantile"].sel(quantile=0.95) > cache.summary["score_mean"]).all()
+    with pytest.raises(GraduncError, match="no frame has class labels"):
+        gv.evaluate(cache)
+    assert main(["info", str(cache.path)]) == 0
+    assert "0 frames" in capsys.readouterr().out
+    done = gv.figures.figure_set(cache, tmp_path / "figures", format="png", dpi=40, progress=False)
+    assert [file.stem for file in done.files] == ["panel_out"]
+    assert all("no" in reason for _, reason in done.skipped)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "-a", "a/b", "x" * 65])
@@ -533,7 +823,7 @@ def test_ranking_survives_where_there_are_more_scores_than_numbers(tmp_path, rat
     for name, bound in (("auroc", 1e-5), ("auprc", 1e-4), ("fpr95", 2e-4)):  # the last steps by a number's pixels
         assert measured[name] == pytest.approx(wanted[name], abs=bound), name
     assert found(cache) == pytest.approx(wanted, abs=2e-4)
-    pair = [np.concatenate([m[f.id].ravel() for f in frames]).astype("f4") for m in (maps, read)]
+    pair = [np.concatenate([m[f.id].ravel() for f in frames]) for m in (maps, read)]
     order = np.argsort(pair[0], kind="stable")
     assert (np.diff(pair[1][order]) >= 0).all()
     assert spearmanr(*pair).statistic > 0.999999
@@ -616,7 +906,7 @@ def test_command_line_round_trip(tmp_path, tiny_set, tiny_cache, capsys):
     assert main(["info", str(out)]) == 0
     assert "ext:ours" in capsys.readouterr().out
     assert main([*arguments, "--name", "ours", "--smaller-is-uncertain"]) == 1
-    assert "orientation was 1, now -1" in capsys.readouterr().err
+    assert "orientation.ext:ours was 1, now -1" in capsys.readouterr().err
     (sub / "f02.hdf5").unlink()
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps([{"id": i, "name": f"c{i}", "color": [i, i, i]} for i in range(4)]))

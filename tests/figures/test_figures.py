@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib.figure
 import matplotlib.pyplot as plt
 import numpy as np
@@ -144,6 +146,89 @@ def test_p_ablation_has_a_line_per_label_and_formula(tiny_cache: gv.Cache) -> No
     for level in ("entropy", "msp"):
         assert line(axis, level)[0, 1] == float(result.sel(score=level))
     assert list(axis.xaxis.get_major_locator().locs) == [0.1, 0.5, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def turned(tiny_set: Path, tiny_cache: gv.Cache, tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
+    """Two methods of long names, the second of which stands on the wrong side."""
+    folder, random = tmp_path_factory.mktemp("turned"), np.random.default_rng(0)
+    maps = {}
+    for name, shift in (("right", 0.3), ("wrong", -0.3)):
+        maps[f"a_method_that_stands_on_the_{name}_side_of_things"] = folder / name
+        (folder / name).mkdir()
+        for frame in tiny_cache:
+            unknown = tiny_cache[frame]["anomaly"].values == 1
+            np.save(folder / f"{name}/{frame}.npy", random.random(unknown.shape) + shift * unknown)
+    return gv.import_maps(maps, gv.open_frames(tiny_set), folder / "cache", progress=False)
+
+
+RIGHT, WRONG = (f"ext:a_method_that_stands_on_the_{name}_side_of_things" for name in ("right", "wrong"))
+
+
+def lines_of(text: str) -> str:
+    return text.replace("\n", "")
+
+
+def test_bars_mark_scores_on_the_wrong_side_and_draw_them_turned_round(turned: gv.Cache) -> None:
+    for metric in ("auroc", "auprc", "fpr95"):
+        axis = figures.metric_bars(turned, metric, "anomaly", bootstrap=20).axes[0]
+        found = gv.evaluate(turned, "anomaly", bootstrap=20).isel(cache=0).sel(pooling="pixels", score=WRONG)
+        np.testing.assert_allclose(line(axis, "turned"), [[100 * float(found[f"{metric}_turned"]), 1]])
+        right, wrong = (lines_of(text.get_text()) for text in axis.get_yticklabels())
+        assert right == RIGHT[4:]
+        assert wrong == WRONG[4:] + r"$^\dagger$"
+        assert "AuROC < 50 %" in axis.get_xlabel()
+    axis = figures.metric_bars(turned, "auroc", "anomaly", scores=RIGHT, bootstrap=0).axes[0]
+    assert "AuROC <" not in axis.get_xlabel()
+
+
+@pytest.mark.parametrize(("draw", "metric"), [(figures.roc, "auroc"), (figures.pr, "auprc")])
+def test_curves_mark_scores_on_the_wrong_side(turned: gv.Cache, draw, metric: str) -> None:
+    figure = draw(turned, "anomaly")
+    own = gv.evaluate(turned, "anomaly", bootstrap=0).isel(cache=0).sel(pooling="pixels", score=WRONG)
+    right, wrong = (lines_of(text.get_text()) for text in figure.legends[0].get_texts())
+    assert right.startswith(f"{RIGHT[4:]}  ")
+    value, other = 100 * float(own[metric]), 100 * float(own[f"{metric}_turned"])
+    assert wrong == rf"{WRONG[4:]}$^\dagger$ (turned {other:.1f})  {value:.1f}"
+
+
+def test_distributions_and_panels_mark_scores_on_the_wrong_side(turned: gv.Cache) -> None:
+    figure = figures.distributions(turned, "anomaly", scores=[RIGHT, WRONG], min_pixels=1)
+    assert [lines_of(axis.get_xlabel()) for axis in figure.axes] == [RIGHT[4:], WRONG[4:] + r"$^\dagger$"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["all"]
+    titles = [lines_of(axis.get_title()) for axis in figures.panel(turned).axes]
+    assert [title for title in titles if title][:4] == ["image", "label", RIGHT[4:], WRONG[4:] + r"$^\dagger$"]
+    failures = figures.gallery(turned, "false_alarms", score=WRONG, task="anomaly")
+    assert any(rf"{WRONG[4:]}$^\dagger$" in text.get_text() for text in failures.texts)
+
+
+def test_p_ablation_draws_norms_on_the_wrong_side_turned_round(
+    tiny_cache: gv.Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradunc_viz.figures import bars
+
+    def turned(*args, **options):
+        found = gv.evaluate(*args, **options)
+        found["wrong_side"].loc[{"score": "pgn_oh_p1"}] = True
+        found["auroc_turned"].loc[{"score": "pgn_oh_p1"}] = 0.75
+        return found
+
+    monkeypatch.setattr(bars, "evaluate", turned)
+    axis = figures.p_ablation(tiny_cache, "auroc", "error", bootstrap=0).axes[0]
+    np.testing.assert_allclose(line(axis, "oh:exact:turned")[:, 1], 75)
+    assert [text.get_text() for text in axis.figure.legends[0].get_texts()].count("AuROC below 50 %, turned round") == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("width", ["cvpr-single", "cvpr-double"])
+def test_long_names_fit_their_figures(turned: gv.Cache, width: str) -> None:
+    for draw in (figures.roc, figures.pr, figures.metric_bars):
+        figure = draw(turned, task="anomaly", width=width)
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+        assert box.x0 >= -0.02
+        assert box.x1 <= figure.get_figwidth() + 0.02
+        assert box.y0 >= -0.02
 
 
 def test_meta_scatter_draws_the_tested_segments(tiny_cache: gv.Cache) -> None:

@@ -85,3 +85,23 @@ def test_every_figure_is_drawn_or_left_out_with_its_reason(imported: gv.Cache, t
     assert done.files
     for name, reason in done.skipped:
         assert str(imported.path) in reason or imported.name in reason, (name, reason)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_numbers_that_have_no_variance_are_evaluated_and_their_segments_left_out(
+    imported: gv.Cache, tiny_set: Path, tmp_path: Path, scale: float
+) -> None:
+    (tmp_path / "far").mkdir()
+    for frame in imported:
+        np.save(
+            tmp_path / f"far/{frame}.npy", scale * (0.5 + gv.score(imported[frame], "ext:maps").values.astype("f8"))
+        )
+    frames = gv.open_frames(tiny_set)
+    predictions = imported.path.parent / "predictions"
+    options = {"predictions": predictions, "classes": imported.classes, "progress": False}
+    far = gv.import_maps(tmp_path / "far", frames, tmp_path / "cache", **options)
+    here, there = (gv.evaluate(cache, "error", bootstrap=0).isel(cache=0, score=0) for cache in (far, imported))
+    for name in ("auroc", "auprc", "fpr95"):
+        np.testing.assert_allclose(here[name], there[name], atol=1e-6)
+    with pytest.raises(GraduncError, match=r"score 'ext:far' reaches .*variances of it are beyond float64"):
+        gv.segment_statistics(far)

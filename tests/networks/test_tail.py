@@ -195,7 +195,7 @@ def expected_norms(net: Net, x: Tensor) -> Tensor:
 def check(maps: dict[str, np.ndarray], expected: Tensor) -> None:
     for (name, (label, _)), wanted in zip(NORMS.items(), np.exp2(expected.numpy()), strict=True):
         found = np.exp2(maps[name] if label == "oh" else -maps[name])
-        # derivatives of a loss lose their digits where a probability is all but one, a bicubic mean where it is all but 0
+        # derivatives lose their digits where a probability is all but one, bicubic means where they are all but zero
         np.testing.assert_allclose(found, wanted, rtol=0.015, atol=1e-5 * wanted.max() + 1e-30, err_msg=name)
 
 

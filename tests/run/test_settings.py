@@ -115,4 +115,4 @@ def test_frames_can_be_sent_to_another_process(tiny_set):
 
 def test_what_decides_is_what_changes_a_cached_frame():
     assert set(decisive(Settings())) == {"scores", "input_size", "align_corners", "bias", "images", "autocast"}
-    assert set(decisive(ImportSettings())) == {"orientation", "images"}
+    assert set(decisive(ImportSettings())) == {"images"}  # and each score its orientation

@@ -65,6 +65,10 @@ class InMemory:
     def put(self, name: str, content: bytes) -> None:
         self.files[name] = content
 
+    def replace(self, group: str, files: Mapping[str, bytes]) -> None:
+        self.withdraw(group)
+        self.publish(group, files)
+
     def withdraw(self, group: str) -> None:
         for name in self.below(group):
             del self.files[f"{group}/{name}"]

@@ -21,6 +21,7 @@ from tiny import SCORES, TinyNet
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.datasets.decoding import read_image
 from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownFrameError, UnknownScoreError
 from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
@@ -694,6 +695,19 @@ def test_exif_orientation_is_applied(tiny_cache):
     frame = in_memory(tiny_cache).drop_vars("image")
     frame["image"] = ("image_byte", np.frombuffer(buffer.getvalue(), "u1"))
     np.testing.assert_array_equal(decode_image(frame), np.rot90(np.asarray(stored), -1))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [("png", "u1"), ("png", "u2"), ("tif", "u2"), ("tif", "i4"), ("tif", "f4")]
+)
+def test_an_image_is_shown_as_it_was_read(tiny_cache, tmp_path, suffix, dtype):
+    shades = np.linspace(0, {"u1": 255, "f4": 1}.get(dtype, 65535), 48 * 64).reshape(48, 64).astype(dtype)
+    Image.fromarray(shades).save(tmp_path / f"a.{suffix}")
+    frame = in_memory(tiny_cache).drop_vars("image")
+    frame["image"] = ("image_byte", np.frombuffer((tmp_path / f"a.{suffix}").read_bytes(), "u1"))
+    shown = decode_image(frame)
+    np.testing.assert_array_equal(shown, read_image(tmp_path / f"a.{suffix}"))
+    assert abs(shown.mean() - 127.5) < 1
 
 
 def test_small_variables_are_read_without_the_rest(tiny_cache: gv.Cache) -> None:

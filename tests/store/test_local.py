@@ -126,6 +126,45 @@ def test_a_file_is_put_in_place_whole(place: Path) -> None:
         LocalBackend(place / "nowhere").read("zarr.json")
 
 
+def test_a_group_takes_the_place_of_another_whatever_happens(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def group(content: bytes) -> dict[str, bytes]:
+        return {"array/c": content, "zarr.json": content}
+
+    def frame() -> bytes:
+        assert [entry.name for entry in (place / "frames").iterdir()] == ["a"]
+        return (place / "frames/a/zarr.json").read_bytes()
+
+    def interrupted(error: type[BaseException]) -> None:
+        def second(*paths: Path) -> None:
+            if Path(paths[1]) == place / "frames/a" and ".staging" in str(paths[0]):
+                raise error
+            rename(*paths)
+
+        with monkeypatch.context() as patched, LocalBackend(place).writing() as writing:
+            patched.setattr(os, "rename", second)
+            with pytest.raises(error):
+                writing.replace("frames/a", group(b"3"))
+
+    with LocalBackend(place).writing() as writing:
+        writing.publish("", {"frames/zarr.json": b"{}", "zarr.json": b"{}"})
+        (place / "frames/zarr.json").unlink()
+        writing.publish("frames/a", group(b"1"))
+        writing.replace("frames/a", group(b"2"))
+        assert frame() == b"2"
+    interrupted(OSError)
+    assert frame() == b"2"
+    interrupted(KeyboardInterrupt)  # as where the writer is killed: nothing is put back
+    assert LocalBackend(place).groups("frames") == []
+    with LocalBackend(place).writing():
+        assert frame() == b"2"
+    (place / "frames/.a.replaced").mkdir()  # the new one was in place already
+    with LocalBackend(place).writing():
+        assert frame() == b"2"
+    assert [entry.name for entry in place.parent.iterdir()] == ["cache"]
+
+
 def test_a_folder_is_a_group_by_its_file_and_stays_one_that_lost_it(place: Path) -> None:
     backend = LocalBackend(place)
     with backend.writing() as writing:

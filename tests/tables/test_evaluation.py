@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +85,83 @@ def test_csv_has_every_record(result: xr.Dataset) -> None:
     lines = tables.to_csv(result).splitlines()
     assert len(lines) == 1 + len(tables.records(result))
     assert lines[0].startswith("cache,task,score,pooling,auroc")
+
+
+@pytest.fixture(scope="module")
+def turned(tiny_set: Path, tiny_cache: gv.Cache, tmp_path_factory: pytest.TempPathFactory) -> gv.Cache:
+    """Ten methods of long names, of which one is the network's confidence: it finds what it should not."""
+    folder = tmp_path_factory.mktemp("methods")
+    random = np.random.default_rng(0)
+    maps = {}
+    for i in range(10):
+        name = f"method_number_{i}_with_a_name_that_is_as_long_as_a_path"
+        maps[name] = folder / name
+        maps[name].mkdir()
+        for frame in tiny_cache:
+            unknown = tiny_cache[frame]["anomaly"].values
+            values = (unknown == 1) * (0.05 * i + 0.2) + random.random(unknown.shape)
+            np.save(maps[name] / f"{frame}.npy", -values if i == 4 else values)
+    return gv.import_maps(maps, gv.open_frames(tiny_set), folder / "cache", progress=False)
+
+
+WRONG = "ext:method_number_4_with_a_name_that_is_as_long_as_a_path"
+
+
+def shown(result: xr.Dataset, width: int) -> str:
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in tables.terminal_tables(result, width=width):
+        console.print(table)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("bootstrap", [0, 30])
+def test_a_score_on_the_wrong_side_is_marked_with_what_it_would_be(turned: gv.Cache, bootstrap: int) -> None:
+    result = gv.evaluate(turned, "anomaly", bootstrap=bootstrap)
+    assert [str(name) for name in result["score"].values[result["wrong_side"].sel(pooling="pixels").values[0]]] == [
+        WRONG
+    ]
+    own = result.sel(score=WRONG, pooling="pixels").isel(cache=0)
+    assert float(own["auroc_turned"]) == pytest.approx(1 - float(own["auroc"]))
+    (note,) = tables.wrong_side_notes(result)
+    assert note.startswith(f"† cache: {WRONG} stands on the wrong side, AuROC {100 * float(own['auroc']):.1f}")
+    assert (
+        f"turned round: AuROC {100 * float(own['auroc_turned']):.1f}, AuPRC {100 * float(own['auprc_turned']):.1f}"
+        in note
+    )
+    assert note in tables.caption(result)
+    assert note in gv.tables.evaluation_table(result).notes
+    rows = {(row["score"], row["pooling"]): row for row in tables.records(result)}
+    assert rows[WRONG, "pixels"]["wrong_side"] is True
+    assert rows[WRONG, "pixels"]["auroc_turned"] == float(own["auroc_turned"])
+    assert sum(row["wrong_side"] for row in rows.values()) == 2
+    assert rows[WRONG.replace("4", "5"), "pixels"]["auprc_turned"] is None
+    assert "wrong_side,auroc_turned,auprc_turned,fpr95_turned" in tables.to_csv(result)
+    assert "dagger" in tables.latex(result)
+
+
+@pytest.mark.parametrize("by", ["frame", "class", None])
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_table_of_ten_methods_is_readable(turned: gv.Cache, by: str | None, width: int) -> None:
+    result = gv.evaluate(turned, "anomaly", by=by, bootstrap=20)
+    text = shown(result, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("†") == 1
+    assert sum("wrong side" in line for line in tables.caption(result, by or "pixels")) == 1
+    if by is None and width == 200:
+        names = [line.split("│")[1].strip() for line in text.splitlines() if "ext:" in line]
+        assert names == [str(name) for name in gv.tables.evaluation_table(result).rows[:4]] + names[4:]
+        assert names[-1] == f"{WRONG} †"
+        assert names[0].startswith("ext:method_number_9")
+
+
+def test_a_turned_score_that_would_be_the_best_is_said(turned: gv.Cache, result: xr.Dataset) -> None:
+    wrong = result["wrong_side"].copy()
+    wrong.loc[{"cache": "first", "score": "msp"}] = True
+    best = result["auprc_turned"].copy()
+    best.loc[{"cache": "first", "score": "msp"}] = 0.99
+    lines = tables.comparison(result.assign(wrong_side=wrong, auprc_turned=best))
+    assert lines[1] == "first: turned round, msp would be the best of all in AuPRC: 99.00"
+    assert len(lines) == 3

@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,11 @@ def test_html_escapes_and_text_reads(table: Table) -> None:
 
 
 def test_pixel_table_holds_the_metrics(tiny_cache: gv.Cache) -> None:
-    frame = figures.pixel_table({"one": tiny_cache, "two": tiny_cache}).to_dataframe()
+    frame = figures.pixel_table({"one": tiny_cache, "two": tiny_cache}, sort=None).to_dataframe()
     assert tuple(frame.index) == SCORES
+    first = figures.pixel_table({"one": tiny_cache, "two": tiny_cache})
+    assert set(first.rows) == set(SCORES)
+    assert (np.diff(first.to_dataframe()["one"]["AuPRC"]) <= 0).all()
     result = gv.evaluate(tiny_cache, "error", bootstrap=0).isel(cache=0).sel(pooling="pixels")
     for name in ("one", "two"):
         np.testing.assert_allclose(frame[name]["AuSE"], gv.sparsification(tiny_cache)["ause"].sel(error="brier")[0])
@@ -161,7 +165,10 @@ def test_caches_may_lack_scores_of_each_other(tiny_cache: gv.Cache, tiny_set: Pa
 
     other = gv.compute(TinyNet().eval(), gv.open_frames(tiny_set), tmp_path / "other", scores=["msp"], progress=False)
     made = figures.pixel_table([tiny_cache, other])
-    assert made.rows == SCORES
+    assert set(made.rows) == set(SCORES)
+    assert figures.pixel_table([other, tiny_cache], sort="auroc").rows[0] == "msp"
+    with pytest.raises(GraduncError, match="no column 'FPR95' to sort by; expected one of ECE, AuSE, AuROC, AuPRC"):
+        figures.pixel_table(tiny_cache, sort="fpr95")
     values = made.to_dataframe()["other"]
     assert values.loc["msp"].notna().all()
     assert values.drop("msp").isna().all(axis=None)
@@ -188,3 +195,56 @@ def test_tables_compile(table: Table, tiny_cache: gv.Cache, tmp_path: Path) -> N
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "Package siunitx Error" not in done.stdout
+
+
+@pytest.fixture
+def flagged() -> Table:
+    columns = tuple(
+        Column(group, name, way) for group in ("one", "two") for name, way in (("AuPRC", +1), ("FPR95", -1))
+    )
+    rows = ("short", "a_name-of.many_words_as_people_give_them_to_files", "$x$")
+    values = np.array([[0.1, 0.9, 0.2, np.nan], [0.3, 0.2, 0.1, 0.8], [np.nan, np.nan, 0.4, 0.5]])
+    wrong = np.array([[False, True], [True, False], [False, False]])
+    return Table("Some", rows, columns, values, notes=("note",), wrong_side=wrong)
+
+
+def test_scores_on_the_wrong_side_are_marked_in_every_form(flagged: Table) -> None:
+    text, markdown, page = repr(flagged), flagged.to_markdown(), flagged._repr_html_()
+    assert "short †" in text
+    assert "| short † | " in markdown
+    assert "_to_files † | " in markdown
+    assert "| $x$ | " in markdown
+    assert "short †</td>" in page
+    latex = flagged.to_latex()
+    assert r"short$^\dagger$ & " in latex
+    assert r"$x$ & {--}" in latex
+    below = r"\multicolumn{5}{p{0.9\linewidth}}{\footnotesize\raggedright $^\dagger$ "
+    assert below + r"AuROC below 50 \%: negated, it finds more} \\" in latex
+    told = replace(flagged, notes=("note", "† one: short, turned round: AuPRC 40.0 %")).to_latex()
+    assert below + r"one: short, turned round: AuPRC 40.0 \%} \\" in told
+    rows = list(csv.reader(io.StringIO(flagged.to_csv())))
+    assert rows[0][-2:] == ["one: wrong side", "two: wrong side"]
+    assert [row[-2:] for row in rows[1:]] == [["false", "true"], ["true", "false"], ["false", "false"]]
+    assert flagged.to_dataframe().attrs["wrong side"] == {"one": [flagged.rows[1]], "two": ["short"]}
+    assert "†" not in repr(replace(flagged, wrong_side=None))
+    assert "dagger" not in replace(flagged, wrong_side=np.zeros((3, 2), bool)).to_latex()
+
+
+def test_long_names_are_broken_and_nothing_is_cut_off(flagged: Table) -> None:
+    lines = repr(flagged).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "".join(lines[3:5]).replace(" ", "").startswith("a_name-of.many_words_as_people_")
+    latex = flagged.to_latex()
+    assert r"\begin{tabular}{p{0.3\linewidth}" in latex
+    assert r"\raggedright a\_\allowbreak{}name-\allowbreak{}of.\allowbreak{}many\_\allowbreak{}words" in latex
+    many = Table("Some", ("a", "b"), tuple(Column(f"cache number {i}", "AuPRC") for i in range(9)), np.ones((2, 9)))
+    assert max(map(len, repr(many).splitlines())) <= 100
+    assert repr(many).count("cache number") == 9
+
+
+def test_the_best_comes_first(flagged: Table) -> None:
+    first = flagged.best_first("AuPRC")
+    assert first.rows == (flagged.rows[1], "short", "$x$")
+    np.testing.assert_array_equal(first.wrong_side, flagged.wrong_side[[1, 0, 2]])
+    np.testing.assert_array_equal(first.values, flagged.values[[1, 0, 2]])
+    assert flagged.best_first("FPR95").rows == (flagged.rows[1], "short", "$x$")

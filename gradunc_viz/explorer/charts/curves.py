@@ -24,7 +24,7 @@ from ...store.choice import Selection
 from ...style.palette import RIGHT
 from ...style.scores import score_look
 from ..state.memo import remember
-from ..state.shared_counts import set_histograms
+from ..state.shared_counts import on_wrong_side, set_histograms
 from .distributions import score_distribution
 from .look import GUIDE, LINE_WIDTH, chart_opts, line_style, noted, thin
 
@@ -142,10 +142,11 @@ def _chart(
     lines = _lines(selection, kind)
     parts: list[Any] = [tap_base(kind) if base is None else base]
     left = _left(lines) if log_x else 0.0
+    wrong = on_wrong_side(_judged(selection, kind))
     for name, line in lines.items():
         x, y = (np.maximum(line.x, left) if log_x else line.x), line.y
         keep = thin(np.log(x) / -np.log(left) if log_x else x, y)
-        label = f"{name}  {line.area:.3f}"
+        label = f"{name} †  {line.area:.3f}" if name in wrong else f"{name}  {line.area:.3f}"
         curve = hv.Curve((x[keep], y[keep], line.threshold[keep]), which.x, [which.y, "threshold"], label=label)
         tooltips = [
             ("score", _plain(name)),

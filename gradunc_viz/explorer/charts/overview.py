@@ -15,14 +15,14 @@ import pandas as pd
 import xarray as xr
 
 from ...metrics import evaluate, segmentation
-from ...metrics.metric import pixel_metrics
+from ...metrics.metric import METRICS, pixel_metrics
 from ...metrics.pixel_metrics import bin_metrics
 from ...schema.errors import GraduncError, UnknownFrameError
 from ...schema.tasks import TASKS
 from ...store.cache import Cache
 from ...store.choice import Selection
 from ..state.memo import remember
-from ..state.shared_counts import set_histograms
+from ..state.shared_counts import on_wrong_side, set_histograms
 from .distributions import set_distribution
 
 __all__ = ["SetCard", "metric_table", "set_card", "set_distribution", "thumbnails"]
@@ -128,7 +128,7 @@ def metric_table(selection: Selection, *, pooling: str = "pixels") -> pd.DataFra
     pandas.DataFrame
         One row per score: ``score``; ``auroc``, ``auprc``, ``fpr95``, ``f1`` and every registered metric of pixels in
         percent; ``threshold`` of the best F1 in the score's units; ``best``: names of the metrics in which no score is
-        better.
+        better; ``turned``: of a score on the wrong side, marked by a dagger, what it reaches turned round.
 
     Raises
     ------
@@ -157,7 +157,14 @@ def _metric_table(selection: Selection, pooling: str) -> pd.DataFrame:
                 best[row].append(metric.short)
     table["threshold"] = np.asarray(found["threshold"])
     table["best"] = [", ".join(names) for names in best]
+    wrong = on_wrong_side(selection)
+    table["turned"] = [_turned(wrong[score]) if score in wrong else "" for score in selection.scores]
     return table.sort_values("auprc", ascending=False, kind="stable", ignore_index=True)
+
+
+def _turned(metrics: Mapping[str, float]) -> str:
+    found = (f"{METRICS[name].short} {100 * value:.1f}" for name, value in metrics.items() if np.isfinite(value))
+    return f"† {', '.join(found)}"
 
 
 def _of_frames(selection: Selection) -> Mapping[str, Any]:

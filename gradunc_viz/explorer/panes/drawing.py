@@ -183,7 +183,7 @@ def _draw_difference(
     if look.hide_ignored:
         values = _without_ignored(values, frames[pane.network], look.task)
     return Drawing(
-        place | {"score": [tiles.pool_signed(values, tile).astype("f4")]},
+        place | {"score": [tiles.pool_signed(values, tile)]},
         limits=pair_range(values),
         signed=True,
         units="difference of percentiles" if pane.by_rank else f"difference [{units_text(pane.what)}]",
@@ -193,7 +193,7 @@ def _draw_difference(
 
 
 def score_map(frame: FrameData, name: str, look: PaneLook) -> np.ndarray:
-    """Values of a score as a pane shows them, (y, x) float32, NaN where left out."""
+    """Values of a score as a pane shows them, (y, x), NaN where left out."""
     values = shown_values(frame.score(name), name, look.norms)
     return _without_ignored(values, frame, look.task) if look.hide_ignored else values
 

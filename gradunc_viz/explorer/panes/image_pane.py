@@ -60,6 +60,9 @@ _ASPECTS = (1.3, 2.4)
 
 _FAR = 1e30
 
+_WIDE = "float64"
+"""Tag of the mapper whose values are not float32."""
+
 LAYERS = ("picture", "classes", "marks", "score", "found", "alarms")
 
 _BLANK: dict[str, list[Any]] = {
@@ -222,16 +225,19 @@ def show_view(stage: PaneStage, panes: Sequence[MapPane], size: tuple[int, int],
         pane.figure.aspect_ratio = aspect_ratio(size)
 
 
-def show_threshold(stage: PaneStage, threshold: float, overlay: str) -> None:
+def show_threshold(stage: PaneStage, threshold: float, overlay: str, wide: bool = False) -> None:
     """Move the threshold of the masks; in the browser `threshold_js` does the same while dragging.
 
     Parameters
     ----------
     overlay : "found", "outcomes" or "none"
         With ``outcomes``, what should be found and is not is marked too.
+    wide : bool
+        Whether values are float64.
     """
-    low = float(np.float32(threshold))  # as the values are: a threshold that is one of them finds it
-    stage.found_mapper.update(low=low, low_color=MISSED if overlay == "outcomes" else TRANSPARENT)
+    low = threshold if wide else float(np.float32(threshold))  # as the values are: one that is among them finds it
+    tags = [_WIDE] if wide else []
+    stage.found_mapper.update(low=low, low_color=MISSED if overlay == "outcomes" else TRANSPARENT, tags=tags)
     stage.alarm_mapper.low = low
 
 
@@ -242,7 +248,10 @@ def show_pin(stage: PaneStage, pixel: tuple[int, int] | None) -> None:
 
 def threshold_js(stage: PaneStage) -> dict[str, Any]:
     """Code and arguments of what dragging the threshold does in the browser."""
-    code = "for (const mapper of mappers) mapper.low = Math.fround(cb_obj.value)"
+    code = (
+        f"const low = mappers[0].tags.includes('{_WIDE}') ? cb_obj.value : Math.fround(cb_obj.value)\n"
+        "for (const mapper of mappers) mapper.low = low"
+    )
     return {"code": code, "args": {"mappers": [stage.found_mapper, stage.alarm_mapper]}}
 
 

@@ -87,7 +87,7 @@ class FrameData:
         return self._values("anomaly") if "anomaly" in self.dataset else None
 
     def score(self, name: str) -> np.ndarray:
-        """Oriented score at image resolution, (y, x) float32: larger is more uncertain."""
+        """Oriented score at image resolution, (y, x): larger is more uncertain."""
         return self._kept(f"score {name}", lambda: score_values(self.dataset, name))
 
     @property

@@ -10,14 +10,16 @@ from dataclasses import replace
 from functools import partial
 
 from ...counts.histogram import Histogram
-from ...counts.pool import pool
+from ...counts.pool import Bootstrap, pool
 from ...metrics import evaluate
+from ...metrics.metric import pixel_metrics
+from ...metrics.wrong_side import TURNED, doubtful_scores, wrong_side
 from ...schema.errors import CacheError, GraduncError
 from ...store.cache import Cache
 from ...store.choice import Selection
 from .memo import keep, kept, remember
 
-__all__ = ["auprc_by_frame", "class_histogram", "set_histograms", "unreadable"]
+__all__ = ["auprc_by_frame", "class_histogram", "on_wrong_side", "set_histograms", "unreadable"]
 
 _AT_ONCE = 8
 """Frames evaluated before others get a chance."""
@@ -91,8 +93,33 @@ def set_histograms(selection: Selection) -> dict[str, Histogram]:
     found = {}
     for name, histogram in _pooled(selection, "class").items():
         counts = histogram.weights["counts"][:, list(selection.classes)].sum(1)
-        found[name] = Histogram(histogram.start, histogram.level, {"counts": counts}, histogram.low, histogram.high)
+        found[name] = replace(histogram, weights={"counts": counts})
     return found
+
+
+def on_wrong_side(selection: Selection) -> dict[str, dict[str, float]]:
+    """Scores that stand on the wrong side, and their metrics turned round, in [0, 1]; kept for everybody.
+
+    Raises
+    ------
+    GraduncError
+        As `set_histograms`.
+    """
+    doubtful = doubtful_scores(set_histograms(selection))
+    if not doubtful:
+        return {}
+    cache = selection.cache
+    key = ("wrong side", selection.task.name, doubtful, selection.key, selection.classes)
+    readable = tuple(frame for frame in selection.frames if frame not in _problems(cache))
+    return remember(cache, key, partial(_turned, replace(selection, frames=readable, scores=doubtful)))
+
+
+def _turned(selection: Selection) -> dict[str, dict[str, float]]:
+    found = wrong_side(selection, selection.scores, Bootstrap()).sel(pooling="pixels")
+    return {
+        str(score): {name: float(found[name + TURNED].sel(score=score)) for name in pixel_metrics()}
+        for score in found["score"].values[found["wrong_side"].values]
+    }
 
 
 def class_histogram(selection: Selection) -> Histogram:

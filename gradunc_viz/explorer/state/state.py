@@ -222,7 +222,7 @@ class ExplorerState(param.Parameterized):
                 low, high = set_range(self.caches[number].summary, name)
             except GraduncError:
                 return None
-            pair = shown_values(np.array([low, high], "f4"), name, self.norms)
+            pair = shown_values(np.array([low, high]), name, self.norms)
             return float(pair[0]), float(pair[1])
         frame = self.frames().get(number)
         if frame is None:

@@ -30,7 +30,13 @@ _SHOWN = 12
 def _titles() -> dict[str, str]:
     """Titles of the columns of metrics, of registered ones too."""
     metrics = {name: f"{metric.short} {metric.arrow}" for name, metric in pixel_metrics().items()}
-    return {"score": "Score", **metrics, "threshold": f"Best-{METRICS['f1'].short} threshold", "best": "Best in"}
+    return {
+        "score": "Score",
+        **metrics,
+        "threshold": f"Best-{METRICS['f1'].short} threshold",
+        "best": "Best in",
+        "turned": "Turned round",
+    }
 
 
 class OverviewTab(AnalysisTab):
@@ -70,7 +76,8 @@ class OverviewTab(AnalysisTab):
             html(
                 text.note(
                     "In %, pooled over all pixels; arrows: better up or down; the threshold is in the score's units. "
-                    "Click a row to choose its score."
+                    "Click a row to choose its score. A dagger: it stands on the wrong side, its AuROC lies below 50 % "
+                    "with its whole 95 % interval over frames; turned round is what it reaches negated."
                 )
             ),
             self.metrics,
@@ -117,7 +124,7 @@ class OverviewTab(AnalysisTab):
     def _show_metrics(self, rows: Any) -> None:
         formatters = dict.fromkeys(pixel_metrics(), number_format(2))
         formatters |= {"threshold": number_format(3)}
-        plain = {name: {"type": "plaintext"} for name in ("score", "best")}
+        plain = {name: {"type": "plaintext"} for name in ("score", "best", "turned")}
         self.metrics.param.update(
             value=rows,
             formatters=formatters | plain,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import panel as pn
 
 from ...schema.errors import GraduncError
@@ -163,7 +164,8 @@ class PanesView:
             for pane in self.all:
                 pane.figure.aspect_ratio = pane.map.figure.aspect_ratio
         if {"threshold", "overlay", "values"} & changed or "frame" in changed:
-            maps.show_threshold(self.stage, state.threshold, state.overlay)
+            wide = state.values is not None and state.values.dtype == np.float64
+            maps.show_threshold(self.stage, state.threshold, state.overlay, wide)
         if "pixel" in changed:
             maps.show_pin(self.stage, state.pixel)
         if set(_DRAWN) & changed or "view" in changed:

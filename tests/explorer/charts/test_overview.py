@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import CLASSES, SCORES, write_cache
 
 import gradunc_viz as gv
-from gradunc_viz.explorer.charts import overview
+from gradunc_viz.explorer.charts import curves, overview
 from gradunc_viz.metrics.worst import WORST, worst_frames
 from gradunc_viz.schema.errors import CacheError, GraduncError
 from gradunc_viz.store.cache import Cache
@@ -196,3 +196,35 @@ def test_thumbnails_are_the_cached_ones(cache: Cache, tmp_path: Path) -> None:
     (broken.path / "frames" / "a" / "thumbnail" / "zarr.json").unlink()
     with pytest.raises(CacheError, match="cannot be read"):
         overview.thumbnails(broken, ["a"])
+
+
+@pytest.fixture(scope="module")
+def turned(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """One method on the right side and one on the wrong side, of the frames of `cache`."""
+    folder, random = tmp_path_factory.mktemp("turned"), np.random.default_rng(0)
+    (folder / "set/images").mkdir(parents=True)
+    (folder / "set/anomalies").mkdir()
+    for frame, dataset in cache.items():
+        if "anomaly" not in dataset:
+            continue
+        unknown = dataset["anomaly"].values
+        Image.fromarray(np.zeros((*unknown.shape, 3), "u1")).save(folder / f"set/images/{frame}.png")
+        Image.fromarray(unknown).save(folder / f"set/anomalies/{frame}.png")
+        for name, shift in (("right", 0.3), ("wrong", -0.3)):
+            (folder / name).mkdir(exist_ok=True)
+            np.save(folder / f"{name}/{frame}.npy", random.random(unknown.shape) + shift * (unknown == 1))
+    frames = gv.open_frames(folder / "set")
+    return gv.import_maps([folder / "right", folder / "wrong"], frames, folder / "cache", progress=False)
+
+
+def test_scores_on_the_wrong_side_are_marked_with_what_they_would_be(turned: Cache) -> None:
+    table = overview.metric_table(Selection.of(turned, "anomaly")).set_index("score")
+    own = gv.evaluate(turned, "anomaly", bootstrap=0).isel(cache=0).sel(score="ext:wrong", pooling="pixels")
+    assert own["wrong_side"]
+    assert table.loc["ext:right", "turned"] == ""
+    assert table.loc["ext:wrong", "turned"].startswith(
+        f"† AuROC {100 * float(own['auroc_turned']):.1f}, AuPRC {100 * float(own['auprc_turned']):.1f}, FPR95 "
+    )
+    for kind in (curves.roc, curves.pr):
+        labels = [line.label for line in kind(Selection.of(turned, "anomaly")) if isinstance(line, hv.Curve)]
+        assert [label.split("  ")[0] for label in labels if label] == ["ext:right", "ext:wrong †"]

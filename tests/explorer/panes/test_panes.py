@@ -313,6 +313,10 @@ def test_threshold_reaches_the_same_pixels_in_the_browser(frame: frame_data.Fram
     maps.show_threshold(stage, 0.4, "outcomes")
     assert stage.found_mapper.low_color == MISSED
     assert stage.alarm_mapper.low == np.float32(0.4)
+    assert not stage.found_mapper.tags
+    maps.show_threshold(stage, 0.4, "found", wide=True)  # of maps in float64
+    assert stage.found_mapper.low == stage.alarm_mapper.low == 0.4
+    assert all(tag in maps.threshold_js(stage)["code"] for tag in stage.found_mapper.tags)
 
 
 def test_views_are_shared_and_undistorted() -> None:
