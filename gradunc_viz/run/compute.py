@@ -24,7 +24,7 @@ from ..schema.scores import lookup
 from ..store.backend import Place
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
-from .classes import known_class_table
+from .classes import known_class_table, numbered_alike
 from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
@@ -103,9 +103,11 @@ def compute_report(
     chosen = chosen_frames(frames, settings.limit)
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
-        classes, colors = known_class_table(runner, chosen, settings, out)
+        known = known_class_table(runner, chosen, settings, out)
+        chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
+        classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
-        report = Report(device=str(device), stages=Stages(settle))
+        report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
         with CacheWriter(out, cache_key(network, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)

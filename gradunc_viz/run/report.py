@@ -19,6 +19,8 @@ class Report:
         Ids of the frames computed now, and of those found in the cache.
     skipped : list of (str, str)
         Id and error of each frame left out under ``on_error="skip"``.
+    remarks : list of str
+        What else there is to know of it, one line each.
     seconds : float
         Time for the frames computed now.
     device : str
@@ -29,6 +31,7 @@ class Report:
     computed: list[str] = field(default_factory=list)
     existing: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
     device: str = ""
     stages: Stages = field(default_factory=Stages)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GraduncError
-from .frame import IGNORE
+from .frame import ignored
 
 __all__ = ["TASKS", "Task", "find_task"]
 
@@ -22,7 +22,7 @@ class Task:
     ----------
     name : str
     mask : str
-        Variable of a frame that tells which pixels count, those that are not `IGNORE`.
+        Variable of a frame that tells which pixels count, those that are not ignored.
     positive, negative : str
         Outcomes (`gradunc_viz.schema.frame.OUTCOMES`) of the pixels to be found, and of the others.
     missed : str
@@ -72,7 +72,7 @@ class Task:
         if self.mask not in frame:
             return None
         mask = np.asarray(frame[self.mask])
-        counted = mask != IGNORE
+        counted = ~ignored(mask)
         found = mask != np.asarray(frame["prediction"]) if self.name == "error" else mask == 1
         return found & counted, counted
 

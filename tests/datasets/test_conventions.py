@@ -13,7 +13,7 @@ from tiny_images import convert, fails, mask, picture
 
 import gradunc_viz as gv
 from gradunc_viz.datasets.catalog import known_classes
-from gradunc_viz.datasets.conventions import find_classes, read_classes
+from gradunc_viz.datasets.class_files import find_classes, read_classes
 from gradunc_viz.datasets.frames import Frames, open_frames
 from gradunc_viz.schema.errors import FrameError, GraduncError
 

@@ -23,7 +23,7 @@ _PLAIN = {
     "image": "decode_image({ds})",
     "label": '{ds}["label" if "label" in {ds} else "anomaly"]',
     "prediction": '{ds}["prediction"]',
-    "error": '({ds}["prediction"] != {ds}["label"]).where({ds}["label"] != 255)',
+    "error": '({ds}["prediction"] != {ds}["label"]).where({ds}["label"] != {ds}.attrs["ignore"])',
 }
 
 
