@@ -119,9 +119,7 @@ def known_class_table(runner: Runner, frames: Sequence[Frame], settings: Setting
 def _check_names(network: Network, names: Sequence[str]) -> None:
     twice = dict.fromkeys(name for place, name in enumerate(names) if name in names[:place])
     if twice:
-        raise ModelError(
-            f"classes of {network.name}: holds {some('name', map(repr, twice))} more than once, expected different names"
-        )
+        raise ModelError(f"classes of {network.name} repeat {some('name', map(repr, twice))}; expected different names")
 
 
 def _numbered(names: Sequence[str]) -> bool:

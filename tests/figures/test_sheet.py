@@ -73,10 +73,10 @@ def test_without_labels_the_rest_is_made(cache: gv.Cache, unlabelled: gv.Cache, 
     done = figures.figure_set(unlabelled, tmp_path / "one", progress=False)
     assert [file.name for file in done.files] == ["panel_bare.pdf"]
     assert dict(done.skipped) == {
-        "bare: task error": "the cache has no class labels",
-        "bare: task anomaly": "the cache has no anomaly labels",
+        "bare: task error": "no frame has class labels",
+        "bare: task anomaly": "no frame has anomaly labels",
     }
-    assert "no class labels" in done.index.read_text()
+    assert "no frame has class labels" in done.index.read_text()
     with pytest.raises(GraduncError, match="unknown format 'gif'"):
         figures.figure_set(cache, tmp_path, format="gif")
 
@@ -141,7 +141,7 @@ def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFix
                  "--width", "neurips", "--style", str(sheet), "--dpi", "100", "--track", "bare=obstacle"]  # fmt: skip
     assert cli(arguments) == 0
     shown = capsys.readouterr()
-    assert "left out bare: task error: the cache has no class labels" in shown.err
+    assert "left out bare: task error: no frame has class labels" in shown.err
     assert f"look at {tmp_path / 'out' / 'index.html'}" in shown.out
     with Image.open(tmp_path / "out" / "panel_bare.png") as image:
         assert image.width == 550

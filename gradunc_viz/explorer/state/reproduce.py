@@ -72,7 +72,7 @@ def _expression(pane: Pane, datasets: dict[int, str]) -> str:
 
 def _evaluation(state: ExplorerState, cache: str) -> list[str]:
     try:
-        if not bool(state.cache.summary[TASKS[state.task].flag].any()):
+        if TASKS[state.task].lack(state.cache.summary):
             return []
     except Exception:  # a damaged cache has no evaluation
         return []
