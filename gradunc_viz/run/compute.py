@@ -28,7 +28,7 @@ from .classes import known_class_table, numbered_alike
 from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
-from .report import Report
+from .report import Report, cautions
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
@@ -74,18 +74,22 @@ def compute(
     Warns
     -----
     UserWarning
-        Listing the frames left out under ``on_error="skip"``.
+        Listing the frames left out under ``on_error="skip"``, and where labels look as if they meant other classes than
+        the network's: more than 80 % of the labelled pixels are wrong, or all are ignored.
     """
     report = compute_report(model, frames, out, settings, progress=progress, **changes)
     return finished_cache(report, out)
 
 
 def finished_cache(report: Report, out: Place) -> Cache:
-    """The cache of a run, and a warning that lists the frames it left out."""
+    """The cache of a run, a warning that lists the frames it left out, and one for whatever looks odd in its labels."""
     if report.skipped:
         listed = "; ".join(message for _, message in report.skipped[:5])
         warnings.warn(f"{len(report.skipped)} frames were skipped: {listed}", stacklevel=3)
-    return open_cache(out)
+    cache = open_cache(out)
+    for caution in cautions(cache.summary):
+        warnings.warn(f"{cache.path}: {caution}", stacklevel=3)
+    return cache
 
 
 def compute_report(
