@@ -174,7 +174,9 @@ def _put(path: Path, text: str) -> None:
 def _left_out(channels: Sequence[int]) -> str:
     from ..datasets.conventions import some
 
-    return f"{some('channel', channels)} of the network: no class, and ignored as {some('id', channels)} in masks"
+    return (
+        f"{some('channel', channels)} of the network: no class, and ignored in masks that hold {some('id', channels)}"
+    )
 
 
 @command("info", "say what a cache holds", options.cache, options.score_files)
@@ -205,7 +207,7 @@ def _info(arguments: argparse.Namespace) -> int:
         table.add_row(name, Text(value))
     console().print(table)
     for caution in cautions(summary):
-        print(f"warning: {caution}", file=sys.stderr)
+        print(f"gradunc: warning: {caution}", file=sys.stderr)
     return DONE
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -25,6 +26,7 @@ for group in ("run", "look"):  # modules of commands, in the order of the help
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 error, 2 usage, 3 done but frames were skipped."""
     arguments = _parser().parse_args(argv)
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         for file in getattr(arguments, "score_files", ()):
             run_score_file(file)
@@ -40,6 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return ERROR
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning for the user, without the place in our code that gives it."""
+    place = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"gradunc: warning: {place}{' '.join(str(message).split())}\n"
 
 
 class _CommandParser(argparse.ArgumentParser):

@@ -168,7 +168,7 @@ def _print_report(report: Any, out: Path) -> int:
     print(f"{out}: computed {done} frames on {report.device}{rate}{already}; {size_on_disk(out)}")
     print("; ".join([contents(summary), *report.remarks]))
     for caution in cautions(summary):
-        print(f"warning: {caution}", file=sys.stderr)
+        print(f"gradunc: warning: {caution}", file=sys.stderr)
     for frame_id, message in report.skipped:
         print(f"skipped {frame_id}: {' '.join(message.split())}", file=sys.stderr)
     if report.skipped:

@@ -83,8 +83,8 @@ def find_classes(source: str | os.PathLike[str]) -> NamedClasses:
     if path.suffix or path.exists():
         return read_classes(path)
     raise GraduncError(
-        f"{name!r} names no classes: expected one of {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or "
-        "names with commas between"
+        f"unknown label convention {name!r}: expected one of {', '.join(catalog()['classes'])}, a .json, .csv or .txt "
+        "file, or names with commas between"
     )
 
 

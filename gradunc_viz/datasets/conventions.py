@@ -95,7 +95,7 @@ class Conversion:
         unknown = [int(value) for value in present if value < 0 or int(value) not in table]
         if unknown:
             raise FrameError(f"{path}: mask holds {some('id', unknown)}, expected {self.expected}")
-        ids = _numbers([table[int(value)] for value in present], table)
+        ids = self._numbers([table[int(value)] for value in present])
         converted_id = np.zeros(int(present[-1]) + 1, ids.dtype)
         converted_id[present] = ids
         converted: np.ndarray = converted_id[stored]
@@ -111,8 +111,14 @@ class Conversion:
                 f"{path}: mask holds {some('colour', unknown)}, which {'are' if unknown[1:] else 'is'} none of the "
                 f"{len(self.colors)} colours that classes are known by"
             )
-        converted: np.ndarray = _numbers([self.colors[color] for color in found], self.colors)[place]
+        converted: np.ndarray = self._numbers([self.colors[color] for color in found])[place]
         return converted.reshape(stored.shape[:2])
+
+    def _numbers(self, ids: Sequence[int | None]) -> np.ndarray:
+        """Ids in the smallest type that holds all those of the convention."""
+        every = (*self.table.values(), *(self.deep or {}).values(), *self.colors.values())
+        dtype = id_type(1 + max((id for id in every if id is not None), default=0))
+        return np.array([ignore_id(dtype) if id is None else id for id in ids], dtype)
 
     def then(self, ids: Mapping[int, int | None], expected: str) -> Conversion:
         """Both conversions, one after the other: an id of the first that `ids` does not list is an error."""
@@ -135,12 +141,6 @@ class Conversion:
     def color_key(self) -> str:
         """The table of colours as text, for the content hash of frames whose mask holds colours."""
         return json.dumps(sorted(self.colors.items()))
-
-
-def _numbers(ids: Sequence[int | None], table: Mapping[Any, int | None]) -> np.ndarray:
-    """Ids as the smallest type that holds all those of a table."""
-    dtype = id_type(1 + max((id for id in table.values() if id is not None), default=0))
-    return np.array([ignore_id(dtype) if id is None else id for id in ids], dtype)
 
 
 _VOID: Mapping[int, int | None] = {IGNORE: None}

@@ -250,7 +250,7 @@ def _by_channel(classes: NetworkClasses, reduced: bool = False) -> _Numbering:
     return _Numbering(
         ids,
         f"{known} or 255 (ignore)",
-        f"ids in masks are the network's channels, and {some('id', left_out)} ignored: left out, they are no class",
+        f"ids in masks are the network's channels, and {some('id', left_out)} no class but ignored",
     )
 
 

@@ -77,10 +77,10 @@ def _of_labels(summary: xr.Dataset) -> Iterator[str]:
     if wrong > _MOSTLY_WRONG:
         better = {step: float(np.trace(confusion, -step)) / labelled for step in (1, -1)}
         step = max(better, key=lambda step: better[step])
-        hint = f"; with ids {'less' if step > 0 else 'plus'} 1 {better[step]:.0%} would be right"
+        hint = f" With ids {'less' if step > 0 else 'plus'} 1 {better[step]:.0%} would be right."
         yield (
             f"{wrong:.1%} of the labelled pixels are predicted wrong: do masks and network number their classes alike?"
-            + (hint if better[step] > 1 - wrong + 0.2 else "")
+            + (hint if better[step] > 0.5 else "")
         )
     by_class = confusion.sum(1)
     if by_class[0] == labelled and len(by_class) > 1 and labelled < _pixels(summary, given):
