@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import TinyNet, write_set
-from tiny_images import convert, fails, mask, picture
+from tiny_images import HEIGHT, WIDTH, convert, fails, mask, one_line, picture
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
@@ -392,3 +394,130 @@ def test_real_camvid() -> None:
     assert set(np.flatnonzero(pixels)) == {*range(11), 255}
     assert pixels[:11].sum() == 5_778_956
     assert frames[0].image.shape == (360, 480, 3)
+
+
+# --- masks, whatever they are called
+
+
+def named(path: Path, *ids: int) -> np.ndarray:
+    """A mask whose content is PNG, whatever its suffix."""
+    pixels = np.resize(np.array(ids, np.uint8), (HEIGHT, WIDTH))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+    return pixels
+
+
+@pytest.mark.parametrize("name", ["b.PNG", "b.tif", "b.TIFF", "b.bmp", "b.Bmp", "b.gif", "b.webp", "B.png", "b.pgm"])
+def test_masks_of_any_suffix_and_case(name: str, tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    named(tmp_path / "labels" / "a.png", 0)
+    stored = named(tmp_path / "labels" / name, 1, 255)
+    named(tmp_path / "anomalies" / name, 1, 255)
+    frames = open_frames(tmp_path)
+    np.testing.assert_array_equal(frames["b"].label, stored)
+    np.testing.assert_array_equal(frames["b"].anomaly, stored)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "tif", "webp", "pgm"])
+def test_ids_are_those_that_were_stored(suffix: str, tmp_path: Path) -> None:
+    """Writers of GIF number the shades of grey anew."""
+    picture(tmp_path / "images" / "a.jpg")
+    stored = np.resize(np.array([3, 18, 255], np.uint8), (HEIGHT, WIDTH))
+    (tmp_path / "labels").mkdir()
+    if suffix == "webp":
+        Image.fromarray(stored).save(tmp_path / "labels/a.webp", lossless=True)
+        fails(lambda: open_frames(tmp_path)[0].label, "mode RGB")
+    else:
+        Image.fromarray(stored).save(tmp_path / f"labels/a.{suffix}")
+        np.testing.assert_array_equal(open_frames(tmp_path)[0].label, stored)
+
+
+def test_masks_in_another_unicode_form(tmp_path: Path) -> None:
+    name = "Straßenübergang é"
+    picture(tmp_path / "images" / f"{unicodedata.normalize('NFC', name)}.png")
+    stored = named(tmp_path / "labels" / f"{unicodedata.normalize('NFD', name)}.png", 4)
+    np.testing.assert_array_equal(open_frames(tmp_path)[0].label, stored)
+
+
+def test_names_that_differ_in_case_alone_keep_their_masks(tmp_path: Path) -> None:
+    for image in ("a", "A"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    lower = named(tmp_path / "labels" / "a.png", 1)
+    frames = open_frames(tmp_path)
+    assert frames["A"].label is None
+    np.testing.assert_array_equal(frames["a"].label, lower)
+    upper = named(tmp_path / "labels" / "A.tif", 2)
+    np.testing.assert_array_equal(open_frames(tmp_path)["A"].label, upper)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("c.png", "no image 'c'"),
+        ("sub/c.tif", "no image 'sub/c'"),
+        ("a.tif", "a.png is"),
+        ("A.png", "a.png is"),
+        ("b.jpg", "JPEG changes ids"),
+        ("b.npy", "expected one of .png"),
+        ("a2.png", "no image 'a2'"),
+    ],
+)
+def test_masks_that_are_not_used_are_named(name: str, reason: str, tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    for folder in ("labels", "anomalies"):
+        named(tmp_path / folder / "a.png", 0)
+        named(tmp_path / folder / name, 0)
+        with pytest.warns(UserWarning, match=rf"{folder}: mask {re.escape(name)} \({re.escape(reason)}.*\) not used"):
+            assert open_frames(tmp_path)["a"].label_path == tmp_path / "labels" / "a.png"
+        (tmp_path / folder / name).unlink()
+
+
+def test_what_lies_beside_a_mask_is_no_mask(tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    for name in ("a.png", "a_color.png", "a-overlay.jpg", "a.json", "readme.txt"):
+        named(tmp_path / "labels" / name, 0)
+    assert open_frames(tmp_path)["b"].label is None
+
+
+def test_no_mask_that_fits_says_what_was_found(tmp_path: Path) -> None:
+    picture(tmp_path / "leftImg8bit" / "val" / "x" / "x_1_leftImg8bit.png")
+    named(tmp_path / "gtFine" / "val" / "x" / "x_1_gtFine_color.png", 0)
+    for layout in ("cityscapes",):
+        with pytest.raises(FrameError) as error:
+            open_frames(tmp_path, layout)
+        one_line(error, "no mask fits", "x_1_gtFine_labelIds.png", "image 'x/x_1'", "found file x/x_1_gtFine_color.png")
+        assert "{}" not in str(error.value)
+
+
+def test_folders_in_any_case(tmp_path: Path) -> None:
+    picture(tmp_path / "Images" / "a.JPG")
+    label, anomaly = named(tmp_path / "Labels" / "a.png", 3), named(tmp_path / "Anomalies" / "a.png", 1)
+    frames = open_frames(tmp_path)
+    np.testing.assert_array_equal(frames["a"].label, label)
+    np.testing.assert_array_equal(frames["a"].anomaly, anomaly)
+    (tmp_path / "masks").mkdir()
+    fails(lambda: open_frames(tmp_path), "folders Labels, masks")
+
+
+def test_masks_that_are_jpeg(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "labels" / "a.png", "JPEG")
+    fails(lambda: open_frames(tmp_path)[0].label, "a.png", "JPEG", "lossless")
+
+
+@pytest.mark.parametrize("layout", ["smiyc", "camvid", "lostandfound", "roadanomaly"])
+def test_every_layout_takes_masks_of_any_suffix(layout: str, tmp_path: Path) -> None:
+    image, found = {
+        "smiyc": ("images/a.jpg", "labels_masks/a_labels_semantic.TIF"),
+        "camvid": ("val/a.png", "valannot/a.gif"),
+        "lostandfound": ("leftImg8bit/test/x/a_leftImg8bit.png", "gtCoarse/test/x/a_gtCoarse_labelIds.bmp"),
+        "roadanomaly": ("frames/a.jpg", "frames/a.labels/labels_semantic.PNG"),
+    }[layout]
+    picture(tmp_path / image)
+    named(tmp_path / found, 1)
+    frame = open_frames(tmp_path, layout)[0]
+    assert (frame.label_path or frame.anomaly_path) == tmp_path / found
