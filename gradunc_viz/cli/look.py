@@ -194,7 +194,7 @@ def _info(arguments: argparse.Namespace) -> int:
     table = Table(show_header=False, box=None, title=str(cache.path), title_justify="left")
     rows = {
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
-        **{task.needs: f"{frames_with(summary, task)} frames" for task in TASKS.values()},
+        **{task.needs: frames_with(summary, task) for task in TASKS.values()},
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
         "network": f"{network['name']} (weights {network['weights'][:12]}, head {network['head']})",
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",

@@ -47,17 +47,15 @@ class Report:
 
 def contents(summary: xr.Dataset) -> str:
     """How many frames a cache has, and how many with labels: ``60 frames: 0 with labels, 0 with anomalies``."""
-    given = {
-        what: frames_with(summary, task) for what, task in zip(("labels", "anomalies"), TASKS.values(), strict=True)
-    }
-    return f"{summary.sizes['frame']} frames: " + ", ".join(f"{frames} with {what}" for what, frames in given.items())
+    given = zip(TASKS.values(), ("with labels", "with anomalies"), strict=True)
+    return f"{summary.sizes['frame']} frames: {', '.join(frames_with(summary, task, what) for task, what in given)}"
 
 
-def frames_with(summary: xr.Dataset, task: Task) -> str:
+def frames_with(summary: xr.Dataset, task: Task, what: str = "frames") -> str:
     """How many frames of a cache have the labels of a task, and how many of these have no pixel that counts."""
     given = np.asarray(summary[task.flag].values, bool)
     empty = int((given & (task.counted(summary) == 0)).sum())
-    return f"{int(given.sum())}" + (f" ({empty} of them ignored throughout)" if empty else "")
+    return f"{int(given.sum())} {what}" + (f" ({empty} of them ignored throughout)" if empty else "")
 
 
 def cautions(summary: xr.Dataset) -> list[str]:
