@@ -307,12 +307,23 @@ def _one_of(root: Path, *names: str) -> Path:
     return there[0] if there else root / names[0]
 
 
+_MASKS = re.compile(r"label|mask|annot|anomal|truth|segm|^gt", re.IGNORECASE)
+"""What folders of masks are called."""
+
+
 def _folder(root: Path, _split: str) -> list[FrameFiles]:
     folder = _one_of(root, "images")
     deep = folder.is_dir()
     images = images_in(folder if deep else root, deep=deep)
     labels = masks_of(images, _one_of(root, "labels", "masks", "annotations"), {"{}.png": CLASS_IDS})
     anomalies = masks_of(images, _one_of(root, "anomalies"), {"{}.png": ANOMALY_IDS})
+    alike = [entry.name for entry in sorted(root.iterdir()) if _MASKS.search(entry.name) and entry.is_dir()]
+    if images and alike and not labels and not anomalies:
+        warnings.warn(
+            f"{root}: {some('folder', alike)} not used; class labels are looked for in labels, masks or annotations, "
+            "and anomaly masks in anomalies",
+            stacklevel=2,
+        )
     return [
         FrameFiles(name.replace("/", "__"), image, labels.get(name), anomalies.get(name))
         for name, image in images.items()
@@ -326,7 +337,8 @@ def _flat(images: Mapping[str, Path], folder: Path, conventions: Mapping[str, Co
 
 
 def _smiyc(root: Path, _split: str) -> list[FrameFiles]:
-    return _flat(images_in(root / "images"), root / "labels_masks", {"{}_labels_semantic.png": ANOMALY_IDS})
+    conventions = {"{}_labels_semantic.png": ANOMALY_IDS, "{}.png": ANOMALY_IDS}  # the latter in copies for courses
+    return _flat(images_in(root / "images"), root / "labels_masks", conventions)
 
 
 def _camvid(root: Path, split: str) -> list[FrameFiles]:
@@ -409,7 +421,7 @@ LAYOUTS: Registry[Layout] = Registry(
         Layout(
             "smiyc",
             "SegmentMeIfYouCan: RoadAnomaly21, RoadObstacle21; 0 known, 1 anomaly, 255 ignore",
-            "images/NAME.jpg|png|webp, labels_masks/NAME_labels_semantic.png",
+            "images/NAME.jpg|png|webp, labels_masks/NAME_labels_semantic.png (or NAME.png)",
             _smiyc,
         ),
         Layout(

@@ -138,7 +138,8 @@ def score_image(
     Returns
     -------
     xarray.Dataset (y, x)
-        ``prediction``, and one variable per score, oriented: larger is more uncertain.
+        ``prediction``, whose ids are places in the attribute ``classes``, and one variable per score, oriented: larger
+        is more uncertain.
     """
     settings = changed(settings or Settings(), changes)
     if isinstance(image, (str, os.PathLike)):
@@ -150,6 +151,7 @@ def score_image(
     with restored(_network(model)) as network:
         runner = _inference(network, resolve_device(settings.device), settings)
         head = runner(runner.prepare(image, frame.id), frame.id)
+        names = network.class_names(head.logits.shape[1])
         maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
@@ -161,7 +163,7 @@ def score_image(
         for i, entry in enumerate(entries)
     }
     variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
-    return xr.Dataset(variables, attrs={"network": network.name, "head": head.name})
+    return xr.Dataset(variables, attrs={"network": network.name, "head": head.name, "classes": list(names)})
 
 
 def _network(model: str | nn.Module) -> Network:

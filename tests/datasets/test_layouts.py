@@ -502,6 +502,28 @@ def test_folders_in_any_case(tmp_path: Path) -> None:
     fails(lambda: open_frames(tmp_path), "folders Labels, masks")
 
 
+def test_folders_that_may_hold_masks_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    named(tmp_path / "GT" / "a.png", 3)
+    named(tmp_path / "my_labels" / "a.png", 3)
+    with pytest.warns(
+        UserWarning, match=r"folders GT, my_labels not used; class labels are looked for in labels, masks"
+    ):
+        assert open_frames(tmp_path)[0].label is None
+    named(tmp_path / "labels" / "a.png", 3)
+    assert open_frames(tmp_path)[0].label is not None
+
+
+def test_copies_of_smiyc_for_courses(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "0.jpg")
+    stored = named(tmp_path / "labels_masks" / "0.png", 0, 1, 255)
+    np.testing.assert_array_equal(open_frames(tmp_path, "smiyc")[0].anomaly, stored)
+    named(tmp_path / "labels_masks" / "0.png", 0, 2)
+    fails(lambda: open_frames(tmp_path, "smiyc")[0].anomaly, "id 2", "0 (known), 1 (anomaly)")
+    unknown = open_frames(tmp_path, "smiyc", anomalies={0: 0, 2: 1})[0].anomaly
+    assert np.unique(unknown).tolist() == [0, 1]  # type: ignore[arg-type]
+
+
 def test_masks_that_are_jpeg(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.jpg")
     (tmp_path / "labels").mkdir()

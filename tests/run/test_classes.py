@@ -122,6 +122,14 @@ def test_an_id_in_a_mask_is_a_channel(dropped, tmp_path):
     assert np.trace(confusion.values) == kept.sum()
 
 
+def test_ids_of_one_image_are_places_in_its_classes(tmp_path):
+    frame = gv.open_frames(painted(tmp_path / "set"))[0]
+    scores = gv.score_image(gv.load_model(Colours(PALETTE), drop_channels=[0]), frame.image, scores="msp")
+    assert scores.attrs["classes"] == ["class 1", "class 2", "class 3"]
+    kept = frame.label > 0
+    np.testing.assert_array_equal(scores["prediction"].values[kept] + 1, frame.label[kept])
+
+
 def test_a_mapping_leads_to_channels(tmp_path):
     folder = painted(tmp_path / "set", lambda channel: 10 * channel)
     frames = gv.open_frames(folder, labels={0: 0, 10: 1, 20: 2, 30: 3})
