@@ -266,7 +266,7 @@ def _by_name(frame: Frame, classes: NetworkClasses, reduce_labels: bool) -> _Num
     where, n = frame.label_path, len(names)
     if not classes.named:
         if n == classes.n_channels:
-            return _by_channel(classes, False)
+            return _by_channel(classes)
         if n > classes.n_channels:
             raise FrameError(
                 f"{where}: labels are of {n} classes ({some('name', frame.classes)}), but the network tells "
@@ -277,14 +277,14 @@ def _by_name(frame: Frame, classes: NetworkClasses, reduce_labels: bool) -> _Num
             "taken for channels; name these, or leave out those that are no class",
             stacklevel=4,
         )
-        return _by_channel(classes, False)
+        return _Numbering({id: classes.by_channel[id] for id in range(n)}, f"ids 0..{n - 1}")
     if reduce_labels and n == classes.n_channels + 1 and all(name in place for name in names[1:]):
         place.setdefault(names[0], None)
     unknown = [name for name, folded in zip(frame.classes, names, strict=True) if folded not in place]
     if not unknown:
         ids = {id: place[name] for id, name in enumerate(names)}
         if all(id == new for id, new in ids.items()):
-            return _Numbering(None)
+            return _Numbering(None if n == len(own) else ids, f"ids 0..{n - 1}")
         return _Numbering(ids, f"ids 0..{n - 1}", "labels are mapped to the network's classes by their names")
     if n == len(own) and all(place.get(name, id) == id for id, name in enumerate(names)):
         pairs = [

@@ -177,6 +177,10 @@ def test_fewer_names_than_channels_are_told(tmp_path):
     with pytest.warns(UserWarning, match="4 classes, but the network has 5 channels that nobody named"):
         cache = scored(Colours([*PALETTE, (255, 255, 255)]), gv.open_frames(folder), tmp_path / "c")
     assert rated(cache)[0] == 1
+    (folder / "classes.json").write_text('["black", "red", "green"]')
+    named = gv.load_model(Colours(PALETTE), classes=["black", "red", "green", "blue"])
+    with pytest.raises(FrameError, match=r"mask holds id 3, expected ids 0\.\.2"):  # which has no name
+        scored(named, gv.open_frames(folder), tmp_path / "d")
 
 
 def test_camvid_and_a_network_of_cityscapes(tmp_path):
