@@ -29,6 +29,7 @@ __all__ = [
     "LAF_IDS",
     "LAF_TRAIN_IDS",
     "ROAD_ANOMALY_IDS",
+    "VESSEL_IDS",
     "Conversion",
     "class_ids",
     "read_json",
@@ -151,6 +152,10 @@ _ANOMALY_TABLE: Mapping[int, int | None] = {0: 0, 1: 1, **_VOID}
 # Public loaders of copies force greyscale, so files in RGB do occur.
 ANOMALY_IDS = Conversion(_ANOMALY_TABLE, "0 (known), 1 (anomaly) or 255 (ignore)", grey_rgb=True)
 CAMVID_IDS = Conversion({**{value: value for value in range(11)}, 11: None, **_VOID}, "class ids 0..10 or 11 (void)")
+
+
+# Black and white, as most medical sets are; 255 is no void there.
+VESSEL_IDS = Conversion({0: 0, 255: 1}, "0 (background) or 255 (vessel)")
 
 
 def class_ids(n_classes: int) -> Conversion:

@@ -100,15 +100,23 @@ class Frame:
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
         if mask is None:
             return None
-        stored = read_mask(mask.path, mask.conversion.grey_rgb, mask.conversion.colors)
-        if stored.shape[:2] != self.size:
-            expected = f"expected {_text(self.size)} as {self.image_path.name} is"
-            raise FrameError(f"{mask.path}: mask is {_text(stored.shape)}, {expected}")
+        stored = self._stored(mask.path, mask.conversion.grey_rgb, mask.conversion.colors)
         conversion = mask.conversion
         if conversion.as_stored and stored.dtype != np.uint8:
             n_classes = _count(stored) if self.classes is None else len(self.classes)
             conversion = replace(class_ids(n_classes), expected=conversion.expected)
-        return conversion(stored, mask.path)
+        ids = conversion(stored, mask.path)
+        if self.files.region is not None:
+            ids[self._stored(self.files.region, True) == 0] = ignore_id(ids.dtype)
+        return ids
+
+    def _stored(self, path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+        """A mask of the image's size, as `read_mask` gives it."""
+        stored = read_mask(path, grey_rgb, colors)
+        if stored.shape[:2] != self.size:
+            expected = f"expected {_text(self.size)} as {self.image_path.name} is"
+            raise FrameError(f"{path}: mask is {_text(stored.shape)}, {expected}")
+        return stored
 
     @property
     def image_bytes(self) -> bytes:
@@ -134,6 +142,8 @@ class Frame:
                 parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
                 if mask.conversion.colors and holds_colors(mask.path):
                     parts.append(("colors", mask.conversion.color_key.encode()))
+        if self.files.region is not None:
+            parts.append(("region", read_bytes(self.files.region)))
         for name, content in parts:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)

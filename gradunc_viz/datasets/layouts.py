@@ -28,6 +28,7 @@ from .conventions import (
     LAF_IDS,
     LAF_TRAIN_IDS,
     ROAD_ANOMALY_IDS,
+    VESSEL_IDS,
     Conversion,
     read_json,
     some,
@@ -63,12 +64,16 @@ class Mask(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files of one frame; `label` and `anomaly` are ``None`` where there is no such mask."""
+    """The files of one frame; `label` and `anomaly` are ``None`` where there is no such mask.
+
+    Where there is a `region`, pixels that are 0 in it are ignored, whatever the masks say.
+    """
 
     id: str
     image: Path
     label: Mask | None = None
     anomaly: Mask | None = None
+    region: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -355,10 +360,12 @@ def _city_tree(
     folder = root / truth / split
     images = images_in(root / "leftImg8bit" / split, "_leftImg8bit", deep=True) if folder.is_dir() else {}
     masks = masks_of(images, folder, {f"{{}}_{truth}_{ending}.png": ids for ending, ids in conventions.items()})
-    return [
-        FrameFiles(name.rpartition("/")[2], image, **({kind: masks[name]} if name in masks else {}))
-        for name, image in images.items()
-    ]
+    frames = []
+    for name, image in images.items():
+        mask = masks.get(name)
+        given = (mask, None) if kind == "label" else (None, mask)
+        frames.append(FrameFiles(name.rpartition("/")[2], image, *given))
+    return frames
 
 
 def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
@@ -403,6 +410,17 @@ def _roadanomaly(root: Path, _split: str) -> list[FrameFiles]:
             raise FrameError(f"{index}: lists {some('image', missing)}, not found in {root / 'frames'}")
         images = {Path(name).stem: images[Path(name).stem] for name in sorted(listed)}
     return [FrameFiles(name, image, anomaly=masks.get(name)) for name, image in images.items()]
+
+
+def _drive(root: Path, split: str) -> list[FrameFiles]:
+    place = root / split if (root / split / "images").is_dir() else root
+    images = images_in(place / "images", f"_{split}")
+    vessels = masks_of(images, place / "1st_manual", {"{}_manual1.gif": VESSEL_IDS})
+    views = masks_of(images, place / "mask", {f"{{}}_{split}_mask.gif": VESSEL_IDS})
+    return [
+        FrameFiles(f"{name}_{split}", image, vessels.get(name), region=views[name].path if name in views else None)
+        for name, image in images.items()
+    ]
 
 
 LAYOUTS: Registry[Layout] = Registry(
@@ -473,6 +491,15 @@ LAYOUTS: Registry[Layout] = Registry(
             "frames/NAME.jpg|webp, frames/NAME.labels/labels_semantic.png, frame_list.json; "
             "or original/NAME.jpg, labels/NAME.png",
             _roadanomaly,
+        ),
+        Layout(
+            "drive",
+            "DRIVE, retinal vessels: 0 background, 255 vessel; what lies outside the field of view is ignored",
+            "{split}/images/NN_{split}.tif, {split}/1st_manual/NN_manual1.gif, {split}/mask/NN_{split}_mask.gif; "
+            "or the same without {split}/",
+            _drive,
+            split="test",
+            classes="drive",
         ),
     ),
     FrameError,

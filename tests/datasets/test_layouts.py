@@ -68,11 +68,11 @@ def test_a_layout_of_ones_own(mine: Layout, folder: Path, tmp_path: Path, capsys
     assert "ours; class ids 0..3" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compute", "--help"])
-    assert "roadanomaly, mine" in " ".join(capsys.readouterr().out.split())
+    assert "drive, mine" in " ".join(capsys.readouterr().out.split())
     assert (
         main(list(map(str, ["import", tmp_path, "--data", folder, "--layout", "your", "--out", tmp_path / "no"]))) == 1
     )
-    assert "roadanomaly, mine" in capsys.readouterr().err
+    assert "drive, mine" in capsys.readouterr().err
 
 
 def test_a_name_is_taken_once(mine: Layout) -> None:
@@ -522,6 +522,30 @@ def test_copies_of_smiyc_for_courses(tmp_path: Path) -> None:
     fails(lambda: open_frames(tmp_path, "smiyc")[0].anomaly, "id 2", "0 (known), 1 (anomaly)")
     unknown = open_frames(tmp_path, "smiyc", anomalies={0: 0, 2: 1})[0].anomaly
     assert np.unique(unknown).tolist() == [0, 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["", "training"])
+def test_drive(folder: str, tmp_path: Path) -> None:
+    root = tmp_path / folder
+    picture(root / "images" / "21_training.tif")
+    picture(root / "images" / "22_training.tif")
+    for path, pixels in (
+        (root / "1st_manual" / "21_manual1.gif", [[0, 255, 0, 255]]),
+        (root / "mask" / "21_training_mask.gif", [[255, 255, 0, 0]]),
+    ):
+        path.parent.mkdir()
+        Image.fromarray(np.resize(np.array(pixels, np.uint8), (HEIGHT, WIDTH))).save(path)
+    frames = open_frames(tmp_path, "drive", split="training")
+    assert frames.ids == ("21_training", "22_training")
+    assert frames.classes == ("background", "vessel")
+    np.testing.assert_array_equal(frames[0].label, np.resize([0, 1, 255, 255], (HEIGHT, WIDTH)))
+    assert frames[1].label is None
+    before = frames[0].digest()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "mask" / "21_training_mask.gif")
+    assert frames[0].digest() != before
+    np.testing.assert_array_equal(frames[0].label, np.resize([0, 1], (HEIGHT, WIDTH)))
+    Image.fromarray(np.full((HEIGHT, WIDTH + 1), 255, np.uint8)).save(root / "mask" / "21_training_mask.gif")
+    fails(lambda: frames[0].label, "21_training_mask.gif", f"{HEIGHT} x {WIDTH + 1}")
 
 
 def test_masks_that_are_jpeg(tmp_path: Path) -> None:
