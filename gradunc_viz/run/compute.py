@@ -80,10 +80,10 @@ def compute(
     Notes
     -----
     In a cache a class id is a place in `Cache.classes`, in labels, predictions and every table. In a mask an id is an
-    output channel of the network, counted with those that `drop_channels` leaves out, which are ignored there. Where the
-    classes of masks have names, by their layout or by ``classes.json``, ids are led to the network's classes of these
-    names; a mapping of `open_frames` leads to channels. A network whose files say that its labels were reduced was
-    trained on masks that hold channels plus 1.
+    output channel of the network, counted with those that `drop_channels` leaves out, which are ignored there. Where
+    the classes of masks have names, by their layout or by ``classes.json``, ids are led to the network's classes of
+    these names; a mapping of `open_frames` leads to channels. A network whose files say that its labels were reduced
+    was trained on masks that hold channels plus 1.
     """
     report = compute_report(model, frames, out, settings, progress=progress, **changes)
     return finished_cache(report, out)
