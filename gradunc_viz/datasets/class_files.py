@@ -16,10 +16,13 @@ from ..schema.frame import IGNORE
 from .catalog import Color, catalog, known_classes
 from .conventions import read_json, read_text, some
 
-__all__ = ["CLASS_FILES", "NamedClasses", "find_classes", "folder_classes", "read_classes"]
+__all__ = ["CLASS_FILES", "VOID_NAMES", "NamedClasses", "find_classes", "folder_classes", "read_classes"]
 
 CLASS_FILES = ("classes.json", "classes.csv", "classes.txt")
 """Files of a set that name its classes, one of which it may hold."""
+
+VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
+"""What is called so is no class, where it is none of the network's."""
 
 _MAX_8_BIT = 255
 
@@ -166,13 +169,10 @@ class _Entry:
     color: Any = None
 
 
-_VOID_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown"})
-
-
 def _goes_on(entry: _Entry, entries: Sequence[_Entry]) -> bool:
     """Whether an entry for 255 is one of 256 classes or more."""
     ids = {other.id for other in entries}
-    return ids >= set(range(IGNORE)) and (IGNORE + 1 in ids or str(entry.name).strip().lower() not in _VOID_NAMES)
+    return ids >= set(range(IGNORE)) and (IGNORE + 1 in ids or str(entry.name).strip().lower() not in VOID_NAMES)
 
 
 def _checked_names(source: str, names: Sequence[Any]) -> tuple[str, ...]:

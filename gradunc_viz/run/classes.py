@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..datasets.catalog import known_classes
-from ..datasets.class_files import NamedClasses
+from ..datasets.class_files import VOID_NAMES, NamedClasses
 from ..datasets.conventions import class_ids, some
 from ..datasets.frames import Frame
 from ..networks.network import Network
@@ -259,7 +259,7 @@ def _by_name(frame: Frame, classes: NetworkClasses, reduce_labels: bool) -> _Num
     assert frame.classes is not None
     names = [_folded(name) for name in frame.classes]
     own = [_folded(name) for name in classes.names]
-    place: dict[str, int | None] = dict.fromkeys(map(_folded, classes.left_out))
+    place: dict[str, int | None] = dict.fromkeys((*VOID_NAMES, *map(_folded, classes.left_out)))
     place |= {name: id for id, name in enumerate(own)}
     if names == own:
         return _Numbering(None)

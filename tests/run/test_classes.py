@@ -160,6 +160,15 @@ def test_labels_are_mapped_by_the_names_of_classes(tmp_path):
     assert rated(cache)[0] == 1
 
 
+def test_what_is_void_by_name_is_ignored(tmp_path):
+    folder = painted(tmp_path / "set", lambda channel: 4 if channel == 1 else channel)
+    (folder / "classes.json").write_text('["black", "red", "green", "blue", "Void"]')
+    network = gv.load_model(Colours(PALETTE), classes=["black", "red", "green", "blue"])
+    right, labelled = rated(scored(network, gv.open_frames(folder), tmp_path / "c"))
+    assert right == 1
+    assert labelled == int((gv.open_frames(folder)[0].label != 4).sum())
+
+
 def test_classes_that_the_network_has_not_are_refused(tmp_path):
     folder = painted(tmp_path / "set")
     (folder / "classes.json").write_text('["black", "red", "green", "blue"]')
