@@ -285,7 +285,7 @@ def _class_colors(cache: Cache, ids: np.ndarray) -> np.ndarray:
     """Colours of class ids; ignored pixels are white."""
     table = np.full((len(cache.colors) + 1, 3), 255, "u1")
     table[:-1] = cache.colors
-    return table[np.minimum(ids, len(cache.colors))]
+    return table[np.minimum(ids.astype("i4"), len(cache.colors))]
 
 
 def _coded(ids: np.ndarray, colors: Mapping[int, str]) -> np.ndarray:
