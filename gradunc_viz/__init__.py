@@ -17,9 +17,11 @@ _HOMES = {
     "exchange.imports": ["import_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
     "explorer.server": ["explore"],
+    "explorer.state.tabs": ["Tab", "register_tab"],
     "metrics.calibration": ["calibration"],
     "metrics.evaluation": ["evaluate"],
     "metrics.meta": ["meta_classification", "meta_regression"],
+    "metrics.metric": ["Metric", "register_metric"],
     "metrics.objects": ["evaluate_components"],
     "metrics.segment_table": ["segment_statistics"],
     "metrics.segmentation": ["segmentation"],
@@ -62,10 +64,14 @@ if TYPE_CHECKING:
     from .exchange.submission import read_submission as read_submission
     from .exchange.submission import write_submission as write_submission
     from .explorer.server import explore as explore
+    from .explorer.state.tabs import Tab as Tab
+    from .explorer.state.tabs import register_tab as register_tab
     from .metrics.calibration import calibration as calibration
     from .metrics.evaluation import evaluate as evaluate
     from .metrics.meta import meta_classification as meta_classification
     from .metrics.meta import meta_regression as meta_regression
+    from .metrics.metric import Metric as Metric
+    from .metrics.metric import register_metric as register_metric
     from .metrics.objects import evaluate_components as evaluate_components
     from .metrics.segment_table import segment_statistics as segment_statistics
     from .metrics.segmentation import segmentation as segmentation

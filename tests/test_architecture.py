@@ -80,6 +80,8 @@ def test_what_registers_a_thing_comes_from_the_home_of_the_thing():
         ("Layout", "register_layout"),
         ("Loader", "register_loader"),
         ("HeadKind", "register_head"),
+        ("Metric", "register_metric"),
+        ("Tab", "register_tab"),
     ):
         assert homes[thing] == homes[register]
 

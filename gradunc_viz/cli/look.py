@@ -13,7 +13,7 @@ from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, console, natural, positive, size_on_disk, width
+from .values import DONE, STDOUT, console, natural, positive, size_on_disk, width
 
 
 @command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
@@ -21,7 +21,13 @@ def explore(arguments: argparse.Namespace) -> int:
     """Serve the dashboard until it is interrupted."""
     from ..explorer import serve
 
-    serve(arguments.cache, port=arguments.port, open_browser=not arguments.no_browser)
+    serve(
+        arguments.cache,
+        port=arguments.port,
+        open_browser=not arguments.no_browser,
+        allow_origin=arguments.allow_origin,
+        prefix=arguments.prefix,
+    )
     return DONE
 
 
@@ -101,7 +107,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             nargs="?",
             type=Path,
-            const=Path("-"),
+            const=STDOUT,
             metavar="FILE",
             help=f"write {text} (default: to stdout)",
         )
@@ -161,12 +167,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write to a file, or to stdout for ``-``."""
-    if str(path) == "-":
+    """Write to a file, or to stdout."""
+    if path == STDOUT:
         sys.stdout.write(text)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     except OSError as error:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -196,7 +202,8 @@ def _info(arguments: argparse.Namespace) -> int:
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
         **{task.needs: frames_with(summary, task) for task in TASKS.values()},
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
-        "network": f"{network['name']} (weights {network['weights'][:12]}, head {network['head']})",
+        "network": f"{network['name']} (weights {network['weights'][:12]})",
+        "head": (cache.head or network["head"]) + (", as found" if cache.head and network["head"] == "auto" else ""),
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",
         **({"left out": _left_out(network["drop_channels"])} if network.get("drop_channels") else {}),
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..schema.errors import GraduncError
 from . import options
 from .command import COMMANDS, Command
-from .values import DONE, ERROR, run_score_file
+from .values import DONE, ERROR, STDOUT, run_score_file
 
 __all__ = ["main"]
 
@@ -25,7 +27,12 @@ for group in ("run", "look"):  # modules of commands, in the order of the help
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 error, 2 usage, 3 done but frames were skipped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever it encodes, names of classes and files hold anything
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
+    for name, value in vars(arguments).items():
+        setattr(arguments, name, _anchored(value))
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         for file in getattr(arguments, "score_files", ()):
@@ -52,6 +59,13 @@ def _warning(
     """A warning for the user, without the place in our code that gives it."""
     place = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
     return f"gradunc: warning: {place}{' '.join(str(message).split())}\n"
+
+
+def _anchored(value: Any) -> Any:
+    """A path as it is meant now: files of the user's that are executed later may go to another folder."""
+    if isinstance(value, list):
+        return [_anchored(part) for part in value]
+    return value.absolute() if isinstance(value, Path) and value != STDOUT else value
 
 
 class _CommandParser(argparse.ArgumentParser):

@@ -129,6 +129,17 @@ def serving(parser: argparse.ArgumentParser) -> None:
         "--port", type=port, default=default, metavar="N", help="port on 127.0.0.1 (default: %(default)s)"
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="where else browsers may show it, behind a tunnel or a proxy, such as https://hub.example.org or "
+        "localhost:8888; may be repeated",
+    )
+    parser.add_argument(
+        "--prefix", default="", metavar="/PATH", help="path in front of all addresses, where a proxy passes it on"
+    )
 
 
 def quiet(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,9 @@ from ..schema.user_file import executed, neighbours_importable
 
 DONE, ERROR, USAGE, SKIPPED = 0, 1, 2, 3
 
+STDOUT = Path("-")
+"""Stands for stdout where a file is asked for."""
+
 
 def size(text: str) -> tuple[int, int]:
     """``HxW`` -> (height, width)."""

@@ -273,7 +273,7 @@ def open_frames(
     or the layout's convention) a label may hold these instead; any other colour is an error.
     """
     arrangement = LAYOUTS.find(layout)
-    root = Path(path)
+    root = Path(path).absolute()  # the process may go to another folder
     files = arrangement.files(root, split)
     if labels is not None:
         files = _mapped(files, "label", read_mapping(labels), root, layout)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..schema.errors import FrameError
+from ..schema.file_names import is_foreign, natural_key
 from ..schema.registry import Registry
 from .conventions import (
     ANOMALY_IDS,
@@ -103,7 +104,7 @@ class Layout:
     classes: str | None = None
 
     def files(self, root: Path, split: str | None = None) -> tuple[FrameFiles, ...]:
-        """List the frames below `root`, sorted, without opening an image.
+        """List the frames below `root`, sorted as people count, without opening an image.
 
         Raises
         ------
@@ -120,7 +121,7 @@ class Layout:
         split = split or self.split or ""
         try:
             frames = self.find(root, split)
-            found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+            found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if not is_foreign(entry.name))
         except OSError as error:
             raise FrameError(f"{error.filename or root}: cannot be listed ({error.strerror or error})") from error
         if not frames:
@@ -145,14 +146,14 @@ def _walk(folder: Path, deep: bool) -> Iterator[Path]:
         real = os.path.realpath(parent)
         if real in seen or not deep:
             folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_foreign(name)]
         if real not in seen:
-            yield from (Path(parent, name) for name in names if not name.startswith("."))
+            yield from (Path(parent, name) for name in names if not is_foreign(name))
         seen.add(real)
 
 
 def images_in(folder: Path, ending: str = "", deep: bool = False) -> dict[str, Path]:
-    """Map the names of a folder's images, relative and without `ending` and suffix, to the images, sorted.
+    """Map the names of a folder's images, relative and without `ending` and suffix, to the images, as people count.
 
     Parameters
     ----------
@@ -169,7 +170,8 @@ def images_in(folder: Path, ending: str = "", deep: bool = False) -> dict[str, P
         If two files have one name.
     """
     images: dict[str, Path] = {}
-    for path in sorted(_walk(folder, deep)) if folder.is_dir() else ():
+    files = _walk(folder, deep) if folder.is_dir() else ()
+    for path in sorted(files, key=lambda path: natural_key(path.as_posix())):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if path.suffix.lower() in IMAGE_SUFFIXES and name.endswith(ending):
             name = name.removesuffix(ending)
@@ -408,7 +410,7 @@ def _roadanomaly(root: Path, _split: str) -> list[FrameFiles]:
         missing = [name for name in listed if Path(name).stem not in images]
         if missing:
             raise FrameError(f"{index}: lists {some('image', missing)}, not found in {root / 'frames'}")
-        images = {Path(name).stem: images[Path(name).stem] for name in sorted(listed)}
+        images = {Path(name).stem: images[Path(name).stem] for name in sorted(listed, key=natural_key)}
     return [FrameFiles(name, image, anomaly=masks.get(name)) for name, image in images.items()]
 
 

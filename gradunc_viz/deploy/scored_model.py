@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..kernels.dispatch import Kernels
+from ..kernels.dispatch import Kernels, is_traced
 from ..kernels.traceable import traceable_norms, traceable_softmax
 from ..networks.head import Head, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
+from ..networks.outputs import logits_of
+from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
-from ..schema.errors import HeadError, ModelError
+from ..schema.errors import GraduncError, HeadError, ModelError
 from ..schema.scores import GradientNorm, lookup, resolve_scores
+from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
 from ..scores.gradients import norms_and_softmax
 from ..scores.needs import ForwardPass, HeadOutput, needs_of
 from ..scores.resized_logits import resized_pixel_scores
@@ -60,7 +64,8 @@ class ScoredModel(nn.Module):
         caches them), or that of the logits, which spares the work of resizing.
     example : Tensor (N, 3, h, w), optional
         Input on which the head is searched, by default an empty image of 256 x 256. Networks that end in a linear layer
-        take inputs of the example's shape only, batch included.
+        take inputs of the example's shape only, batch included; so do, compiled or exported, those that do more to the
+        output of their head than resize it. The scores of the latter carry no gradient.
 
     Attributes
     ----------
@@ -108,11 +113,15 @@ class ScoredModel(nn.Module):
         self._orientation = [entry.orientation for entry in entries]
         self.resolution = resolution
         network.net.eval()
+        example = _example(network) if example is None else example
         head = _head(network, example)
         if head.logits.shape[1] < 2:
             raise ModelError(f"{network.name} has {head.logits.shape[1]} class; expected two or more")
         self.network = TappedNetwork(network.net, head.plan)
         self.layer_name, self.align_corners = head.name, head.align_corners
+        self._head, self._output, self._plan = network.head, network.output, head.plan
+        self._threshold = network.threshold
+        self._tail, self._shape = head.tail, tuple(example.shape)
         self._geometry = geometry_of(head.layer)
         device = head.logits.device
         channels = network.class_channels(head.logits.shape[1])
@@ -120,21 +129,32 @@ class ScoredModel(nn.Module):
         grid = head.plan.grid
         self.register_buffer("grid", None if grid is None else grid.clone().to(device), persistent=False)
         self.eval()
+        self._pull_back: PullBack | None = None
+        if self._tail is not None:
+            with torch.no_grad():
+                self._pull_back = recorded_pull_back(self._tail if channels is None else self._tail.only(channels))
+        self._varying = self._tail is not None and self._varies(example)
 
     def forward(self, x: Tensor) -> ScoredOutput:
         """Logits and oriented score maps of a batch (N, 3, h, w)."""
-        logits, features = (self._arranged(part) for part in self.network(x))
+        head = replace(self._passed(x), threshold=self._threshold)
         if self.channels is not None:
-            logits = logits.index_select(1, self.channels)
+            head = head.only(self.channels)
+        logits = head.logits
         size = x.shape[2:] if self.resolution == "image" else logits.shape[2:]
         maps: dict[str, Tensor] = {}
-        fast = not _is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
-        head = HeadOutput(logits, features, self.network.tap, self.channels, self.align_corners)  # type: ignore[arg-type]
+        fast = not is_traced() and not (torch.is_grad_enabled() and logits.requires_grad)
         if self._norms:
             if fast:
                 norms = norms_and_softmax(head, self._wanted)[0]
+            elif head.tail is not None:
+                dtype = torch.float64 if any(p > 2 for _, p, _ in self._wanted) else torch.float32
+                norms = norms_behind_head(
+                    head.tail, self._wanted, dtype, predict=head.predicted, pull_back=self._pull_back
+                ).float()
             else:
-                norms = traceable_norms(logits, features, self._geometry, self._wanted, self.channels)
+                assert head.features is not None
+                norms = traceable_norms(logits, head.features, self._geometry, self._wanted, self.channels)
             norms = resize_log2_norms(norms, size, self.align_corners)
             maps |= {name: norms[:, i] for i, name in enumerate(self._norms)}
         if self._softmax:
@@ -148,12 +168,45 @@ class ScoredModel(nn.Module):
         for score, function in zip(self._own, self._functions, strict=True):
             if score.at_head:
                 resize = resize_log2_norms if score.is_log2 else resize_logits
-                maps[score.name] = resize(function(ForwardPass(head))[:, None], size, self.align_corners)[:, 0]
+                values = function(ForwardPass(head.on_grid()))[:, None]
+                if head.tail is not None:
+                    values = (moved_log2 if score.is_log2 else moved)(values, head.tail.steps)
+                maps[score.name] = resize(values, size, self.align_corners)[:, 0]
             else:
                 maps[score.name] = function(resize_logits(logits, size, self.align_corners)).float()
         signs = zip(self.scores, self._orientation, strict=True)
         oriented = [maps[name] if sign > 0 else -maps[name] for name, sign in signs]
         return ScoredOutput(logits, torch.stack(oriented, 1))
+
+    def _passed(self, x: Tensor) -> HeadOutput:
+        """What the heads say of a batch, and what stands behind them."""
+        if self._tail is None:
+            features, logits, layer = self.network(x)[1][self._plan.name, self._plan.index]
+            return HeadOutput(self._arranged(logits), self._arranged(features), layer, align_corners=self.align_corners)
+        if not is_traced():
+            net: nn.Module = self.network.net  # type: ignore[assignment]
+            with torch.no_grad(), capture(net, self._head, output=self._output, likely=self._plan) as head:
+                net(x)
+            return HeadOutput(head.logits, head.features, head.layer, align_corners=head.align_corners, tail=head.tail)
+        if tuple(x.shape) != self._shape or self._varying:
+            raise HeadError(
+                f"what stands behind {self.layer_name!r} cannot be exported: it is recorded for inputs of "
+                f"{self._shape}{', and depends on more than the output of the head' if self._varying else ''}"
+            )
+        result, calls = self.network(x)
+        tail = self._tail.in_another_pass(calls)
+        # probabilities, whose logits are not among what the network returns, are made of the head's output again
+        logits = tail.moved_logits() if tail.replayable else logits_of(result, self._output)
+        source = tail.sources[0]
+        return HeadOutput(logits, source.features, source.layer, align_corners=self.align_corners, tail=tail)
+
+    def _varies(self, x: Tensor) -> bool:
+        """Whether what stands behind the heads is another on another input."""
+        assert self._tail is not None
+        with torch.no_grad():
+            another = torch.rand_like(x) + x.mean()
+            other, again = self._passed(another), self._tail.in_another_pass(self.network(another)[1])
+        return other.tail is None or not torch.allclose(again.logits(), other.tail.logits(), rtol=1e-3, atol=1e-5)
 
     def _arranged(self, tensor: Tensor) -> Tensor:
         """Bring what entered or left the head to (N, channels, h, w)."""
@@ -163,19 +216,16 @@ class ScoredModel(nn.Module):
         return rows[self.grid].permute(0, 3, 1, 2)
 
 
-def _is_traced() -> bool:
-    """Whether the forward pass is being compiled or exported."""
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()
+def _example(network: Network) -> Tensor:
+    first = next(network.net.parameters(), torch.empty(0))
+    return torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)
 
 
-def _head(network: Network, example: Tensor | None) -> Head:
-    if example is None:
-        first = next(network.net.parameters(), torch.empty(0))
-        example = torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)
+def _head(network: Network, example: Tensor) -> Head:
     try:
         with torch.no_grad(), capture(network) as head:
             network.net(example)
-    except HeadError:
+    except GraduncError:
         raise
     except Exception as error:  # a network may raise anything
         text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__

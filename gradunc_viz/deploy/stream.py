@@ -17,6 +17,7 @@ from torch import Tensor
 from ..datasets.decoding import read_image
 from ..networks.runner import Inference, precision, restored
 from ..schema.errors import FrameError
+from ..schema.file_names import is_foreign, natural_key
 from .scored_model import ScoredModel
 
 __all__ = ["StreamReport", "read_stream", "stream"]
@@ -31,7 +32,7 @@ class StreamReport:
     Attributes
     ----------
     with_scores, without_scores : list of float
-        Seconds per frame, first frames (which find the head and warm up) left out.
+        Seconds per frame.
     means : list of float
         Mean of the first score over each frame.
     """
@@ -55,7 +56,8 @@ def read_stream(source: Path) -> Iterator[np.ndarray]:
     """
     if source.is_dir():
         known = Image.registered_extensions()
-        files = sorted(file for file in source.iterdir() if file.suffix.lower() in known)
+        names = sorted((file.name for file in source.iterdir()), key=natural_key)
+        files = [source / name for name in names if Path(name).suffix.lower() in known and not is_foreign(name)]
         if not files:
             raise FrameError(f"{source}: no images in this folder; expected an image sequence")
         yield from map(read_image, files)
@@ -99,23 +101,22 @@ def stream(
     scores : optional
         See `gradunc_viz.schema.scores.resolve_scores`.
     warm_up : int
-        First frames that are not counted.
+        How often the first image is run before, uncounted: what compiles or allocates does so then.
 
     Raises
     ------
     FrameError
-        If there are no more images than those.
+        If there is no image.
     """
     report, model = StreamReport(), None
     network, device = runner.network, runner.device
 
-    def timed(function: Callable[[Tensor], Any], x: Tensor, seconds: list[float], counts: bool) -> Any:
+    def timed(function: Callable[[Tensor], Any], x: Tensor, seconds: list[float]) -> Any:
         start = time.perf_counter()
         result = function(x)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if counts:
-            seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
         return result
 
     with torch.inference_mode(), precision(runner.autocast, device), restored(network):
@@ -123,10 +124,12 @@ def stream(
             x = runner.prepare(image, f"image {number}").to(device)
             if model is None:
                 model = ScoredModel(network, scores, example=x)
-            counts = number >= warm_up
-            timed(network.net, x, report.without_scores, counts)
-            scored = timed(model, x, report.with_scores, counts)
+                for _ in range(warm_up):
+                    timed(network.net, x, [])
+                    timed(model, x, [])
+            timed(network.net, x, report.without_scores)
+            scored = timed(model, x, report.with_scores)
             report.means.append(float(scored.scores[:, 0].mean()))
-    if not report.with_scores:
-        raise FrameError(f"a stream of {len(report.means)} images is too short to be timed; expected {warm_up + 1}")
+    if not report.means:
+        raise FrameError("a stream without images cannot be timed; expected at least one")
     return report

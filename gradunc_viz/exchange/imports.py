@@ -93,7 +93,7 @@ class ImportSettings(RunSettings):
             raise SettingsError(f"orientation is {self.orientation!r}; expected +1 or -1")
         if self.name is not None:
             lookup(f"ext:{self.name}")
-        self._set(predictions=None if self.predictions is None else Path(self.predictions))
+        self._set(predictions=None if self.predictions is None else Path(self.predictions).absolute())
 
 
 @dataclass
@@ -159,8 +159,9 @@ def import_maps(
     UserWarning
         Listing the frames left out under ``on_error="skip"``.
     """
-    report = import_maps_report(maps_dir, frames, out, settings, progress=progress, **changes)
-    return finished_cache(report, out)
+    place = backend_of(out)
+    report = import_maps_report(maps_dir, frames, place, settings, progress=progress, **changes)
+    return finished_cache(report, place)
 
 
 def import_maps_report(
@@ -215,7 +216,7 @@ def _class_table(frames: Sequence[Frame], settings: ImportSettings) -> ClassTabl
 
 def _stored_edges(out: Place) -> np.ndarray | None:
     """Edges of a cache that is to be resumed: any edges are right, as long as all frames share them."""
-    if not backend_of(out).is_cache():
+    if not backend_of(out).is_cache() or not len(open_cache(out)):
         return None
     stored = open_cache(out).key.get("settings", {}).get("edges")
     return None if stored is None else np.frombuffer(base64.b64decode(stored), "<f4").astype("f4")

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..datasets.decoding import opened_image
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
+from ..schema.file_names import is_foreign, natural_key
 
 __all__ = ["MapFiles", "file_digest", "import_h5py"]
 
@@ -38,12 +39,12 @@ class MapFiles(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder)
+        self.path = Path(folder).absolute()  # the process may go to another folder
         self.files: dict[str, Path] = {}
         if not self.path.is_dir():
             raise FrameError(f"{self.path}: no such folder; expected a folder of score maps")
-        for file in sorted(self.path.iterdir()):
-            if file.suffix.lower() not in _READERS or file.name.startswith(".") or not file.is_file():
+        for file in sorted(self.path.iterdir(), key=lambda file: natural_key(file.name)):
+            if file.suffix.lower() not in _READERS or is_foreign(file.name) or not file.is_file():
                 continue
             if file.stem in self.files:
                 raise FrameError(f"{self.files[file.stem]} and {file}: both are the map of {file.stem!r}, expected one")

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from ..schema.errors import CacheError, GraduncError
+from ..schema.file_names import is_foreign
 from ..schema.scores import lookup
 from ..store.cache import Cache, open_cache
 from ..store.frame import score
@@ -94,7 +95,7 @@ def _check_target(folder: Path, names: set[str], h5py: ModuleType) -> None:
     if folder.exists() and not folder.is_dir():
         raise CacheError(f"{folder}: is a file; expected a folder for the submission")
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not (file.name in names and file.is_file() and _is_ours(file, h5py)):
+        if not is_foreign(file.name) and not (file.name in names and file.is_file() and _is_ours(file, h5py)):
             raise CacheError(
                 f"{folder}: holds something else ({file.name}); "
                 "expected an empty folder or an earlier submission of the same frames"

@@ -13,7 +13,8 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ..schema.errors import GraduncError
-from ..store.cache import Cache, open_cache
+from ..store.cache import Cache
+from ..store.choice import listed_caches, opened
 from . import text
 from .css import tabs_css
 from .jobs import Jobs
@@ -315,7 +316,8 @@ def _decoded(view: str | Mapping[str, str]) -> dict[str, str]:
     return dict(parse_qsl(view.lstrip("?"))) if isinstance(view, str) else dict(view)
 
 
-def opened_caches(caches: CacheLike | Iterable[CacheLike]) -> tuple[Cache, ...]:
-    """Open one or more caches."""
-    many = [caches] if isinstance(caches, (Cache, str, os.PathLike)) else list(caches)
-    return tuple(cache if isinstance(cache, Cache) else open_cache(cache) for cache in many)
+def opened_caches(caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike]) -> tuple[Cache, ...]:
+    """Open one or more caches, called as a mapping says."""
+    if isinstance(caches, Mapping) and not isinstance(caches, Cache):
+        return tuple(Cache(opened(cache).backend, str(name)) for name, cache in caches.items())
+    return tuple(listed_caches(caches))  # type: ignore[arg-type]

@@ -44,11 +44,13 @@ class ReadyPage(Handler):
         Tells the state of what the page shows: if it has changed since a page was made, that page is not given away.
     fit : callable
         Returns what makes a document show what the arguments of a request ask for; None where nothing can.
+    path : str
+        Where the page is asked for.
     """
 
-    def __init__(self, stamp: Callable[[], object], fit: Fit) -> None:
+    def __init__(self, stamp: Callable[[], object], fit: Fit, path: str = "/") -> None:
         super().__init__()
-        self._stamp, self._fit = stamp, fit
+        self._stamp, self._fit, self._path = stamp, fit, path
         self._made: tuple[ServerSession | None, object] | None = None
 
     def modify_document(self, doc: Document) -> None:
@@ -67,7 +69,7 @@ class ReadyPage(Handler):
 
     async def _make(self) -> tuple[ServerSession | None, object]:
         stamp = self._stamp()
-        line, headers = RequestStartLine("GET", "/", "HTTP/1.1"), HTTPHeaders(Host="127.0.0.1")
+        line, headers = RequestStartLine("GET", self._path, "HTTP/1.1"), HTTPHeaders(Host="127.0.0.1")
         request = HTTPServerRequest(start_line=line, headers=headers)
         try:
             session = await self._context.create_session_if_needed(generate_session_id(), request)
@@ -79,7 +81,7 @@ class ReadyPage(Handler):
 
     def process_request(self, request: HTTPServerRequest) -> dict[str, Any]:
         """Name the session that is ready in a request for the page, before its handler looks for one."""
-        if self._made and request.path == "/" and _SESSION not in request.headers:
+        if self._made and request.path == self._path and _SESSION not in request.headers:
             (session, stamp), self._made = self._made, None
             if session is not None:
                 self._loop.call_later(_GRACE, session.unblock_expiration)

@@ -7,7 +7,7 @@ import gc
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,10 +17,11 @@ from bokeh.settings import settings as bokeh_settings
 from panel.io.state import set_curdoc
 from tornado.websocket import WebSocketClosedError
 
-from ..schema.errors import GraduncError
+from ..schema.errors import GraduncError, SettingsError
 from ..store.cache import Cache
 from .css import page_css
 from .jobs import LOADING
+from .origins import TEMPLATE, explained_refusals, origin_hosts, path_prefix
 from .page import CacheLike, Explorer, opened_caches
 from .ready import Arguments, ReadyPage
 from .state.tabs import tabs
@@ -33,31 +34,41 @@ _pages: WeakKeyDictionary[Document, Explorer] = WeakKeyDictionary()
 
 
 def serve(
-    caches: CacheLike | Iterable[CacheLike],
+    caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike],
     port: int = 0,
     open_browser: bool = True,
     *,
     title: str = "gradunc-viz",
+    allow_origin: str | Iterable[str] = (),
+    prefix: str = "",
 ) -> None:
     """Serve the dashboard on this machine alone until interrupted; print its address once it answers.
 
+    Behind a tunnel or a proxy the browser shows it at another address, which has to be named.
+
     Parameters
     ----------
-    caches : Cache, path, or a sequence of them
+    caches : Cache, path, a sequence of these, or a mapping from names to these
     port : int
         0 takes any free one.
     open_browser : bool
     title : str
+    allow_origin : str, or several
+        Where else browsers may show it: ``"https://hub.example.org"``, ``"localhost:8888"``.
+    prefix : str
+        Path in front of all addresses, where a proxy passes it on: ``"/user/me/gradunc"``.
 
     Raises
     ------
     CacheError
         If a path is no cache.
+    SettingsError
+        If an origin or the prefix is none.
     GraduncError
         If the port is taken.
     """
     found = opened_caches(caches)
-    server, url = _server(found, port, title)
+    server, url = _server(found, port, title, origin_hosts(allow_origin), path_prefix(prefix))
     # each session is made by the same code, whose tests build it with all checks
     bokeh_settings.perform_document_validation = False
     server.io_loop.asyncio_loop.set_exception_handler(_on_lost)  # type: ignore[attr-defined]
@@ -68,7 +79,8 @@ def serve(
         # in a thread: a browser in the terminal would wait for the loop that it keeps from serving it
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     try:
-        server.io_loop.start()
+        with explained_refusals():
+            server.io_loop.start()
     except KeyboardInterrupt:
         pass
     finally:
@@ -81,7 +93,9 @@ def _on_lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.server.Server, str]:
+def _server(
+    caches: tuple[Cache, ...], port: int, title: str, hosts: Sequence[str] = (), prefix: str = ""
+) -> tuple[pn.io.server.Server, str]:
     """Make a server that listens on the loopback address, not started, and its URL."""
     port = _usable_port(port)
     pn.extension("tabulator")
@@ -89,14 +103,15 @@ def _server(caches: tuple[Cache, ...], port: int, title: str) -> tuple[pn.io.ser
         tab.load()  # before the first visitor would wait for it
     apps = pn.io.application.build_applications(lambda: _session(caches, title), title=title)
     for app in apps.values():
-        app.add(ReadyPage(lambda: [cache.version for cache in caches], _fit))
+        app.add(ReadyPage(lambda: [cache.version for cache in caches], _fit, f"{prefix}/"))
     server = pn.io.server.get_server(
         apps,
         port=port,
         address="127.0.0.1",
-        websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}"],
+        websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}", *hosts],
+        prefix=prefix,
     )
-    return server, f"http://127.0.0.1:{port}/"
+    return server, f"http://127.0.0.1:{port}{prefix}/"
 
 
 def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
@@ -105,6 +120,7 @@ def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:
     # opened anew for every session, so that a reload shows the frames that came meanwhile
     page = Explorer([cache.reopened() for cache in caches], title, _query(pn.state.session_args))
     _pages[pn.state.curdoc] = page
+    pn.state.curdoc.template = TEMPLATE
     pn.state.on_session_destroyed(lambda _context: page.close())
     return page
 
@@ -135,17 +151,19 @@ def _usable_port(port: int) -> int:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise GraduncError(f"port {port} cannot be used ({reason}); choose another with --port") from error
+            raise GraduncError(f"port {port} cannot be used ({reason}); choose another") from error
         return int(probe.getsockname()[1])
 
 
 def explore(
-    caches: CacheLike | Iterable[CacheLike],
+    caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike],
     *,
     port: int | None = None,
     open_browser: bool = True,
     title: str = "gradunc-viz",
     view: str = "",
+    allow_origin: str | Iterable[str] = (),
+    prefix: str = "",
 ) -> Explorer | None:
     """Look at one or more caches: frames, scores, curves, classes and failures, side by side.
 
@@ -154,7 +172,7 @@ def explore(
 
     Parameters
     ----------
-    caches : Cache, path, or a sequence of them
+    caches : Cache, path, a sequence of these, or a mapping from names to these
         Several are compared frame by frame, matched by id.
     port : int, optional
         Serve the page on this port instead, until interrupted, and return None.
@@ -163,16 +181,24 @@ def explore(
     title : str
     view : str
         What to look at first: `Explorer.link`, or the query string of a permanent link.
+    allow_origin : str, or several
+        With `port`: where else browsers may show the page, behind a tunnel or a proxy: ``"https://hub.example.org"``.
+    prefix : str
+        With `port`: path in front of all addresses, where a proxy passes it on: ``"/user/me/gradunc"``.
 
     Raises
     ------
     CacheError
         If a path is no cache.
+    SettingsError
+        If an origin or the prefix is none, or given without `port`.
     """
     found = opened_caches(caches)
     if port is not None:
-        serve(found, port, open_browser, title=title)
+        serve(found, port, open_browser, title=title, allow_origin=allow_origin, prefix=prefix)
         return None
+    if allow_origin or prefix:
+        raise SettingsError("allow_origin and prefix are for a page that is served; expected a port as well")
     if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again
         pn.extension("tabulator", inline=True)
     return Explorer(found, title, view)

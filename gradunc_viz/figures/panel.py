@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from ..schema.errors import CacheError, GraduncError
+from ..schema.errors import CacheError, GraduncError, UnknownFrameError
 from ..schema.frame import IGNORE, ignored
 from ..schema.scores import GradientNorm, lookup
 from ..store.cache import Cache
@@ -33,6 +33,12 @@ INSET = "#ffe14d"
 _KNOWN = "#c9ced6"
 _TITLE, _LINE, _GAP, _ENTRY = 0.15, 0.142, 0.03, 0.95
 """Inches: of the titles, of a line of the legend, between pictures, of an entry of the legend."""
+
+_WIDEST, _TALLEST = 40, 8
+"""Width over height, and height over width, beyond which a frame is stretched to be seen."""
+
+_INSET = 0.55
+"""Share of the picture's height, or width, that an enlarged part takes."""
 
 _PICTURES = ("image", "label", "prediction", "error")
 
@@ -74,7 +80,7 @@ def panel(
     """Draw frames as rows, and image, label, prediction, error and scores as columns.
 
     Every score has one colour range and one colour bar for all frames; bright is uncertain. Unknown objects are
-    outlined.
+    outlined. A frame more than 40 times as wide as high, or 8 times as high as wide, is stretched to that.
 
     Parameters
     ----------
@@ -119,7 +125,7 @@ def panel(
     shapes = [(p[0].stop - p[0].start, p[1].stop - p[1].start) for p in parts]
     inches = width_inches(width, "cvpr-double")
     cell = (inches - _GAP * (len(shown) - 1)) / len(shown)
-    heights = [cell * h / w for h, w in shapes]
+    heights = [cell * min(max(h / w, 1 / _WIDEST), _TALLEST) for h, w in shapes]
     handles = _handles(rows, shown, look.contours) if look.legend else []
     in_line = max(1, min(len(handles), int(inches / _ENTRY)))
     bottom = _TITLE + sum(heights) + _GAP * (len(rows) - 1) + 0.04
@@ -138,7 +144,7 @@ def panel(
                 axis.set_gid(f"{dataset.attrs['frame_id']}:{name}")
                 if r == 0:
                     axis.set_title(name if name in _PICTURES else score_title(name), pad=2)
-                photo = round(cell * look.dpi), round(heights[r] * look.dpi)
+                photo = max(1, round(cell * look.dpi)), max(1, round(heights[r] * look.dpi))
                 picture, shades = _picture(cache, dataset, name, rights, parts[r], photo)
                 if picture is None:
                     axis.text(0.5, 0.5, "not labelled", ha="center", va="center", transform=axis.transAxes, color="0.4")
@@ -187,7 +193,7 @@ def _rows(opened: dict[str, Cache], frames: Any) -> list[Row]:
                 raise GraduncError(f"{cache.path}: no frame at position {frame}, it has {len(cache)}")
             frame = cache.ids[frame]
         if frame not in cache:
-            raise GraduncError(f"{cache.path}: no frame {frame!r} among its {len(cache)} frames")
+            raise UnknownFrameError(cache.path, frame, cache.ids)
         rows.append((cache, name, cache[frame]))
     if not rows:
         raise GraduncError(f"{', '.join(str(c.path) for c in opened.values())}: no frame to show")
@@ -381,8 +387,11 @@ def _inset(
     if bottom - top < 2 or right - left < 2:
         return
     middle_x, middle_y = (left + right) / 2 / shape[1], (top + bottom) / 2 / shape[0]
-    tall = 0.55
-    wide = tall * shape[0] / shape[1] * (right - left) / (bottom - top)
+    wide_of_tall = shape[0] / shape[1] * (right - left) / (bottom - top)
+    tall = min(_INSET, _INSET / wide_of_tall)
+    wide = tall * wide_of_tall
+    if tall * shape[0] <= bottom - top:
+        return  # nothing would be enlarged
     x0 = 0.0 if middle_x > 0.5 else 1 - wide
     y0 = 1 - tall if middle_y > 0.5 else 0.0
     inset = axis.inset_axes((x0, y0, wide, tall))

@@ -134,7 +134,7 @@ def figure_set(
     """
     ending, dpi = _file_options(**files)
     opened = named_caches(caches)
-    folder = Path(out)
+    folder = Path(out).absolute()  # the process may go to another folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -305,7 +305,7 @@ def _slug(name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
     except OSError as error:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 

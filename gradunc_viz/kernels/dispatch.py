@@ -22,7 +22,7 @@ from torch import Tensor
 from ..schema.scores import GradientNorm, Score
 from . import tallies
 
-__all__ = ["SOFTMAX", "Kernels", "kernels_on"]
+__all__ = ["SOFTMAX", "Kernels", "is_traced", "kernels_on"]
 
 SOFTMAX = frozenset({"msp", "entropy", "margin", "energy", "max_logit"})
 """Scores of logits that every module of sums computes from the same exponentials."""
@@ -64,7 +64,7 @@ class Kernels:
         return self.resizing if self.resizing is not None and self._take(tensor) else None
 
     def _take(self, *tensors: Tensor) -> bool:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if is_traced():
             return False
         device = tensors[0].device
         for tensor in tensors:
@@ -80,9 +80,14 @@ RECORDED = Kernels(None, None, tallies)
 """Where torch records operations instead of running them, they have to be torch's."""
 
 
+def is_traced() -> bool:
+    """Whether operations are being recorded, for a compiler or an exporter, instead of run."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def kernels_on(device: torch.device | str) -> Kernels:
     """Choose the kernels of a device."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_traced():
         return RECORDED
     return _kernels(torch.device(device).type)
 

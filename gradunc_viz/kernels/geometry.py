@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..schema.errors import HeadError
 
-__all__ = ["Geometry", "sum_over_taps"]
+__all__ = ["Geometry", "sum_over_taps", "taps"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,47 @@ def sum_over_taps(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tenso
             planes = planes + taps[..., tap * dilation]
     _check_size(planes, size, layer)
     return planes
+
+
+def taps(features: Tensor, layer: Geometry, size: Sequence[int]) -> Iterator[Tensor]:
+    """What each tap of the kernel multiplies, at every place of the output: maps (N, D, h, w), one after the other.
+
+    Raises
+    ------
+    HeadError
+        If the layer does not make an output of this size of these features.
+    """
+    starts, strides = [], layer.stride
+    if layer.transposed:
+        spread = features.new_zeros((*features.shape[:2], *_spread_size(features.shape[2:], layer, size)))
+        origin = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        spread[:, :, origin[0] :: layer.stride[0], origin[1] :: layer.stride[1]][
+            :, :, : features.shape[2], : features.shape[3]
+        ] = features
+        features, strides = spread, (1, 1)
+        starts = [
+            [origin[axis] + layer.before(axis) - tap * layer.dilation[axis] for tap in range(layer.kernel_size[axis])]
+            for axis in (0, 1)
+        ]
+    else:
+        features = layer.padded(features)
+        starts = [[tap * layer.dilation[axis] for tap in range(layer.kernel_size[axis])] for axis in (0, 1)]
+    for top in starts[0]:
+        for left in starts[1]:
+            tap = features[:, :, top :: strides[0], left :: strides[1]][:, :, : size[0], : size[1]]
+            if tuple(tap.shape[2:]) != tuple(size):
+                raise HeadError(f"{layer.name} does not make logits of size {tuple(size)} of these features")
+            yield tap
+
+
+def _spread_size(found: Sequence[int], layer: Geometry, size: Sequence[int]) -> list[int]:
+    """Size of features with zeros between and around them, in which each tap finds what it multiplies."""
+    sizes = []
+    for axis in (0, 1):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        length = (found[axis] - 1) * layer.stride[axis] + 1
+        sizes.append(max(reach + length, reach + layer.before(axis) + int(size[axis])))
+    return sizes
 
 
 def _transposed(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["feature_sums", "label_sums", "row_tiles", "softmax_formulas"]
+__all__ = ["feature_sums", "label_sums", "label_vectors", "row_tiles", "softmax_formulas"]
 
 _LOG2_E = math.log2(math.e)
 
@@ -139,6 +139,40 @@ def label_sums(
         for request in uniform:
             sums[request] = over_classes(power(request[1])), -log2_total[:, 0]
     return sums
+
+
+def label_vectors(logits: Tensor, label: str, variant: str, predicted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Derivative of each pixel's loss by its logits, pi - y (or the paper's variant), with a factor taken out.
+
+    Parameters
+    ----------
+    logits : Tensor (N, C, h, w)
+    label, variant : str
+        As of `label_sums`.
+    predicted : LongTensor (N, h, w), optional
+        Class that a one-hot label stands for, where it is not that of the largest logit.
+
+    Returns
+    -------
+    Tensor (N, C, h, w), Tensor (N, h, w)
+        (pi - y) / factor, and log2 of the factor.
+    """
+    top, largest = logits.max(1, keepdim=True)
+    at = largest if predicted is None else predicted[:, None]
+    exps = (logits - top).exp()
+    total = exps.scatter(1, largest, 0.0).sum(1).log1p() * _LOG2_E  # the largest itself is 1
+    if label == "uni":
+        if variant == "paper":
+            n_classes = logits.shape[1]
+            return exps, math.log2((n_classes - 1) / n_classes) - total
+        above = (logits - top).expm1()
+        return above - above.mean(1, keepdim=True), -total
+    # the other classes relative to the largest of them: digits remain where the network is all but certain
+    others = logits.scatter(1, at, -torch.inf)
+    second = others.amax(1, keepdim=True)
+    relative = (others - second.clamp_min(torch.finfo(logits.dtype).min)).exp()
+    vector = relative if variant == "paper" else relative.scatter(1, at, -relative.sum(1, keepdim=True))
+    return vector, ((second - top) * _LOG2_E)[:, 0] - total
 
 
 def softmax_formulas(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:

@@ -2,25 +2,17 @@
 
 How the head is found
 ---------------------
-Nothing is guessed from names or positions: the forward pass itself is watched. A forward hook on every layer
-of a kind in `HEAD_KINDS` marks the layer's output, and a
-`torch.overrides.TorchFunctionMode` hands the mark on through operations that leave every value with its
-class: views, permutations, slices, casts, resizing, cropping and padding, dropout in evaluation mode. The
-mark on the tensor that the network returns names the head. Any other operation (a sum, a softmax, a
-normalisation) ends the trail and leaves a note of itself, which becomes the text of the error.
+Nothing is guessed from names or positions: the forward pass itself is watched, by a forward hook on every layer of a
+kind in `HEAD_KINDS` and by a `torch.overrides.TorchFunctionMode`. A first pass tells which calls of which layers the
+network's output is computed of, without another such layer between. A second one follows the outputs of these calls
+through every operation to the network's output (`gradunc_viz.networks.trail`), which gives a
+`gradunc_viz.networks.tail.Tail`: where values go, and what becomes of each pixel's classes. Where there is none, or a
+bilinear resizing alone, passes on inputs of the same shape need one hook and no watching (`follow`).
 
-To tell a permutation from a scramble, each layout operation is repeated on a stand-in of the same shape that
-holds the class of every element (for a linear layer also its row). Stand-ins are broadcast from a few numbers
-and take no memory worth mentioning.
-
-Why a function mode and not a dispatch mode: it sees operations as the network's author wrote them, an
-interpolation with its ``align_corners``, a softmax by its name, and not what they are decomposed into, which
-depends on the version of PyTorch, on autograd and on inference mode. Marks are on the very objects that the
-network's code holds.
-
-Memory: a mark lives exactly as long as the tensor it is on. A layer's input therefore stays alive only while
-the layer's output, or something that is merely the output in another layout, does; after the forward pass
-only the head's input and output are left.
+Why a function mode and not a dispatch mode: it sees operations as the network's author wrote them, an interpolation
+with its ``align_corners``, a softmax by its name, and not what they are decomposed into, which depends on the version
+of PyTorch, on autograd and on inference mode. Marks are on the very objects that the network's code holds, and live as
+long as these do: after the forward pass only the heads' inputs and outputs are left.
 """
 
 from __future__ import annotations
@@ -36,6 +28,7 @@ from torch import Tensor, nn
 from ..kernels.geometry import Geometry
 from ..schema.errors import HeadError, ModelError
 from ..schema.registry import Registry
+from .tail import Tail
 
 __all__ = [
     "HEAD_KINDS",
@@ -48,7 +41,6 @@ __all__ = [
     "geometry_of",
     "kind_of",
     "kinds_text",
-    "logits_of",
     "register_head",
 ]
 
@@ -177,10 +169,13 @@ class Wrapper(nn.Module):
         The network itself.
     head
         Dotted name of the head, or ``None`` to find it.
+    output
+        Which of the maps that `net` returns holds the logits, or ``None`` where there is one.
     """
 
     net: nn.Module
     head: str | None
+    output: str | int | None
 
 
 class Head:
@@ -198,6 +193,9 @@ class Head:
         Its dotted name in the network.
     align_corners
         Whether the network resizes its logits with ``align_corners=True``.
+    tail
+        What the network does to the output of its heads, where it does anything but resize it bilinearly: `logits` are
+        then what comes of it, before the last such resizing, and `features` and `layer` those of the first head.
 
     Raises
     ------
@@ -210,6 +208,7 @@ class Head:
     layer: nn.Module
     name: str
     align_corners: bool
+    tail: Tail | None
     plan: Plan
 
     def __getattr__(self, attribute: str) -> Any:
@@ -251,6 +250,14 @@ class Head:
         """Take what entered and left the layer of a plan, as the layer was called."""
         self.logits, self.features = plan.arrange(logits), plan.arrange(features)
         self.layer, self.name, self.align_corners, self.plan = plan.layer, plan.name, plan.align_corners, plan
+        self.tail = None
+
+    def fill_behind(self, plan: Plan, tail: Tail, logits: Tensor) -> None:
+        """Take logits that are made of the output of heads by what stands behind them."""
+        first, *others = tail.sources
+        self.logits, self.features, self.layer = logits, first.features, first.layer
+        self.name = " + ".join(dict.fromkeys((first.name, *(one.name for one in others))))
+        self.align_corners, self.tail, self.plan = plan.align_corners, tail, plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -267,6 +274,12 @@ class Plan:
         For a linear layer, (N, h, w): the row of its input that lies at each place of the map.
     align_corners
         Whether the network resizes its logits with ``align_corners=True``.
+    targets, counts
+        Every call, a layer's name and its number, whose output the logits are made of; and how often each of these
+        layers ran.
+    simple
+        Whether the logits are that call's output as it is, resized at most; otherwise `capture` has to watch what comes
+        behind in each pass.
     """
 
     layer: nn.Module
@@ -275,6 +288,9 @@ class Plan:
     calls: int
     grid: Tensor | None
     align_corners: bool
+    targets: frozenset[tuple[str, int]] = frozenset()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    simple: bool = True
 
     def arrange(self, tensor: Tensor) -> Tensor:
         """Bring an input or output of the layer to (N, channels, h, w)."""
@@ -301,53 +317,6 @@ def _class_map(logits: Tensor) -> str:
     return picture(buffer.getvalue(), "png", "class of the largest logit", height=90)
 
 
-def logits_of(output: Any) -> Tensor:
-    """Pick the logits, (N, C, h, w), from whatever a network returns.
-
-    Parameters
-    ----------
-    output
-        A tensor; a mapping or an object with ``logits`` or ``out``; a mapping that holds a single 4-D tensor;
-        or a tuple or list, whose first 4-D tensor is taken.
-
-    Raises
-    ------
-    ModelError
-        If there are none; the text names the type and what it holds.
-    """
-    found = output if isinstance(output, Tensor) else _pick(output)
-    if found.ndim != 4 or not found.is_floating_point() or found.shape[1] < 2:
-        raise ModelError(
-            f"the network returned a tensor of shape {tuple(found.shape)} and type {found.dtype}: "
-            "expected logits, floating point, (N, C, h, w) with at least two classes"
-        )
-    return found
-
-
-def _pick(output: Any) -> Tensor:
-    kind = type(output).__name__
-    for key in ("logits", "out"):
-        value = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
-        if isinstance(value, Tensor):
-            return value
-    items = dict(output) if isinstance(output, Mapping) else {}
-    if "masks_queries_logits" in items or hasattr(output, "masks_queries_logits"):
-        raise ModelError(f"the network returned {kind}: query models such as MaskFormer do not end in per-pixel logits")
-    maps = [
-        value
-        for value in (items.values() if items else output if isinstance(output, tuple | list) else ())
-        if isinstance(value, Tensor) and value.ndim == 4
-    ]
-    if len(maps) == 1 or (maps and not items):
-        return maps[0]
-    holds = f" with keys {[str(key) for key in items]}" if items else ""
-    if isinstance(output, tuple | list):
-        holds = f" of {[type(value).__name__ for value in output]}"
-    raise ModelError(
-        f"the network returned {kind}{holds}: expected a tensor (N, C, h, w), or 'logits' or 'out' holding one"
-    )
-
-
 def find_layer(root: nn.Module, head: str | nn.Module) -> tuple[str, nn.Module]:
     """Name and layer of a head given by dotted name or as the module itself.
 
@@ -356,7 +325,7 @@ def find_layer(root: nn.Module, head: str | nn.Module) -> tuple[str, nn.Module]:
     HeadError
         If it is no part of the network, or of a kind whose gradient norm has no closed form here.
     """
-    modules = dict(root.named_modules())
+    modules = dict(nn.Module.named_modules(root))
     found = [(name, one) for name, one in modules.items() if one is head or (name == head and isinstance(head, str))]
     if not found:
         asked = repr(head) if isinstance(head, str) else f"the given {type(head).__name__}"
@@ -390,7 +359,7 @@ def follow(plan: Plan) -> Iterator[Head]:
             captured.fill(plan, args[0] if args else kwargs["input"], output)
         calls += 1
 
-    handle = plan.layer.register_forward_hook(keep, with_kwargs=True)
+    handle = plan.layer.register_forward_hook(keep, with_kwargs=True, prepend=True)
     try:
         yield captured
     finally:

@@ -31,6 +31,8 @@ def load_model(
     normalize: str | Sequence[Sequence[float]] | None = None,
     classes: Sequence[str] | None = None,
     head: str | nn.Module | None = None,
+    output: str | int | None = None,
+    threshold: float | None = None,
 ) -> Network:
     """Load a network.
 
@@ -48,7 +50,7 @@ def load_model(
         - ``"PREFIX:..."`` of a loader that was registered, see `gradunc_viz.networks.loaders.register_loader`.
     weights
         A ``.safetensors`` file or a state dict written by `torch.save`.
-    drop_channels, normalize, classes, head
+    drop_channels, normalize, classes, head, output, threshold
         See `Network`. Left out, `normalize` is what the model's ``preprocessor_config.json`` says for ``hf:``
         (ImageNet's numbers if there is none), ImageNet's numbers for ``torchvision:`` and nothing otherwise;
         ``"none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and ``demo``.
@@ -76,7 +78,10 @@ def load_model(
             raise ModelError(f"{spec} failed: {brief(error)}") from error
     settings: dict[str, Any] = {"name": spec if isinstance(spec, str) else type(net).__name__}
     if isinstance(net, Network):
-        settings |= {key: getattr(net, key) for key in ("classes", "colors", "normalize", "drop_channels", "head")}
+        settings |= {
+            key: getattr(net, key)
+            for key in ("classes", "colors", "normalize", "drop_channels", "head", "output", "threshold")
+        }
         settings |= {} if isinstance(spec, str) else {"name": net.name}
         net = net.net
     if classes is not None:
@@ -87,6 +92,10 @@ def load_model(
         settings["drop_channels"] = drop_channels
     if head is not None:
         settings["head"] = head
+    if output is not None:
+        settings["output"] = output
+    if threshold is not None:
+        settings["threshold"] = threshold
     return Network(net, **settings)
 
 

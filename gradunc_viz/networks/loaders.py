@@ -109,6 +109,8 @@ def find_loader(spec: str) -> tuple[Loader, str]:
     ModelError
         If there is none; the message lists how models can be named.
     """
+    if not isinstance(spec, str):
+        raise ModelError(f"model {spec!r} is of type {type(spec).__name__}: expected a torch.nn.Module, {sources()}")
     prefix, colon, rest = spec.partition(":")
     if f"{_FILE}:" in spec:
         return LOADERS[_FILE], spec

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..schema.errors import ModelError
-from .head import Head, Plan, Wrapper, find_layer, follow, logits_of
+from .head import Head, Plan, Wrapper, find_layer, follow
+from .outputs import logits_of
 from .tracing import capture
 
 __all__ = ["IMAGENET", "Network", "capture", "logits_of", "network_input"]
@@ -51,7 +52,12 @@ class Network(Wrapper):
     normalize
         ``None`` or ``"none"``, ``"imagenet"``, or ``(mean, std)`` of RGB in [0, 1].
     head
-        Dotted name of the layer that produces the logits, or the layer itself, where it cannot be found.
+        Dotted name of the layer that produces the logits, or the layer itself, where it cannot be found or one of
+        several is meant: the gradient is then with respect to its kernel alone.
+    output
+        Which of the maps that `net` returns holds the logits: a key, an attribute or a place.
+    threshold
+        Of a network of one output channel: the probability from which on the class is predicted, 1/2 by default.
 
     Raises
     ------
@@ -74,9 +80,14 @@ class Network(Wrapper):
         drop_channels: Iterable[int] = (),
         normalize: str | Sequence[Sequence[float]] | None = None,
         head: str | nn.Module | None = None,
+        output: str | int | None = None,
+        threshold: float | None = None,
     ) -> None:
         super().__init__()
+        if threshold is not None and not 0 < threshold < 1:
+            raise ModelError(f"threshold is {threshold}; expected a probability between 0 and 1")
         self.net = net
+        self.output, self.threshold = output, threshold
         self.name = name or type(net).__name__
         self.classes = None if classes is None else tuple(map(str, classes))
         self.colors = None if colors is None else tuple(colors)
@@ -123,13 +134,13 @@ class Network(Wrapper):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (N, C, h, w), all channels, as the network returns them for its own (normalised) input."""
         with torch.no_grad(), _evaluating(self.net):
-            return logits_of(self.net(x))
+            return logits_of(self.net(x), self.output)
 
     def infer(self, x: Tensor) -> Head:
-        """Run the network once, in inference mode, and return logits and features of its head.
+        """Run the network once, without gradients, and return logits and features of its head.
 
-        The head is searched in the first forward pass on each shape of input; later ones hook only that
-        layer. The last few shapes are remembered.
+        The head is searched in the first forward pass on each shape of input; later ones hook only that layer, or
+        follow what is done to its output. The last few shapes are remembered.
 
         Parameters
         ----------
@@ -147,13 +158,19 @@ class Network(Wrapper):
             If the network returns no logits; `HeadError` if they cannot be traced to one layer.
         """
         plan = self.plans.get(x.shape)
+        likely = next(iter(self.plans.values()), None)
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             _evaluating(self.net),
-            capture(self) if plan is None else follow(plan) as head,
+            follow(plan) if plan is not None and plan.simple else capture(self, plan=plan, likely=likely) as head,
         ):
             self.net(x)
         self.plans[x.shape] = head.plan
+        if self.threshold is not None and (head.tail is None or not head.tail.one_logit):
+            raise ModelError(
+                f"threshold={self.threshold} was given, but {self.name} returns {head.logits.shape[1]} channels: "
+                "expected one"
+            )
         return head
 
     def class_channels(self, n_channels: int) -> Tensor | None:

@@ -140,7 +140,7 @@ class Inference:
                 if self.channels_last:
                     x = x.contiguous(memory_format=torch.channels_last)
                 plan = self.network.plans.get(x.shape)
-                if self.compile and plan is not None:
+                if self.compile and plan is not None and plan.simple:
                     return self._run_compiled(x, plan)
                 with self._precision():
                     return self.network.infer(x)
@@ -163,7 +163,7 @@ class Inference:
         try:
             # not in inference mode, whose tensors compiled graphs are kept apart for
             with torch.no_grad(), self._precision():
-                logits, features = self._compiled(x)
+                features, logits, _ = self._compiled(x)[1][plan.name, plan.index]
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise

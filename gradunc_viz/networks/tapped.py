@@ -1,12 +1,11 @@
-"""Features and logits of a network's head as results of its forward pass, without hooks.
+"""Features and logits of a network's heads as results of its forward pass, without hooks.
 
 Compilers and exporters do not see hooks. Here a twin of the network is made that shares every parameter and differs in
-one layer, the head, which keeps its input and output; the network itself stays as it is.
+the heads, which keep their inputs and outputs; the network itself stays as it is.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ __all__ = ["TappedNetwork"]
 
 
 class _Tap:
-    """What the head's class is mixed with: keeps (input, output) of each call."""
+    """What a head's class is mixed with: keeps (input, output) of each call."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)  # type: ignore[misc]
@@ -26,24 +25,30 @@ class _Tap:
         return output
 
 
+def _twin(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The same module of another class, its parameters shared."""
+    twin = object.__new__(kind)  # copy.copy is refused by parametrised layers
+    twin.__dict__.update(module.__dict__)
+    return twin
+
+
 def _tapped(layer: nn.Module) -> nn.Module:
     kind = type(layer)
-    twin = copy.copy(layer)
-    twin.__class__ = type(f"Tapped{kind.__name__}", (_Tap, kind), {"__module__": __name__})
+    twin = _twin(layer, type(f"Tapped{kind.__name__}", (_Tap, kind), {"__module__": __name__}))
     twin.kept = []  # type: ignore[assignment]
     return twin
 
 
-def _with_tap(net: nn.Module, layer: nn.Module, tap: nn.Module) -> nn.Module:
-    """Copy the modules on the way to the layer and share all others."""
-    twins: dict[nn.Module, nn.Module] = {layer: tap}
+def _with_taps(net: nn.Module, taps: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Copy the modules on the way to the layers and share all others."""
+    twins = dict(taps)
 
     def twin_of(module: nn.Module) -> nn.Module:
         if module not in twins:
             twins[module] = module
             children = {name: None if one is None else twin_of(one) for name, one in module._modules.items()}
             if any(children[name] is not one for name, one in module._modules.items()):
-                twins[module] = copy.copy(module)
+                twins[module] = _twin(module, type(module))
                 twins[module]._modules = children
         return twins[module]
 
@@ -51,7 +56,7 @@ def _with_tap(net: nn.Module, layer: nn.Module, tap: nn.Module) -> nn.Module:
 
 
 class TappedNetwork(nn.Module):
-    """A network that returns output and input of its head in place of its own result.
+    """A network that returns inputs and outputs of its heads beside its own result.
 
     Parameters
     ----------
@@ -63,27 +68,34 @@ class TappedNetwork(nn.Module):
     Raises
     ------
     HeadError
-        From the forward pass, if the head does not run as often as it did then: the network holds it in a way that a
+        From the forward pass, if a head does not run as often as it did then: the network holds it in a way that a
         copy of its modules does not follow.
     """
 
     def __init__(self, net: nn.Module, plan: Plan) -> None:
         super().__init__()
-        self.tap = _tapped(plan.layer)
-        self.net = _with_tap(net, plan.layer, self.tap)
-        self.name, self.index, self.calls = plan.name, plan.index, plan.calls
+        names = dict(nn.Module.named_modules(net))
+        self.calls = dict(plan.counts)
+        self.taps = nn.ModuleList(_tapped(names[name]) for name in self.calls)
+        self.net = _with_taps(net, dict(zip((names[name] for name in self.calls), self.taps, strict=True)))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw output and input of the head: a linear layer's rows are not arranged, a missing batch axis stays so."""
-        self.tap.kept.clear()  # type: ignore[operator, union-attr]
+    def forward(self, x: Tensor) -> tuple[Any, dict[tuple[str, int], tuple[Tensor, Tensor, nn.Module]]]:
+        """The network's own result, and of each call of a head (input, output, layer).
+
+        A linear layer's rows are not arranged, a missing batch axis stays so.
+        """
+        taps: Any = self.taps
+        for tap in taps:
+            tap.kept.clear()
         try:
-            self.net(x)
-            kept: list[tuple[Tensor, Tensor]] = list(self.tap.kept)  # type: ignore[arg-type]
+            result = self.net(x)
+            kept = [list(tap.kept) for tap in taps]
         finally:
-            self.tap.kept.clear()  # type: ignore[operator, union-attr]
-        if len(kept) != self.calls:
-            raise HeadError(
-                f"layer {self.name!r} ran {len(kept)} times in a copy of the network, expected {self.calls}"
-            )
-        features, logits = kept[self.index]
-        return logits, features
+            for tap in taps:
+                tap.kept.clear()
+        found: dict[tuple[str, int], tuple[Tensor, Tensor, nn.Module]] = {}
+        for (name, calls), tap, of_tap in zip(self.calls.items(), taps, kept, strict=True):
+            if len(of_tap) != calls:
+                raise HeadError(f"layer {name!r} ran {len(of_tap)} times in a copy of the network, expected {calls}")
+            found |= {(name, call): (*pair, tap) for call, pair in enumerate(of_tap)}
+        return result, found

@@ -160,6 +160,8 @@ def _settled(table: ClassTable, settings: RunSettings, out: Place) -> ClassTable
     if settings.classes is not None or not backend_of(out).is_cache():
         return table
     cache = open_cache(out)
+    if not len(cache):
+        return table
     numbered = _numbered(table[0]) or _numbered(cache.classes)
     return (cache.classes, cache.colors) if numbered and len(table[0]) == len(cache.classes) else table
 

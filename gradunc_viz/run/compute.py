@@ -21,7 +21,7 @@ from ..networks.network import Network
 from ..networks.runner import Inference, restored
 from ..schema.errors import FrameError
 from ..schema.scores import lookup
-from ..store.backend import Place
+from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import known_class_table, numbered_alike
@@ -85,8 +85,9 @@ def compute(
     these names; a mapping of `open_frames` leads to channels. A network whose files say that its labels were reduced
     was trained on masks that hold channels plus 1.
     """
-    report = compute_report(model, frames, out, settings, progress=progress, **changes)
-    return finished_cache(report, out)
+    place = backend_of(out)  # before a model's own code runs, which may go to another folder
+    report = compute_report(model, frames, place, settings, progress=progress, **changes)
+    return finished_cache(report, place)
 
 
 def finished_cache(report: Report, out: Place) -> Cache:
@@ -113,17 +114,18 @@ def compute_report(
     settings = changed(settings or Settings(), changes)
     device = resolve_device(settings.device)
     chosen = chosen_frames(frames, settings.limit)
+    place = backend_of(out)
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
-        known = known_class_table(runner, chosen, settings, out)
+        known = known_class_table(runner, chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
-        with CacheWriter(out, cache_key(network, settings, classes), classes, colors) as writer:
+        with CacheWriter(place, cache_key(network, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
-    _ = open_cache(out).summary  # stored now, so that the first look is not the one that pays for it
+    _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
 
 

@@ -144,6 +144,9 @@ class NetworkMaps:
                 x = torch.cat([item.tensor for item in group])
                 with self.stages("forward"):
                     head = self.runner(x, f"frame {group[0].frame.id!r}")
+                if head.tail is not None and len(group) > 1:
+                    self.batch = 1  # what stands behind the head is replayed for one image at a time
+                    return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
                     del head.features  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
@@ -178,6 +181,8 @@ class NetworkMaps:
             head.layer,
             align_corners=bool(options.align_corners),
             bias=options.bias,
+            tail=head.tail,
+            threshold=self.runner.network.threshold,
         )
         channels = self.runner.network.class_channels(head.logits.shape[1])
         with (
@@ -186,7 +191,9 @@ class NetworkMaps:
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
             maps = self._scorer(output.image(index).only(channels), frame.size, frame.label, frame.id)
-        return Scored(frame, maps, options, {"head": head.name, "network": self.runner.network.name})
+        layer = " ".join(str(head.layer).split())
+        attrs = {"head": head.name, "head_layer": layer, "network": self.runner.network.name}
+        return Scored(frame, maps, options, attrs)
 
     def _empty_cache(self) -> None:
         if self.device.type == "cuda":

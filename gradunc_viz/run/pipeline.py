@@ -205,7 +205,7 @@ class Pipeline:
             if digest != writer.frame_digest(frame.id):
                 raise CacheMismatchError(
                     f"{writer.path}: frame {frame.id!r} was computed from other content than "
-                    f"{self.source.files(frame)} have now; choose another --out, or remove this frame's folder"
+                    f"{self.source.files(frame)} have now; choose another folder for the cache, or remove this frame's"
                 )
             self.report.existing.append(frame.id)
         return missing

@@ -221,6 +221,7 @@ def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> d
             "drop_channels": list(network.drop_channels),
             "normalize": [list(part) for part in network.normalize] if network.normalize else None,
             "classes": list(classes),
+            **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
         },
         "settings": decisive(settings),
     } | ({"own_scores": own} if own else {})

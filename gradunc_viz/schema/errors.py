@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 __all__ = [
     "CacheError",
     "CacheMismatchError",
@@ -13,6 +16,7 @@ __all__ = [
     "NonFiniteError",
     "SchemaError",
     "SettingsError",
+    "UnknownFrameError",
     "UnknownScoreError",
     "brief",
 ]
@@ -63,6 +67,19 @@ class UnknownScoreError(GraduncError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr of the text
         return str(self.args[0])
+
+
+class UnknownFrameError(GraduncError, KeyError):
+    """A cache has no frame of this id."""
+
+    def __init__(self, where: object, frame_id: object, ids: Sequence[str]) -> None:
+        super().__init__(where, frame_id, ids)
+
+    def __str__(self) -> str:  # looking for ids that are alike takes a while, and `Cache.get` has no use for them
+        where, frame_id, ids = self.args
+        near = difflib.get_close_matches(str(frame_id), ids, n=3)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        return f"{where}: no frame {frame_id!r} among its {len(ids)} frames{hint}"
 
 
 def brief(error: BaseException) -> str:

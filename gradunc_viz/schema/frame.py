@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import SchemaError
+from .file_names import is_foreign
 from .scores import lookup
 
 if TYPE_CHECKING:
@@ -173,17 +174,18 @@ def check_frame_id(frame_id: str) -> str:
     ------
     SchemaError
         If it is empty, longer than 200 bytes of UTF-8 or not encodable as such, is ``zarr.json``, starts with a dot or
-        ``__``, or contains a slash, a backslash or a control character.
+        ``__``, contains a slash, a backslash or a control character, or is what systems call folders of theirs.
     """
     if (
         not _FRAME_ID.fullmatch(frame_id)
         or frame_id.startswith("__")
         or frame_id == "zarr.json"
+        or is_foreign(frame_id)
         or len(frame_id.encode()) > 200
     ):
         raise SchemaError(
             f"frame id {frame_id!r} cannot name a group: expected 1 to 200 bytes of UTF-8 without slash or control "
-            "characters, not starting with '.' or '__'"
+            "characters, not starting with '.' or '__', and no name of a system's own folder"
         )
     return frame_id
 

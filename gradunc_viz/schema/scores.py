@@ -29,6 +29,7 @@ __all__ = [
     "recall",
     "register",
     "resolve_scores",
+    "split_names",
 ]
 
 LOG2_FLOOR = -149.0
@@ -374,6 +375,12 @@ def _generated(name: str) -> Score | None:
     return None
 
 
+def split_names(names: str | Iterable[str]) -> list[str]:
+    """Names from a text with commas between them, or one by one."""
+    parts = [part.strip() for part in names.split(",")] if isinstance(names, str) else names
+    return [part for part in parts if part]
+
+
 def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]:
     """Turn what a user wrote into a tuple of score names.
 
@@ -394,8 +401,7 @@ def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]
     if scores == "all":
         _load_entry_points()
         return tuple(name for name, score in SCORES.items() if score.compute)
-    names = [part.strip() for part in scores.split(",")] if isinstance(scores, str) else list(scores)
-    unique = tuple(dict.fromkeys(name for name in names if name))
+    unique = tuple(dict.fromkeys(split_names(scores)))
     if not unique:
         raise UnknownScoreError("no score was named: expected names such as 'msp', 'paper' or 'all'")
     for name in unique:

@@ -26,8 +26,10 @@ from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.geometry import sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import geometry_of
+from ..networks.tail import Tail
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
+from .behind_head import norms_behind_head
 from .needs import ForwardPass, HeadOutput
 from .softmax import softmax_scores
 
@@ -128,6 +130,8 @@ def norms_and_softmax(
     """
     logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
     kernels = kernels or kernels_on(logits.device)
+    if head.tail is not None:
+        return _behind_head(head, head.tail, wanted), softmax_scores(logits, softmax, label, kernels)
     if features is None:
         if wanted:
             raise HeadError("gradient norms were asked for without the features that enter the last layer")
@@ -158,6 +162,20 @@ def norms_and_softmax(
     if len(once) != len(wanted):
         norms = norms[:, [once.index(request) for request in wanted]]
     return norms.to(dtype), found
+
+
+def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) -> Tensor:
+    """Norms at the places of the network's logits, in the precision that each needs."""
+    _check_requests(wanted)
+    logits = tail.moved_logits()
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    norms = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=dtype)
+    for wide, some in _by_precision(wanted, dtype).items():
+        part = norms_behind_head(tail, some, wide, bias=head.bias, predict=head.predicted).to(dtype)
+        for place, request in enumerate(wanted):
+            if request in some:
+                norms[:, place] = part[:, some.index(request)]
+    return norms
 
 
 def _summed(
@@ -259,6 +277,10 @@ def _check(
         raise HeadError(f"features have shape {tuple(features.shape)}; expected {expected_features}")
     if bias and not geometry.bias:
         raise HeadError("the gradient of the bias was asked for, but the last layer has no bias")
+    _check_requests(wanted)
+
+
+def _check_requests(wanted: Sequence[NormRequest]) -> None:
     for label, p, variant in wanted:
         if label not in ("oh", "uni"):
             raise ValueError(f"label is {label!r}; expected 'oh' or 'uni'")

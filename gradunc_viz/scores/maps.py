@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
+from ..networks.tail import moved
 from ..schema.errors import GraduncError, NonFiniteError
 from ..schema.scores import GradientNorm, Score, lookup
+from .behind_head import moved_log2
 from .gradients import norms_and_softmax
 from .needs import ForwardPass, HeadOutput, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
@@ -148,6 +150,9 @@ class Scorer:
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
         norms, pixel = self._by_kernels(head, size, target)
         check_finite(pixel.scores, "scores", frame_id)
+        if head.threshold is not None:
+            predicted = head.predicted(resize_logits(head.logits, size, head.align_corners))
+            pixel.prediction = pixel.prediction if predicted is None else predicted
         found = dict(zip((*self._softmax, "msp"), pixel.scores[0], strict=False))
         found |= dict(zip((score.name for score in self._norms), norms[0], strict=True))
         if any(score.name not in found for score in self.scores):
@@ -178,13 +183,18 @@ class Scorer:
         self, head: HeadOutput, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
     ) -> dict[str, Tensor]:
         """What no kernel knows, by the functions of the registry."""
-        run, resized = ForwardPass(head), None
+        resized = None
         maps = {}
         for score in self.scores:
             if score.name in found:
                 continue
             if score.at_head:
-                maps[score.name] = own_map(score, run, head.logits.shape[2:], frame_id)
+                grid = head.on_grid()
+                values = own_map(score, ForwardPass(grid), grid.logits.shape[2:], frame_id)
+                if head.tail is not None:
+                    move = moved_log2 if score.is_log2 else moved
+                    values = move(values[None, None], head.tail.steps)[0, 0]
+                maps[score.name] = values
                 continue
             if resized is None:
                 resized = resize_logits(head.logits, size, head.align_corners)

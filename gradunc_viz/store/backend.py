@@ -11,6 +11,8 @@ from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+from ..schema.errors import CacheError
+
 __all__ = ["Backend", "Place", "Writing", "backend_of"]
 
 
@@ -47,7 +49,7 @@ class Writing(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Take the whole cache away, unless it holds a frame or another writer is at work."""
+        """Take the whole cache away, unless it holds a frame, or anything else, or another writer is at work."""
         ...
 
 
@@ -106,9 +108,17 @@ Place = str | os.PathLike[str] | Backend
 
 
 def backend_of(place: Place) -> Backend:
-    """The backend of a place: of a path, that of its folder."""
+    """The backend of a place: of a path, that of its folder.
+
+    Raises
+    ------
+    CacheError
+        If it is neither a path nor a backend.
+    """
     if isinstance(place, (str, os.PathLike)):
         from .local import LocalBackend
 
         return LocalBackend(place)
+    if not isinstance(place, Backend):
+        raise CacheError(f"{place!r} of type {type(place).__name__} is no place of a cache; expected its folder")
     return place

@@ -25,7 +25,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from ..schema.errors import CacheError
+from ..schema.errors import CacheError, UnknownFrameError
+from ..schema.file_names import natural_key
 from ..schema.frame import validate
 from ..schema.scores import recall
 from ..schema.tasks import TASKS
@@ -61,26 +62,24 @@ class Cache(Mapping[str, xr.Dataset]):
         Where it lies.
     path : Path
         The same for messages; for a folder, the folder.
+    name : str
+        What it is called where several are shown; by default as its folder.
     key : dict
         What the cache was computed from: network, settings, schema version.
     ids : tuple of str
-        Ids of the frames that are complete, sorted.
+        Ids of the frames that are complete, sorted as people count.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, name: str | None = None) -> None:
         self.backend = backend_of(place)
         self.path = Path(self.backend.where)
+        self.name = self.path.resolve().name if name is None else name
         self._attrs = read_root(self.backend)
         self.key: dict[str, Any] = self._attrs["key"]
-        self.ids = tuple(sorted(published(self.backend)))
+        self.ids = tuple(sorted(published(self.backend), key=natural_key))
         self._known = frozenset(self.ids)
         for description in self._attrs.get("scores", ()):
             recall(description)
-
-    @property
-    def name(self) -> str:
-        """Name of the cache's folder."""
-        return self.path.resolve().name
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,6 +96,19 @@ class Cache(Mapping[str, xr.Dataset]):
         """Names of the cached scores."""
         return tuple(self.key["settings"]["scores"])
 
+    @property
+    def head(self) -> str | None:
+        """The layer that the scores are gradients of: its name in the network, as it was found or given, and its kind.
+
+        None where nobody knows it: of imported maps, and of a cache without frames whose head is to be found.
+        """
+        given = self.key["network"].get("head")
+        name, layer = None if given in ("auto", "none") else given, None
+        with suppress(CacheError, IndexError):  # a damaged frame, which says so when it is opened; no frame
+            attrs, _ = complete_attrs(self.backend, frame_group(self.ids[0]))
+            name, layer = attrs.get("head", name), attrs.get("head_layer")
+        return f"{name}: {layer}" if name and layer else name
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -111,8 +123,8 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Raises
         ------
-        KeyError
-            If there is no such frame.
+        UnknownFrameError
+            If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
         CacheError
             If the frame cannot be read, lacks files or does not follow the schema.
         """
@@ -137,8 +149,8 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Raises
         ------
-        KeyError
-            If there is no such frame.
+        UnknownFrameError
+            If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
         CacheError
             If the frame cannot be read or lacks files.
         """
@@ -160,8 +172,8 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Raises
         ------
-        KeyError
-            If there is no such frame.
+        UnknownFrameError
+            If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
         CacheError
             If it cannot be read.
         """
@@ -181,18 +193,18 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Raises
         ------
-        KeyError
-            If there is no such frame.
+        UnknownFrameError
+            If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
         """
         return self.backend.where, frame_id, self.backend.version(self._group(frame_id))
 
     def reopened(self) -> Cache:
         """The same cache as it is now."""
-        return Cache(self.backend)
+        return Cache(self.backend, self.name)
 
     def _group(self, frame_id: str) -> str:
         if frame_id not in self._known:
-            raise KeyError(f"{self.path}: no frame {frame_id!r} among its {len(self)} frames")
+            raise UnknownFrameError(self.path, frame_id, self.ids)
         return frame_group(frame_id)
 
     def __repr__(self) -> str:
@@ -207,8 +219,7 @@ class Cache(Mapping[str, xr.Dataset]):
         rows = {
             "folder": code(str(self.path)),
             "frames": f"{len(self):,}",
-            "network": code(str(network["name"]))
-            + (f", head {code(str(network['head']))}" if network.get("head") else ""),
+            "network": code(str(network["name"])) + (f", head {code(self.head)}" if self.head else ""),
             "input": "x".join(map(str, size)) if size else "each image's own size",
             "scores": " ".join(code(name) for name in self.scores),
             "classes": chips(self.classes, self.colors),

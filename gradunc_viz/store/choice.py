@@ -9,12 +9,22 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ..schema.errors import GraduncError, UnknownScoreError
-from ..schema.scores import DEFAULT_SCORES, lookup
+from ..schema.errors import GraduncError, UnknownFrameError, UnknownScoreError
+from ..schema.scores import DEFAULT_SCORES, lookup, split_names
 from ..schema.tasks import TASKS, Task, find_task
 from .cache import Cache, open_cache
 
-__all__ = ["Caches", "Choice", "Selection", "chosen", "default_task", "named_caches", "opened", "representative"]
+__all__ = [
+    "Caches",
+    "Choice",
+    "Selection",
+    "chosen",
+    "default_task",
+    "listed_caches",
+    "named_caches",
+    "opened",
+    "representative",
+]
 
 Caches = Cache | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any]
 """A cache, a path, a sequence of these, or a mapping from names to these."""
@@ -26,7 +36,7 @@ class Choice(TypedDict, total=False):
     Attributes
     ----------
     scores : sequence of str, or one
-        Names of scores.
+        Names of scores, also as a text with commas between them.
     frames : sequence of str
         Ids of frames.
     classes : sequence of str
@@ -202,7 +212,7 @@ def named_caches(caches: Caches) -> dict[str, Cache]:
     """
     if isinstance(caches, Mapping) and not isinstance(caches, Cache):
         return {str(name): opened(cache) for name, cache in caches.items()}
-    some = [opened(c) for c in ([caches] if isinstance(caches, (Cache, str, os.PathLike)) else caches)]
+    some = listed_caches(caches)
     if not some:
         raise GraduncError("no cache was given; expected at least one")
     names = [cache.name for cache in some]
@@ -212,6 +222,12 @@ def named_caches(caches: Caches) -> dict[str, Cache]:
         unique = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
         result[unique if unique not in result else str(path)] = cache
     return result
+
+
+def listed_caches(caches: Caches) -> list[Cache]:
+    """One cache or several, opened."""
+    several: Any = [caches] if _is_one(caches) else caches
+    return [opened(cache) for cache in several]
 
 
 def opened(cache: Caches) -> Cache:
@@ -224,12 +240,16 @@ def opened(cache: Caches) -> Cache:
     """
     if isinstance(cache, Cache):
         return cache
-    if isinstance(cache, (str, os.PathLike)):
-        return open_cache(cache)
-    several = list(cache.values() if isinstance(cache, Mapping) else cache)
+    if _is_one(cache):
+        return open_cache(cache)  # type: ignore[arg-type]
+    several: list[Any] = list(cache.values() if isinstance(cache, Mapping) else cache)  # type: ignore[arg-type]
     if len(several) != 1:
         raise GraduncError(f"{len(several)} caches were given; expected one")
     return opened(several[0])
+
+
+def _is_one(caches: object) -> bool:
+    return isinstance(caches, (Cache, str, os.PathLike)) or not isinstance(caches, Iterable)
 
 
 def default_task(caches: Mapping[str, Cache]) -> str:
@@ -241,7 +261,9 @@ def _scores(caches: Mapping[str, Cache], scores: Sequence[str] | str | None) -> 
     """Scores asked for, each once; None for whatever is cached."""
     if scores is None:
         return None
-    names = tuple(dict.fromkeys((scores,) if isinstance(scores, str) else scores))
+    names = tuple(dict.fromkeys(split_names(scores)))
+    if isinstance(scores, str) and not names:
+        raise UnknownScoreError("no score is chosen; choose at least one")
     for name in names:
         if not any(name in cache.scores for cache in caches.values()):
             if len(caches) > 1:
@@ -260,8 +282,7 @@ def _frames(caches: Mapping[str, Cache], frames: Iterable[str] | None) -> tuple[
         raise GraduncError("no frame is chosen; choose at least one")
     for frame in ids:
         if not any(frame in cache for cache in caches.values()):
-            count = sum(map(len, caches.values()))
-            raise GraduncError(f"{_paths(caches)}: no frame {frame!r} among its {count} frames")
+            raise UnknownFrameError(_paths(caches), frame, [name for cache in caches.values() for name in cache.ids])
     return ids
 
 

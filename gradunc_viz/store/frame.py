@@ -89,7 +89,7 @@ def score(dataset: xr.Dataset, name: str) -> xr.DataArray:
         if name not in cached:
             raise CacheError(
                 f"frame {dataset.attrs['frame_id']!r}: score {name!r} is not in the cache, which has "
-                f"{', '.join(cached) or 'no score at the head'}; compute it with --scores"
+                f"{', '.join(cached) or 'no score at the head'}; it was not among the scores to be computed"
             )
         values = dataset["head_score"].isel(score_head=cached.index(name)).values
         values = bilinear_log2(values, size, LOG2_FLOOR, align) if entry.is_log2 else bilinear(values, size, align)

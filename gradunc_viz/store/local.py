@@ -7,17 +7,25 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from zarr.storage import LocalStore
 
 from ..schema.errors import CacheError
+from ..schema.file_names import is_foreign
 
 __all__ = ["LocalBackend", "put_files", "write_error"]
 
 _LOCK = ".lock"
+
+_ROOT = "zarr.json"
+"""What makes a folder a group, and that of a cache a cache."""
+
+_OWN = frozenset((_ROOT, "frames", "summary"))
+"""What a cache's folder holds."""
 
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """What file systems without locks answer."""
@@ -28,15 +36,16 @@ class LocalBackend:
 
     A group is written to a staging folder beside the cache, on the same file system, and becomes visible by one
     `os.rename`, so that a group that exists is complete. `os.rename` onto a folder that holds something fails: that is
-    how the second writer of a group learns that it lost.
+    how the second writer of a group learns that it lost. What is foreign (`gradunc_viz.schema.file_names`) is passed
+    over.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the process may go to another folder
 
     @property
     def where(self) -> str:
-        """Path as it was given."""
+        """Path of the folder."""
         return str(self.path)
 
     def read(self, name: str) -> bytes:
@@ -55,32 +64,32 @@ class LocalBackend:
             raise
 
     def groups(self, name: str) -> list[str]:
-        """Names of the folders below a name."""
+        """Names of the folders below a name that are groups; one whose own file alone was lost stays one, damaged."""
         with os.scandir(self.path / name) as entries:
-            return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            return [entry.name for entry in entries if entry.is_dir() and _is_group(Path(entry))]
 
     def sizes(self, group: str) -> dict[str, int]:
         """Bytes of the files of a group's arrays; what is not zarr's does not count."""
         return {
             f"{array.name}/{file.name}": file.stat().st_size
             for array in os.scandir(self.path / group)
-            if array.is_dir()
+            if array.is_dir() and not is_foreign(array.name)
             for file in os.scandir(array)
             if file.name in ("zarr.json", "c") or file.name.startswith("c.")
         }
 
-    def store(self, name: str) -> Path:
-        """Path that zarr opens."""
-        return self.path / name
+    def store(self, name: str) -> LocalStore:
+        """What zarr opens."""
+        return _OwnFiles(self.path / name, read_only=True)
 
     def version(self, group: str = "") -> Hashable:
         """When the group, or the last frame, was published, in nanoseconds; -1 where it is gone."""
         if group:
-            return _changed(self.path / group / "zarr.json")
-        return str(self.path.resolve()), _changed(self.path / "zarr.json"), _changed(self.path / "frames")
+            return _changed(self.path / group / _ROOT)
+        return str(self.path.resolve()), _changed(self.path / _ROOT), _changed(self.path / "frames")
 
     def is_cache(self) -> bool:
-        """Whether the folder holds a cache that may be written to; False if it is absent or empty.
+        """Whether the folder holds a cache that may be written to; False if it is absent or holds nothing of a user.
 
         Raises
         ------
@@ -89,12 +98,12 @@ class LocalBackend:
         """
         if self.path.exists() and not self.path.is_dir():
             raise CacheError(f"{self.path}: is a file; expected a folder for the cache")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        own = sorted(name for name in os.listdir(self.path) if not is_foreign(name)) if self.path.is_dir() else []
+        if not own:
             return False
-        if not (self.path / "zarr.json").is_file():
-            some = sorted(entry.name for entry in self.path.iterdir())[:3]
+        if not (self.path / _ROOT).is_file():
             raise CacheError(
-                f"{self.path}: holds something else ({', '.join(some)}); expected an empty folder or a cache"
+                f"{self.path}: holds something else ({', '.join(own[:3])}); expected an empty folder or a cache"
             )
         if not os.access(self.path / "frames", os.W_OK):
             raise CacheError(f"{self.path}: no permission to write there")
@@ -105,7 +114,16 @@ class LocalBackend:
         """A staging folder, removed in the end; what killed writers left behind is removed on the way."""
         self.path.resolve().parent.mkdir(parents=True, exist_ok=True)
         with _staging(self.path) as folder:
-            yield _LocalWriting(self.path, folder)
+            yield _LocalWriting(self.path.resolve(), folder)  # not the link to it
+
+
+class _OwnFiles(LocalStore):
+    """A folder without what is foreign in it, of each of which zarr would say that it knows it not."""
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        async for name in super().list_dir(prefix):
+            if not is_foreign(name):
+                yield name
 
 
 class _LocalWriting:
@@ -123,12 +141,26 @@ class _LocalWriting:
         staged = self._new()
         try:
             put_files(files, staged)
+            if not group and _holds_foreign_alone(self.path):
+                return self._fill(staged)
             os.rename(staged, self.path / group)
         except OSError as error:
             shutil.rmtree(staged, ignore_errors=True)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
             raise
+        return True
+
+    def _fill(self, staged: Path) -> bool:
+        """Let a cache appear beside foreign files, which forbid the rename: what makes it one comes last."""
+        for file in sorted(staged.rglob("*"), key=lambda file: file == staged / _ROOT):
+            target = self.path / file.relative_to(staged)
+            if file.is_dir():
+                target.mkdir(exist_ok=True)
+            elif target == self.path / _ROOT:
+                os.link(file, target)  # fails where another writer was faster
+            else:
+                os.replace(file, target)
         return True
 
     def put(self, name: str, content: bytes) -> None:
@@ -143,10 +175,18 @@ class _LocalWriting:
             os.rename(self.path / group, self._new())
 
     def abandon(self) -> None:
-        """Rename the cache into the staging folder, where no frame is in it and no other writer has one."""
-        frames = any(entry.is_dir() for entry in (self.path / "frames").iterdir())
-        if not frames and list(self.staging.parent.iterdir()) == [self.staging]:
+        """Rename the cache into the staging folder, where nothing else is in it and no other writer has one."""
+        there = set(os.listdir(self.path))
+        kept = {name for name in there - _OWN if not is_foreign(name)}
+        kept |= {name for name in os.listdir(self.path / "frames") if name != _ROOT and not is_foreign(name)}
+        writers = {name for name in os.listdir(self.staging.parent) if not is_foreign(name)}
+        if kept or writers != {self.staging.name}:
+            return
+        if there <= _OWN:
             os.rename(self.path, self._new())
+        else:
+            for name in (_ROOT, "summary", "frames"):
+                self.withdraw(name)
 
 
 def put_files(files: Mapping[str, bytes], folder: Path) -> None:
@@ -155,6 +195,15 @@ def put_files(files: Mapping[str, bytes], folder: Path) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+def _is_group(folder: Path) -> bool:
+    return not is_foreign(folder.name) and ((folder / _ROOT).is_file() or any(folder.glob(f"*/{_ROOT}")))
+
+
+def _holds_foreign_alone(folder: Path) -> bool:
+    names = os.listdir(folder) if folder.is_dir() else []
+    return bool(names) and all(map(is_foreign, names))
 
 
 def _changed(file: Path) -> int:

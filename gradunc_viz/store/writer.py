@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from ..schema.errors import CacheMismatchError
+from ..schema.errors import CacheError, CacheMismatchError
 from ..schema.frame import check_frame_id, validate
 from ..schema.scores import BUILT_IN, GradientNorm, lookup
 from .backend import Backend, Place, Writing, backend_of
@@ -23,13 +23,13 @@ __all__ = ["CacheWriter", "described"]
 class CacheWriter:
     """Creates or resumes a cache, and commits frames to it. A context manager.
 
-    A cache that it created and that no frame was put into goes again where the context ends with an error: it would
-    refuse the next run, which may well be asked for something else.
+    A cache without a frame holds nothing that anybody waits for: one of another key is taken over unless another writer
+    is at work, and one that it created itself goes again where the context ends with an error.
 
     Parameters
     ----------
     path : path-like or Backend
-        Folder of the cache: absent, empty, or a cache with the same key; or another place.
+        Folder of the cache: absent, empty, a cache with the same key or one without frames; or another place.
     key : dict
         JSON-able; what decides whether existing frames may be reused.
     classes : sequence of str
@@ -74,12 +74,27 @@ class CacheWriter:
         """Whether there is a cache, which then has the same key."""
         if not self.backend.is_cache():
             return False
-        differences = _differences(read_root(self.backend)["key"], self.key)
+        differences = self._mismatch()
+        if differences and not published(self.backend):
+            with self.backend.writing() as writing, suppress(FileNotFoundError):  # another writer may do the same
+                writing.abandon()
+            if not self.backend.is_cache():
+                return False
+            if not (differences := self._mismatch()):
+                return True
+            raise CacheMismatchError(
+                f"{self.path}: is being computed differently: {'; '.join(differences)}; another run is at work there, "
+                "or something of yours lies in it; choose another folder for the cache"
+            )
         if differences:
             raise CacheMismatchError(
-                f"{self.path}: was computed differently: {'; '.join(differences)}; choose another --out, or remove it"
+                f"{self.path}: was computed differently: {'; '.join(differences)}; choose another folder for the "
+                "cache, or remove it"
             )
         return True
+
+    def _mismatch(self) -> list[str]:
+        return _differences(read_root(self.backend)["key"], self.key)
 
     def __enter__(self) -> CacheWriter:
         self._open = self.backend.writing()
@@ -136,6 +151,8 @@ class CacheWriter:
                 new = self._writing.publish(group, files)
         except OSError as error:
             raise write_error(str(self.path / group), error) from error
+        if not new and frame_id not in published(self.backend):
+            raise CacheError(f"{self.path / group}: is in the way of a frame and is none; remove this folder")
         if new:
             self.existing.add(frame_id)
         return new

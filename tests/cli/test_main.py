@@ -193,7 +193,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_info(tiny_cache: gv.Cache, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", tiny_cache.path) == 0
     said = capsys.readouterr().out
-    for text in ("48 x 64", "41 x 57", "TinyNet", "entropy", "4 frames"):
+    for text in ("48 x 64", "41 x 57", "TinyNet", "entropy", "4 frames", "classifier: Conv2d(6, 4,", ", as found"):
         assert text in said
 
 
@@ -390,3 +390,61 @@ def test_a_file_of_scores_that_fails_is_named(
     assert expected in line
     assert str(file) in line
     assert not [name for name in set(sys.modules) - before if name.startswith("gradunc_score_file")]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("info", "CACHE"),
+        *(("evaluate", "CACHE", "--task", "error", "--quiet", *more) for more in ((), ("--by", "class"), ("--latex",))),
+        *(("evaluate", "CACHE", "--task", "error", "--quiet", "--by", "class", form) for form in ("--csv", "--json")),
+        ("scores",),
+        ("layouts",),
+        ("evaluate", "道路\udcff"),
+    ],
+    ids=" ".join,
+)
+def test_what_an_encoding_lacks_is_escaped(
+    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, command: tuple[str, ...]
+) -> None:
+    cache = gv.compute(
+        TinyNet().eval(),
+        gv.open_frames(own_set)[:1],
+        tmp_path / "道路",
+        scores="msp",
+        classes=("道路", "Straße", "c", "d"),
+        progress=False,
+    )
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    code = run(*(cache.path if part == "CACHE" else part for part in command))
+    texts = [stream.buffer.getvalue().decode(encoding) for stream in (out, err) if stream.flush() is None]
+    known = command[-1] != "道路\udcff"
+    assert code == (0 if known else 1)
+    assert not texts[known]
+    if "CACHE" in command:
+        assert r"\u9053\u8def" in texts[0]
+    if not known:
+        assert r"\u9053\u8def\udcff: no such folder" in texts[1]
+
+
+def test_files_are_written_as_utf_8(own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = gv.compute(TinyNet().eval(), gv.open_frames(own_set)[:1], tmp_path / "道", scores="msp", progress=False)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert run("evaluate", cache.path, "--task", "error", "--quiet", "--csv", tmp_path / "t.csv") == 0
+    assert "道" in (tmp_path / "t.csv").read_text(encoding="utf-8")
+
+
+def test_paths_stay_where_they_were_when_a_users_file_goes_elsewhere(
+    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandering.py").write_text("import os\nos.chdir('/')\n")
+    monkeypatch.chdir(tmp_path)
+    out = compute("demo", "set", "cache", "--score-file", "wandering.py", "--input-size", "64x64", "--limit", 1)
+    assert (out, Path.cwd()) == (0, Path("/"))
+    monkeypatch.chdir(tmp_path)
+    more = ("--score-file", "wandering.py", "--csv", "t.csv", "--quiet")
+    assert run("evaluate", "cache", "--task", "error", *more) == 0
+    assert (tmp_path / "t.csv").is_file()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign import litter
 from PIL import Image
 from tiny import TinyNet, write_set
 from tiny_images import HEIGHT, WIDTH, convert, fails, mask, one_line, picture
@@ -344,6 +345,39 @@ def test_folder_that_cannot_be_listed(trio: Frames, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "scandir", refuse)
     fails(lambda: open_frames(trio.path), trio.path / "images", "cannot be listed (Permission denied)")
+
+
+# --- what is passed over, and in which order
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
+def test_foreign_files_are_no_frames(tmp_path: Path, deep: bool) -> None:
+    write_set(tmp_path / "set")
+    if deep:
+        (tmp_path / "set/images/town").mkdir()
+        (tmp_path / "set/images/f00.png").rename(tmp_path / "set/images/town/f00.png")
+    before = open_frames(tmp_path / "set")
+    litter(tmp_path / "set")
+    after = open_frames(tmp_path / "set")
+    assert after.ids == before.ids
+    assert [frame.digest() for frame in after] == [frame.digest() for frame in before]
+
+
+def test_frames_are_in_the_order_of_people(tmp_path: Path) -> None:
+    for name in ("f10", "f9", "f1", "g2/1", "g10/2", "g10/10"):
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path)
+    assert open_frames(tmp_path).ids == ("f1", "f9", "f10", "g2__1", "g10__2", "g10__10")
+
+
+def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    frames = open_frames("set")
+    monkeypatch.chdir("/")
+    assert frames[0].image.shape == (48, 64, 3)
+    assert frames[0].label is not None
 
 
 # --- real frames

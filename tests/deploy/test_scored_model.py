@@ -296,7 +296,7 @@ def test_a_head_that_runs_twice():
             self.head = nn.Conv2d(3, 4, 1)
 
         def forward(self, x):
-            return self.head(torch.sigmoid(x)), self.head(x)
+            return {"out": self.head(torch.sigmoid(x)), "aux": self.head(x)}
 
     x = torch.rand(1, 3, 8, 8)
     net = Twice().eval()

@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from foreign import litter
 from PIL import Image
 from tiny import TinyNet
 from torch import nn
@@ -30,6 +31,13 @@ def sequence(tmp_path):
 
 def test_a_folder_is_read_in_the_order_of_names(sequence):
     np.testing.assert_array_equal(np.stack(list(read_stream(sequence))), IMAGES)
+
+
+def test_names_are_taken_as_people_count_and_foreign_files_passed_over(tmp_path):
+    for name, image in zip(("1", "2", "9", "10", "11"), IMAGES, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    litter(tmp_path)
+    np.testing.assert_array_equal(np.stack(list(read_stream(tmp_path))), IMAGES)
 
 
 def test_a_file_of_several_images(tmp_path):
@@ -62,15 +70,20 @@ def runner(net: nn.Module, **options) -> Inference:
 @pytest.mark.parametrize("autocast", [None, "bf16"])
 def test_both_rates_are_taken(autocast):
     report = stream(runner(TinyNet().eval(), autocast=autocast), iter(IMAGES), "msp")
-    assert len(report.with_scores) == len(report.without_scores) == 3
-    assert len(report.means) == 5
+    assert len(report.with_scores) == len(report.without_scores) == len(report.means) == 5
     assert all(0 < mean < 0.75 for mean in report.means)
     assert min(report.rates()) > 0
 
 
-def test_a_stream_too_short_to_be_timed():
-    with pytest.raises(FrameError, match="a stream of 2 images is too short to be timed; expected 3"):
-        stream(runner(TinyNet().eval()), iter(IMAGES[:2]))
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_image_is_timed_however_few(count):
+    report = stream(runner(TinyNet().eval()), iter(IMAGES[:count]), "msp")
+    assert len(report.with_scores) == len(report.without_scores) == len(report.means) == count
+
+
+def test_a_stream_of_nothing():
+    with pytest.raises(FrameError, match="a stream without images"):
+        stream(runner(TinyNet().eval()), iter(()))
 
 
 def test_the_network_keeps_its_mode():
@@ -79,8 +92,11 @@ def test_the_network_keeps_its_mode():
     assert all(module.training for module in net.modules())
 
 
-def test_on_the_command_line(sequence, capsys):
-    assert cli(["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]) == 0
-    assert "3 frames: " in (out := capsys.readouterr().out)
+@pytest.mark.parametrize(
+    ("limit", "count"), [((), 5), (("--limit", "1"), 1), (("--limit", "3"), 3), (("--limit", "9"), 5)]
+)
+def test_on_the_command_line(sequence, capsys, limit, count):
+    arguments = ["stream", str(sequence), "--model", "demo", "--input-size", "64x96", "--device", "cpu"]
+    assert cli([*arguments, *limit]) == 0
+    assert f"{count} frames: " in (out := capsys.readouterr().out)
     assert "frames/s with 6 scores" in out
-    assert cli(["stream", str(sequence), "--model", "demo", "--limit", "1", "--device", "cpu"]) == 1

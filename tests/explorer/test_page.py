@@ -177,6 +177,26 @@ def test_clicked_row_is_found_by_id_under_sort_and_filter(explorer: app.Explorer
     assert explorer.state.frame_id == "a"
 
 
+def test_caches_are_called_as_a_mapping_says(cache: Cache) -> None:
+    explorer = gv.explore({"ours": cache, "theirs": str(cache.path)})
+    assert explorer is not None
+    assert list(explorer.select.options) == ["A: ours", "B: theirs"]
+    assert [one.reopened().name for one in explorer.caches] == ["ours", "theirs"]
+    assert cache.name == "cache"
+
+
+def test_frames_are_listed_as_people_count(tmp_path: Path) -> None:
+    ids = ["f1", "f2", "F9", "f10", "f100"]
+    tab = app.Explorer([write_cache(tmp_path / "c", ids)], view="tab=frames").desk.frames
+    listed = {"asc": ids, "desc": ids[::-1]}
+    for way, expected in listed.items():
+        tab.table.sorters = [{"field": "frame", "dir": way}]
+        assert tab._listed() == list(tab._view()["frame"]) == expected
+    tab.table.sorters = [{"field": "msp", "dir": "asc"}]
+    means = tab._view()["msp"]
+    assert list(means) == sorted(means)
+
+
 def test_frames_are_selected_by_their_box(explorer: app.Explorer) -> None:
     before = explorer.state.frame_id
     for name in ("c", "a"):

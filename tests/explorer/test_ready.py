@@ -40,9 +40,9 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.fixture
-def server(cache: Cache) -> Iterator[tuple[Any, str]]:
+def server(cache: Cache, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
     Jobs._heard = 0.0  # no other test's page is being looked at
-    server, url = serving._server((cache,), 0, "title")
+    server, url = serving._server((cache,), 0, "title", prefix=getattr(request, "param", ""))
     server.start()
     yield server, url
     server.stop()
@@ -103,6 +103,7 @@ def test_the_next_request_gets_the_page_made_ahead(server: tuple[Any, str], cach
     assert page.link == to_query(ExplorerState(cache, **read_query(query, (cache,))[1]))
 
 
+@pytest.mark.parametrize("server", ["", "/user/me"], indirect=True)
 def test_it_is_given_once(server: tuple[Any, str]) -> None:
     one, url = server
     made = ready(one)

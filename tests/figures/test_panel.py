@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -181,3 +183,21 @@ def test_gallery_without_a_failure_says_so(scene: gv.Cache) -> None:
         figures.gallery(scene, "missed_objects", threshold=-1e9)
     with pytest.raises(GraduncError, match="unknown kind of failure 'odd'"):
         figures.gallery(scene, "odd")
+
+
+@pytest.mark.parametrize("size", [(4, 4000), (4000, 4), (64, 2048)], ids=str)
+def test_frames_of_any_shape_are_drawn(tmp_path: Path, size: tuple[int, int]) -> None:
+    with new_writer(tmp_path / "c") as writer:
+        write_frame(writer, "a", size)
+        write_frame(writer, "b")
+    cache = open_cache(tmp_path / "c")
+    figure = figures.panel(cache, insets={"a": (0, 0, min(size[0], 40), min(size[1], 40))})
+    figure.canvas.draw()  # nothing is drawn larger than memory
+    height, width = (cell(figure, "a:image").get_position().size * figure.get_size_inches())[::-1]
+    assert 1 / 40.1 < height / width < 8.1
+    if size == (64, 2048):
+        assert width / height == pytest.approx(32, rel=0.01)
+    for axis in figure.axes:
+        for inset in axis.child_axes:
+            assert max(inset.get_position().size / axis.get_position().size) < 0.56
+    figures.gallery(cache, "confident_mistakes", score="entropy", threshold=9.0).canvas.draw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,10 @@ def test_every_source_says_what_it_loads() -> None:
 def test_listing_sources_loads_no_torch() -> None:
     code = "import sys, gradunc_viz.networks.loaders as l; l.sources(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("spec", [3, None, b"demo", ("demo",)])
+def test_what_is_no_model_is_named(spec):
+    expected = f"model {spec!r} is of type {type(spec).__name__}: expected a torch.nn.Module"
+    with pytest.raises(ModelError, match=re.escape(expected)):
+        gv.load_model(spec)

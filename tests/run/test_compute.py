@@ -184,8 +184,8 @@ def test_dropped_channels_are_as_if_they_had_never_been(tiny_set, tmp_path):
 def test_a_head_given_by_name(tiny_set, tmp_path):
     class Sum(TinyNet):
         def forward(self, x):
-            logits = self.classifier(F.softplus(self.body(x)))
-            return logits + 0 * logits.mean()
+            features = self.body(x)
+            return self.classifier(F.softplus(features)) + 0 * features.mean()
 
     net = Sum().eval()
     with pytest.raises(HeadError, match="head='classifier'"):
@@ -458,7 +458,7 @@ def test_batches_shrink_where_memory_runs_out(tmp_path, error):
     plain = run(TinyNet().eval(), folder, tmp_path / "plain", batch=2)
     net = Hungry(2, error).eval()
     cache = run(net, folder, tmp_path / "c", batch=8)
-    assert net.sizes == [1, 8, 4, 2, 2, 2, 2]  # the first asks for the number of classes
+    assert net.sizes == [1, 1, 8, 4, 2, 2, 2, 2]  # the first two find the head and the number of classes
     assert cache.ids == plain.ids
     for frame_id in plain.ids:
         xr.testing.assert_equal(cache[frame_id].load(), plain[frame_id].load())
@@ -468,8 +468,8 @@ def test_groups_to_come_are_smaller_too(tmp_path):
     folder = write_set(tmp_path / "set", 9, ((24, 32),))
     net = Hungry(1, MEMORY_ERRORS[0]).eval()
     run(net, folder, tmp_path / "c", batch=3)
-    assert sorted(net.sizes[2:]) == [1] * 9
-    assert net.sizes[:2] == [1, 3]
+    assert sorted(net.sizes[3:]) == [1] * 9
+    assert net.sizes[:3] == [1, 1, 3]
 
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS, ids=["cuda", "cpu", "python"])

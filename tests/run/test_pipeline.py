@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.exchange.imports import ImportSettings
 from gradunc_viz.networks.head import Head
 from gradunc_viz.networks.runner import Inference, Runner
 from gradunc_viz.run.compute import compute_report
@@ -193,6 +195,44 @@ def test_nothing_stays_of_a_run_that_fails_before_its_first_frame(name, there, o
     assert not list(tmp_path.glob(".c*"))
     other = gv.open_frames(write_set(tmp_path / "other", 2))
     assert len(gv.compute(TinyNet().eval(), other, out, scores="entropy", images=False, progress=False)) == 2
+
+
+def test_a_run_that_left_every_frame_out_does_not_refuse_the_next(own_set, tmp_path):
+    for image in (own_set / "images").iterdir():
+        image.write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="4 frames were skipped"):
+        cache = gv.compute(
+            TinyNet(), gv.open_frames(own_set), tmp_path / "c", scores="msp", on_error="skip", progress=False
+        )
+    assert len(cache) == 0
+    other = gv.open_frames(write_set(tmp_path / "other", 2))
+    assert len(gv.compute(TinyNet().eval(), other, tmp_path / "c", scores="entropy", bias=True, progress=False)) == 2
+
+
+def test_a_relative_cache_stays_where_it_was(own_set, tmp_path, monkeypatch):
+    class Wandering(TinyNet):
+        def forward(self, x):
+            os.chdir("/")
+            return super().forward(x)
+
+    monkeypatch.chdir(tmp_path)
+    cache = gv.compute(Wandering().eval(), gv.open_frames("set"), "c", scores="msp", progress=False)
+    assert os.getcwd() == "/"
+    assert len(cache) == 4 == len(gv.open_cache(tmp_path / "c"))
+    assert cache.summary.sizes["frame"] == cache.reopened().summary.sizes["frame"] == 4
+    assert gv.evaluate(cache, "error", bootstrap=0).sizes["score"] == 1
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "ids").mkdir()
+    for name, frame in cache.items():
+        np.save(tmp_path / f"maps/{name}.npy", gv.score(frame, "msp").values)
+        Image.fromarray(frame["prediction"].values).save(tmp_path / f"ids/{name}.png")
+    monkeypatch.chdir(tmp_path)
+    settings = ImportSettings(predictions="ids", classes=tuple("abcd"))
+    maps = gv.read_submission("maps")
+    monkeypatch.chdir("/")
+    assert len(maps["f00"]) == 48
+    imported = gv.import_maps(tmp_path / "maps", gv.open_frames(own_set), tmp_path / "i", settings, progress=False)
+    assert len(imported) == 4
 
 
 def test_frames_before_the_one_that_fails_stay(own_set, tmp_path):

@@ -45,7 +45,7 @@ def test_values_are_kept_in_one_form():
     assert hash(given)
     assert Settings().scores == Settings(scores=None).scores == DEFAULT_SCORES
     assert Settings(scores="paper").scores == PAPER_SCORES
-    assert ImportSettings(predictions="p").predictions == Path("p")
+    assert ImportSettings(predictions="p").predictions == Path("p").absolute()
 
 
 @pytest.mark.parametrize(

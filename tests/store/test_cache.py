@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -13,17 +15,20 @@ import pytest
 import torch
 import xarray as xr
 import zarr.storage
+from foreign import litter
 from PIL import Image
 from tiny import SCORES, TinyNet
 from torch.nn import functional as F
 
 import gradunc_viz as gv
-from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownScoreError
+from gradunc_viz.schema.errors import CacheError, CacheMismatchError, GraduncError, UnknownFrameError, UnknownScoreError
 from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.store import cache as cache_module
 from gradunc_viz.store.cache import open_cache
 from gradunc_viz.store.frame import class_probabilities, decode_image
+from gradunc_viz.store.local import LocalBackend
+from gradunc_viz.store.summary import build_summary, publish_summary
 from gradunc_viz.store.writer import CacheWriter
 
 
@@ -126,6 +131,17 @@ def test_a_cache_is_a_mapping(tiny_cache):
     assert "4 frames" in repr(tiny_cache)
 
 
+def test_a_frame_that_is_not_there_is_named_with_those_alike(tiny_cache):
+    for error in (KeyError, GraduncError):
+        with pytest.raises(error, match=r"cache: no frame 'f0l' among its 4 frames; did you mean .*'f01'"):
+            tiny_cache["f0l"]
+    for ask in (tiny_cache.thumbnail, tiny_cache.frame_version, lambda name: tiny_cache.read(name, ["score"])):
+        with pytest.raises(UnknownFrameError, match=r"no frame 'zzz' among its 4 frames$"):
+            ask("zzz")
+    error = pickle.loads(pickle.dumps(UnknownFrameError("c", 3.5, ("a",))))
+    assert str(error) == "c: no frame 3.5 among its 1 frames"
+
+
 @pytest.mark.parametrize("frame_id", ["../f00", "..", "", ".", "f00/", "../frames/f00", "/etc", "f00\0", "../summary"])
 def test_a_hostile_id_is_no_frame(tiny_cache, frame_id):
     with pytest.raises(KeyError, match="no frame"):
@@ -167,6 +183,25 @@ def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, open
     assert cache[4 + 7].attrs["frame_id"] == "g0007"
     touched = {name[len(str(path)) :].split("/")[2] for name in opened_files if name.startswith(str(path))}
     assert touched == {"g0500", "g0007"}
+
+
+def test_a_cache_names_the_head_that_was_found(tiny_cache, tiny_set, tmp_path):
+    assert tiny_cache.key["network"]["head"] == "auto"
+    assert tiny_cache.head == "classifier: Conv2d(6, 4, kernel_size=(1, 1), stride=(1, 1))"
+    assert "classifier: Conv2d(6, 4" in tiny_cache._repr_html_()
+    writer_like(tiny_cache, tmp_path / "empty")
+    assert open_cache(tmp_path / "empty").head is None
+    with writer_like(tiny_cache, tmp_path / "older") as writer:
+        older = in_memory(tiny_cache, "f00")
+        del older.attrs["head_layer"]
+        writer.commit(older)
+    assert open_cache(tmp_path / "older").head == "classifier"
+    (tmp_path / "older/frames/f00/prediction/zarr.json").unlink()
+    assert open_cache(tmp_path / "older").head is None
+    for frame in tiny_cache:
+        np.save(tmp_path / f"{frame}.npy", np.random.default_rng(0).random(tiny_cache[frame]["prediction"].shape))
+    imported = gv.import_maps(tmp_path, gv.open_frames(tiny_set), tmp_path / "imported", progress=False)
+    assert imported.head is None
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -385,6 +420,13 @@ def test_another_schema_version_is_refused(tiny_cache, tmp_path):
         writer_like(tiny_cache, path)
 
 
+@pytest.mark.parametrize("place", [3, None, 1.5])
+def test_what_is_no_place_of_a_cache_is_named(place):
+    for use in (open_cache, gv.evaluate, gv.explore):
+        with pytest.raises(CacheError, match=re.escape(f"{place!r} of type")):
+            use(place)
+
+
 def test_output_that_is_taken(tiny_cache, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="is a file"):
@@ -408,12 +450,66 @@ def test_an_empty_folder_becomes_a_cache(tiny_cache, tmp_path):
 
 def test_other_settings_are_named(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    with pytest.raises(CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another --out"):
+    with pytest.raises(CacheMismatchError, match=r"settings\.input_size was None, now 32,64; choose another folder"):
         writer_like(tiny_cache, path, input_size=(32, 64))
     with pytest.raises(
         CacheMismatchError, match=r"settings\.bias was False, now True; settings\.scores was .*, now msp"
     ):
         writer_like(tiny_cache, path, scores=["msp"], bias=True)
+
+
+def test_a_cache_without_frames_is_taken_over(tiny_cache, tmp_path):
+    for _ in range(2):  # killed before its first frame: no end of a context
+        writer_like(tiny_cache, tmp_path / "c", bias=True)
+    assert open_cache(tmp_path / "c").summary.sizes["frame"] == 0
+    with writer_like(tiny_cache, tmp_path / "c", scores=["msp"]) as writer:
+        with pytest.raises(CacheMismatchError, match=r"is being .* settings\.scores was msp.*another run"):
+            writer_like(tiny_cache, tmp_path / "c")
+        assert writer.existing == set()
+    assert open_cache(tmp_path / "c").scores == ("msp",)
+    with writer_like(tiny_cache, tmp_path / "c") as writer:
+        assert writer.commit(in_memory(tiny_cache, "f00"))
+    with pytest.raises(CacheMismatchError, match=r"settings\.bias"):
+        writer_like(tiny_cache, tmp_path / "c", bias=True)
+    xr.testing.assert_identical(open_cache(tmp_path / "c")["f00"].load(), tiny_cache["f00"].load())
+
+
+def test_a_folder_in_the_way_of_a_frame_is_named(tiny_cache, tmp_path):
+    with writer_like(tiny_cache, tmp_path / "c") as writer:
+        (tmp_path / "c/frames/f00").mkdir()
+        (tmp_path / "c/frames/f00/notes.txt").write_text("mine")
+        with pytest.raises(CacheError, match="f00: is in the way"):
+            writer.commit(in_memory(tiny_cache, "f00"))
+    assert open_cache(tmp_path / "c").ids == ()
+
+
+def test_foreign_files_in_every_folder_change_nothing(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    litter(path)
+    cache = open_cache(path)
+    assert cache.ids == tiny_cache.ids
+    for frame in cache:
+        xr.testing.assert_identical(cache[frame].load(), tiny_cache[frame].load())
+        assert cache.thumbnail(frame) == tiny_cache.thumbnail(frame)
+    xr.testing.assert_identical(cache.summary, tiny_cache.summary)
+    shutil.rmtree(path / "summary")
+    xr.testing.assert_identical(open_cache(path).summary, tiny_cache.summary)
+    writer_like(tiny_cache, path)
+    assert open_cache(path).ids == tiny_cache.ids
+
+
+def test_frames_sort_as_people_count(tiny_cache, tmp_path):
+    path = copy_of(tiny_cache, tmp_path / "c")
+    with writer_like(tiny_cache, path) as writer:
+        for name in ("f10", "f4", "f100", "g"):
+            writer.commit(in_memory(tiny_cache, 0, name))
+    expected = ("f00", "f01", "f02", "f03", "f4", "f10", "f100", "g")
+    assert open_cache(path).ids == expected
+    # the table of a cache that was written in another order is made anew
+    table = build_summary(LocalBackend(path), tuple(sorted(expected)), tiny_cache.scores, tiny_cache.classes)
+    publish_summary(LocalBackend(path), table)
+    assert tuple(open_cache(path).summary["frame"].values) == expected
+    assert tuple(gv.evaluate(path, "error", by="frame", bootstrap=0)["frame"].values) == expected
 
 
 # ----------------------------------------------------------------------------------------------------------

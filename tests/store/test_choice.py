@@ -82,6 +82,8 @@ TAKES = {
         for what, value, message in (
             ("scores", ["msp", "energy"], "score 'energy' is not cached; it has pgn_oh_p0.5,"),
             ("scores", "nonsense", "score 'nonsense' is not cached"),
+            ("scores", "msp, energy", "score 'energy' is not cached"),
+            ("scores", " , ", "no score is chosen; choose at least one"),
             ("frames", ["a", "x"], "no frame 'x' among its 3 frames"),
             ("frames", [], "no frame is chosen; choose at least one"),
             ("classes", ["road", "tram"], "no class 'tram'; it has road,"),
@@ -115,6 +117,12 @@ def test_what_no_cache_has_is_refused(caches: dict[str, gv.Cache]) -> None:
         Selection.of_each(caches, "nonsense")
     with pytest.raises(GraduncError, match="no cache was given"):
         named_caches([])
+
+
+def test_scores_are_named_as_for_a_run(caches: dict[str, gv.Cache]) -> None:
+    for scores in ("msp,entropy", " msp , entropy ,msp", ["msp", "entropy"]):
+        assert Selection.of(caches["one"], scores=scores).scores == ("msp", "entropy")
+    assert list(gv.evaluate(caches["one"], "error", scores="msp,entropy", bootstrap=0)["score"]) == ["msp", "entropy"]
 
 
 def test_what_is_shown(caches: dict[str, gv.Cache]) -> None:

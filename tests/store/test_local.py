@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import UnixFileLock
+from foreign import litter
 
 from gradunc_viz.schema.errors import CacheError
 from gradunc_viz.store.local import LocalBackend
@@ -123,3 +124,80 @@ def test_a_file_is_put_in_place_whole(place: Path) -> None:
         backend.read("absent")
     with pytest.raises(CacheError, match="no such folder"):
         LocalBackend(place / "nowhere").read("zarr.json")
+
+
+def test_a_folder_is_a_group_by_its_file_and_stays_one_that_lost_it(place: Path) -> None:
+    backend = LocalBackend(place)
+    with backend.writing() as writing:
+        writing.publish("", {"frames/zarr.json": b"", "zarr.json": b""})
+        for name in ("a", "lost"):
+            writing.publish(f"frames/{name}", {"label/zarr.json": b"", "zarr.json": b""})
+    (place / "frames/lost/zarr.json").unlink()
+    litter(place)
+    for name in ("empty", "notes"):
+        (place / "frames" / name).mkdir()
+    (place / "frames/notes/todo.txt").write_text("")
+    assert sorted(backend.groups("frames")) == ["a", "lost"]
+
+
+def test_the_size_of_a_group_is_that_of_its_own_files(place: Path) -> None:
+    backend = LocalBackend(place)
+    with backend.writing() as writing:
+        writing.publish("", {"frames/zarr.json": b"", "zarr.json": b""})
+        writing.publish("frames/a", {"label/zarr.json": b"12", "label/c.0.0": b"345", "zarr.json": b""})
+    before = backend.sizes("frames/a")
+    litter(place)
+    assert backend.sizes("frames/a") == before == {"label/zarr.json": 2, "label/c.0.0": 3}
+
+
+def test_foreign_files_do_not_fill_a_folder(place: Path) -> None:
+    place.mkdir()
+    litter(place)
+    before = set(os.listdir(place))
+    backend = LocalBackend(place)
+    assert not backend.is_cache()
+    with backend.writing() as one, backend.writing() as two:
+        assert one.publish("", {"frames/zarr.json": b"", "zarr.json": b"1"})
+        assert not two.publish("", {"frames/zarr.json": b"", "zarr.json": b"2"})
+    assert backend.is_cache()
+    assert backend.read("zarr.json") == b"1"
+    with backend.writing() as writing:
+        writing.abandon()
+    assert set(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "frames/notes.txt"])
+def test_a_cache_with_something_of_the_user_is_not_taken_away(place: Path, name: str) -> None:
+    with LocalBackend(place).writing() as writing:
+        writing.publish("", {"frames/zarr.json": b"", "zarr.json": b""})
+        (place / name).write_text("mine")
+        writing.abandon()
+    assert (place / name).read_text() == "mine"
+    assert LocalBackend(place).is_cache()
+
+
+def test_a_link_to_a_folder_stays_one(place: Path) -> None:
+    there = place.parent / "there"
+    there.mkdir()
+    place.symlink_to(there)
+    for foreign in (False, True):
+        with LocalBackend(place).writing() as writing:
+            assert writing.publish("", {"frames/zarr.json": b"", "zarr.json": b"1"})
+            assert writing.publish("frames/a", {"zarr.json": b""})
+            assert (there / "frames/a/zarr.json").is_file()
+            writing.withdraw("frames/a")
+            if foreign:
+                litter(there)
+            writing.abandon()
+        assert place.is_symlink()
+        assert not (there / "zarr.json").exists()
+
+
+def test_a_relative_path_stays_where_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.parent)
+    backend = LocalBackend("cache")
+    monkeypatch.chdir("/")
+    with backend.writing() as writing:
+        writing.publish("", {"zarr.json": b"1"})
+    assert backend.read("zarr.json") == b"1"
+    assert backend.where == str(place)

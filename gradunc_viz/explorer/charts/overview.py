@@ -17,7 +17,7 @@ import xarray as xr
 from ...metrics import evaluate, segmentation
 from ...metrics.metric import pixel_metrics
 from ...metrics.pixel_metrics import bin_metrics
-from ...schema.errors import GraduncError
+from ...schema.errors import GraduncError, UnknownFrameError
 from ...schema.tasks import TASKS
 from ...store.cache import Cache
 from ...store.choice import Selection
@@ -197,12 +197,12 @@ def thumbnails(cache: Cache, ids: Iterable[str]) -> dict[str, bytes]:
     ------
     CacheError
         If a frame cannot be read.
-    GraduncError
+    UnknownFrameError
         If there is no such frame.
     """
     found = {}
     for name in ids:
         if name not in cache:
-            raise GraduncError(f"{cache.path}: no frame {name!r} among its {len(cache)} frames")
+            raise UnknownFrameError(cache.path, name, cache.ids)
         found[name] = remember(cache, ("thumbnail", name), partial(cache.thumbnail, name))
     return found

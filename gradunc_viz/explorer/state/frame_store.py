@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from ...schema.errors import UnknownFrameError
 from ...schema.frame import IGNORE
 from ...schema.tasks import TASKS
 from ...store.cache import Cache
@@ -155,11 +156,11 @@ class FrameStore:
 
         Raises
         ------
-        KeyError, CacheError
+        UnknownFrameError, CacheError
             As `Cache.__getitem__`.
         """
         if frame_id not in cache:
-            raise KeyError(f"{cache.path}: no frame {frame_id!r} among its {len(cache)} frames")
+            raise UnknownFrameError(cache.path, frame_id, cache.ids)
         key = cache.frame_version(frame_id)  # a frame computed anew is another one
         with self._lock:
             found = self._frames.get(key)

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from bokeh.models.widgets.tables import NumberFormatter
 
+from ...schema.file_names import natural_key
 from ...schema.frame import QUANTILES
 from ...schema.tasks import TASKS
 from ...style.scores import units_text
@@ -24,6 +25,7 @@ __all__ = [
     "frame_rows",
     "frames_with",
     "ids_only",
+    "listed_rows",
     "marked",
     "number_format",
     "table_options",
@@ -146,7 +148,10 @@ def table_options(rows: pd.DataFrame, statistic: str = "mean") -> dict[str, Any]
         "widths": {name: width for name, width in widths.items() if name in rows},
         "frozen_columns": [SHOWN, PICK, FRAME],
         "sortable": {name: name not in (SHOWN, PICK) for name in rows.columns},
-        "configuration": {"columnDefaults": {"minWidth": 20}},
+        "configuration": {
+            "columnDefaults": {"minWidth": 20},
+            "columns": [{"field": FRAME, "sorter": "alphanum"}],  # as `listed_rows`
+        },
         "page_size": _PAGE,
     }
 
@@ -159,6 +164,14 @@ def marked(rows: pd.DataFrame, shown: str, picked: Sequence[str]) -> dict[str, l
         PICK: [(i, bool(picks[i])) for i in np.flatnonzero(picks != rows[PICK].to_numpy(bool)).tolist()],
     }
     return {column: patches for column, patches in found.items() if patches}
+
+
+def listed_rows(rows: pd.DataFrame, sorters: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """Rows as the page lists them: Panel sorts ids as text, Tabulator as people count."""
+    if not sorters or sorters[0]["field"] != FRAME:
+        return rows
+    keys = [natural_key(name.lower()) for name in rows[FRAME]]
+    return rows.iloc[sorted(range(len(keys)), key=keys.__getitem__, reverse=sorters[0]["dir"] == "desc")]
 
 
 def number_format(decimals: int) -> NumberFormatter:

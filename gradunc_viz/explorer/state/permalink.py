@@ -67,12 +67,18 @@ def to_query(state: ExplorerState) -> str:
 
 
 def _digest(cache: Cache) -> str:
-    return hashlib.blake2b("\n".join(cache.ids).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b("\n".join(_listed(cache)).encode(), digest_size=4).hexdigest()
+
+
+def _listed(cache: Cache) -> list[str]:
+    """Ids in an order that is part of a link's form, so that links stay valid whatever the order on the page."""
+    return sorted(cache.ids)
 
 
 def _pack(ids: Sequence[str], cache: Cache) -> str:
     """Positions of frames among all ids as ranges, behind a digest of these ids: short whatever their number."""
-    places = sorted(cache.ids.index(frame) for frame in ids if frame in cache)
+    wanted = set(ids)
+    places = [place for place, frame in enumerate(_listed(cache)) if frame in wanted]
     ranges: list[list[int]] = []
     for place in places:
         if ranges and place == ranges[-1][1] + 1:
@@ -202,8 +208,8 @@ def _unpack(text: str, cache: Cache) -> list[str]:
         first, last = int(low), int(high or low)
         if not first <= last < len(cache):
             raise ValueError(f"{part[:40]!r} lies outside the {len(cache)} frames")
-        found |= dict.fromkeys(cache.ids[first : last + 1])
-    return list(found)
+        found |= dict.fromkeys(_listed(cache)[first : last + 1])
+    return [frame for frame in cache.ids if frame in found]
 
 
 def _pixel(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import holoviews as hv
+import pandas as pd
 import panel as pn
 from bokeh.events import Tap
 from bokeh.models import ColumnDataSource
@@ -132,7 +133,7 @@ class FramesTab:
         self.pick_none = pn.widgets.Button(label="Clear", width=64, margin=(4, 4))
         self.pick_all.on_click(lambda _: setattr(self.state, "selection", self._listed()))
         self.pick_none.on_click(lambda _: setattr(self.state, "selection", []))
-        self.csv = csv_download("frames", lambda: self.table.current_view.drop(columns=[frame_table.SHOWN]))
+        self.csv = csv_download("frames", lambda: self._view().drop(columns=[frame_table.SHOWN]))
         self.picked = html("", margin=(10, 4))
 
     def _make_controls(self) -> None:
@@ -221,8 +222,11 @@ class FramesTab:
         else:
             self.state.frame_id = frame_id
 
+    def _view(self) -> pd.DataFrame:
+        return frame_table.listed_rows(self.table.current_view, self.table.sorters)
+
     def _listed(self) -> list[str]:
-        return [str(name) for name in self.table.current_view[frame_table.FRAME]]
+        return [str(name) for name in self._view()[frame_table.FRAME]]
 
     def _step(self, by: int) -> None:
         self._direction = by

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pandas as pd
@@ -382,8 +384,6 @@ def test_link_restores_the_state(cache: Cache) -> None:
         curve="pr", log_fpr=True, failure="false_alarms", curve_scores=["msp"], curve_frames="selected",
         scope="fixed", fixed={"msp": (0.0, 0.5)}, worst="highest_mean",
     )  # fmt: skip
-    from urllib.parse import parse_qsl
-
     main, params, problems = permalink.read_query(dict(parse_qsl(permalink.to_query(state))), state.caches)
     assert problems == []
     assert main == 1
@@ -392,6 +392,14 @@ def test_link_restores_the_state(cache: Cache) -> None:
         assert getattr(again, name) == getattr(state, name), name
     assert permalink.to_query(again) == permalink.to_query(state)
     assert len(params) == 22
+
+
+def test_a_link_names_frames_by_their_place_in_the_order_of_text(tmp_path: Path) -> None:
+    numbered = write_cache(tmp_path / "c", ["f1", "f2", "f10", "f11"])
+    state = ExplorerState([numbered], selection=["f2", "f10"])
+    query = dict(parse_qsl(permalink.to_query(state)))
+    assert query["frames"].partition(".")[2] == "1_3"  # of f1, f10, f11, f2, as links have always been made
+    assert permalink.read_query(query, [numbered])[1]["selection"] == ["f2", "f10"]
 
 
 @pytest.mark.parametrize(
