@@ -252,7 +252,7 @@ def _by_channel(classes: NetworkClasses, reduced: bool = False) -> _Numbering:
     return _Numbering(
         ids,
         f"{known} or 255 (ignore)",
-        f"ids in masks are the network's channels, and {some('id', left_out)} no class but ignored",
+        f"ids in masks are the network's channels; no class, and ignored: {', '.join(map(str, left_out))}",
     )
 
 

@@ -115,6 +115,6 @@ def test_channels_that_are_left_out_are_said(tmp_path, capsys):
     make_set(tmp_path / "set", labels=lambda ids: ids)
     (tmp_path / "net.py").write_text(NET)
     assert main([*compute(tmp_path), "--drop-channels", "0,2"]) == 0
-    assert "ids in masks are the network's channels, and ids 0, 2 no class but ignored" in capsys.readouterr().out
+    assert "ids in masks are the network's channels; no class, and ignored: 0, 2" in capsys.readouterr().out
     assert main(["info", str(tmp_path / "c")]) == 0
     assert "channels 0, 2 of the network: no class, and ignored in masks that hold ids 0, 2" in capsys.readouterr().out
