@@ -353,9 +353,9 @@ def test_folder_that_cannot_be_listed(trio: Frames, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
 def test_foreign_files_are_no_frames(tmp_path: Path, deep: bool) -> None:
     write_set(tmp_path / "set")
-    if deep:
-        (tmp_path / "set/images/town").mkdir()
-        (tmp_path / "set/images/f00.png").rename(tmp_path / "set/images/town/f00.png")
+    for part in ("images", "labels", "anomalies") if deep else ():
+        (tmp_path / "set" / part / "town").mkdir()
+        (tmp_path / "set" / part / "f00.png").rename(tmp_path / "set" / part / "town/f00.png")
     before = open_frames(tmp_path / "set")
     litter(tmp_path / "set")
     after = open_frames(tmp_path / "set")
