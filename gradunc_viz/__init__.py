@@ -30,6 +30,7 @@ _HOMES = {
     "networks.load": ["load_model"],
     "networks.loaders": ["Loader", "register_loader"],
     "networks.network": ["Network"],
+    "networks.preprocessing": ["Preprocessing"],
     "networks.tracing": ["capture"],
     "run.compute": ["compute", "score_image"],
     "run.settings": ["Settings"],
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from .networks.loaders import Loader as Loader
     from .networks.loaders import register_loader as register_loader
     from .networks.network import Network as Network
+    from .networks.preprocessing import Preprocessing as Preprocessing
     from .networks.tracing import capture as capture
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image

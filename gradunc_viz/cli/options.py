@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .values import integers, names, port, positive, size
+from .values import integers, names, numbers, port, positive, size
 
 __all__ = [
     "cache",
@@ -35,6 +35,24 @@ def network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="SPEC", help=sources())
     parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a state dict")
     parser.add_argument("--normalize", choices=("none", "imagenet"), help="default: what the model says, else none")
+    for name, what in (("mean", "mean (default: 0)"), ("std", "standard deviation (default: 1)")):
+        parser.add_argument(
+            f"--{name}",
+            type=numbers,
+            metavar="A,B,..",
+            help=f"{what} of each channel as the network orders them, or one for all; of images in 0..1, see --scale",
+        )
+    parser.add_argument(
+        "--scale",
+        type=positive,
+        metavar="N",
+        help="what white is where --mean and --std apply, such as 255 (default: 1)",
+    )
+    parser.add_argument(
+        "--channels",
+        choices=("rgb", "bgr", "grey"),
+        help="what the network wants to see of colours (default: as it says itself)",
+    )
     parser.add_argument(
         "--drop-channels", type=integers, default=(), metavar="19,..", help="output channels that are no class"
     )
@@ -43,7 +61,12 @@ def network(parser: argparse.ArgumentParser) -> None:
 
 def running(parser: argparse.ArgumentParser) -> None:
     """How the network runs, and on how many frames."""
-    parser.add_argument("--input-size", type=size, metavar="HxW", help="resize images to this for the network")
+    parser.add_argument(
+        "--input-size",
+        type=size,
+        metavar="HxW",
+        help="resize images to this for the network; 'own': each image's, whatever the model asks for",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--autocast", choices=("bf16", "fp16"), help="let layers run in half precision")
     limit(parser)

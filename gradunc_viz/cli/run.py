@@ -10,7 +10,7 @@ from typing import Any
 
 from . import options
 from .command import command
-from .values import DONE, SKIPPED, class_options, console, positive, size_on_disk
+from .values import DONE, SKIPPED, class_options, console, normalization, positive, size_on_disk
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -20,7 +20,8 @@ def _network(arguments: argparse.Namespace) -> Any:
         arguments.model,
         arguments.weights,
         drop_channels=arguments.drop_channels,
-        normalize=arguments.normalize,
+        normalize=normalization(arguments),
+        channels=arguments.channels,
         head=arguments.head,
     )
 

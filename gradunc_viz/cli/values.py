@@ -17,11 +17,13 @@ STDOUT = Path("-")
 """Stands for stdout where a file is asked for."""
 
 
-def size(text: str) -> tuple[int, int]:
-    """``HxW`` -> (height, width)."""
+def size(text: str) -> tuple[int, int] | str:
+    """``HxW`` -> (height, width); ``own`` stays."""
+    if text == "own":
+        return text
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH such as 512x1024")
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH such as 512x1024, or own")
     return int(height), int(width)
 
 
@@ -31,6 +33,37 @@ def integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of channels; expected such as 19 or 0,19") from None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """``0.5,0.4`` -> (0.5, 0.4)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of numbers; expected such as 0.5 or 0.4,0.5,0.6"
+        ) from None
+
+
+def normalization(arguments: argparse.Namespace) -> Any:
+    """What a network's images are normalised with, from all options that say so.
+
+    Raises
+    ------
+    GraduncError
+        If two of them contradict each other.
+    """
+    mean, std, scale = arguments.mean, arguments.std, arguments.scale
+    if mean is std is scale is None:
+        return arguments.normalize
+    if arguments.normalize is not None:
+        raise GraduncError(
+            f"--normalize {arguments.normalize} beside --mean, --std or --scale: expected one or the other"
+        )
+    mean, std = mean or (0.0,), std or (1.0,)
+    n = max(len(mean), len(std))
+    widened = (part * n if len(part) == 1 else part for part in (mean, std))
+    return tuple(tuple(number / (scale or 1) for number in part) for part in widened)
 
 
 def positive(text: str) -> int:

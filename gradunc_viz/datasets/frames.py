@@ -18,10 +18,11 @@ import numpy as np
 
 from ..schema.errors import FrameError, SchemaError
 from ..schema.frame import IGNORE, IGNORE_16, check_frame_id, id_type, ignore_id, ignored
+from .bands import frame_size
 from .catalog import Color
 from .class_files import folder_classes
 from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, some
-from .decoding import holds_colors, image_size, opened_image, read_bytes, read_image, read_mask
+from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
 from .layouts import LAYOUTS, FrameFiles, Mask
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "open_frames"]
@@ -58,7 +59,7 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, upright, from the header of the image file."""
-        return image_size(self.image_path)
+        return frame_size(self.image_path)
 
     @property
     def image(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from ..schema.errors import FrameError
 from ..schema.file_names import is_foreign, natural_key
 from ..schema.registry import Registry
+from .bands import BANDS_SUFFIX
 from .conventions import (
     ANOMALY_IDS,
     CAMVID_IDS,
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""Suffixes, in lower case, of the files that count as images."""
+"""Suffixes, in lower case, of the files that count as images; ``.npy`` does in folders without any."""
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 """Suffixes, in lower case, of the files that masks are read from; of several of one name the first counts."""
@@ -170,10 +171,11 @@ def images_in(folder: Path, ending: str = "", deep: bool = False) -> dict[str, P
         If two files have one name.
     """
     images: dict[str, Path] = {}
-    files = _walk(folder, deep) if folder.is_dir() else ()
-    for path in sorted(files, key=lambda path: natural_key(path.as_posix())):
+    files = sorted(_walk(folder, deep), key=lambda path: natural_key(path.as_posix())) if folder.is_dir() else []
+    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    for path in pictures or [path for path in files if path.suffix.lower() == BANDS_SUFFIX]:
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix.lower() in IMAGE_SUFFIXES and name.endswith(ending):
+        if name.endswith(ending):
             name = name.removesuffix(ending)
             if name in images:
                 raise FrameError(f"{images[name]} and {path}: two images of the same name, expected one")

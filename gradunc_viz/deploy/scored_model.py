@@ -18,7 +18,7 @@ from ..networks.outputs import logits_of
 from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
-from ..schema.errors import GraduncError, HeadError, ModelError
+from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
 from ..schema.scores import GradientNorm, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
 from ..scores.gradients import norms_and_softmax
@@ -217,8 +217,8 @@ class ScoredModel(nn.Module):
 
 
 def _example(network: Network) -> Tensor:
-    first = next(network.net.parameters(), torch.empty(0))
-    return torch.zeros(1, 3, 256, 256, device=first.device, dtype=first.dtype)
+    first = next(nn.Module.parameters(network.net), torch.empty(0))
+    return torch.zeros(1, network.in_channels, 256, 256, device=first.device, dtype=first.dtype)
 
 
 def _head(network: Network, example: Tensor) -> Head:
@@ -228,7 +228,7 @@ def _head(network: Network, example: Tensor) -> Head:
     except GraduncError:
         raise
     except Exception as error:  # a network may raise anything
-        text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        text = telling_line(error)
         raise ModelError(
             f"{network.name} cannot take an input of {tuple(example.shape)} ({text}); give one that it can as example"
         ) from error

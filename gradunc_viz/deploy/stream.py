@@ -119,7 +119,7 @@ def stream(
         seconds.append(time.perf_counter() - start)
         return result
 
-    with torch.inference_mode(), precision(runner.autocast, device), restored(network):
+    with torch.no_grad(), precision(runner.autocast, device), restored(network):
         for number, image in enumerate(images):
             x = runner.prepare(image, f"image {number}").to(device)
             if model is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +16,9 @@ from torch import nn
 from ..schema.errors import GraduncError, ModelError, brief
 from ..schema.user_file import executed, neighbours_importable
 from .loaders import find_loader
-from .network import IMAGENET, Network, Normalization
+from .network import Network
+from .preprocessing import Preprocessing
+from .processor import processor_preprocessing
 from .weights import existing, load_weights, read_state, refusal
 
 __all__ = ["demo_network", "load_model", "network_of_file", "torchvision_network", "transformers_network"]
@@ -30,6 +31,7 @@ def load_model(
     drop_channels: Iterable[int] = (),
     normalize: str | Sequence[Sequence[float]] | None = None,
     classes: Sequence[str] | None = None,
+    channels: str | None = None,
     head: str | nn.Module | None = None,
     output: str | int | None = None,
     threshold: float | None = None,
@@ -51,14 +53,24 @@ def load_model(
     weights
         A ``.safetensors`` file or a state dict written by `torch.save`.
     drop_channels, normalize, classes, head, output, threshold
-        See `Network`. Left out, `normalize` is what the model's ``preprocessor_config.json`` says for ``hf:``
-        (ImageNet's numbers if there is none), ImageNet's numbers for ``torchvision:`` and nothing otherwise;
-        ``"none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and ``demo``.
+        See `Network`. Left out, images are prepared as the model's image processor does for ``hf:`` (as the one of its
+        architecture does to RGB if there is none), with ImageNet's numbers for ``torchvision:`` and not at all
+        otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and
+        ``demo``.
+    channels
+        ``"rgb"`` or ``"bgr"``, the order in which the network wants the colours, and in which mean and deviation are;
+        or ``"grey"``. By default what the model says, or as many channels as its first convolution takes, RGB of three.
 
     Raises
     ------
     ModelError
-        If there is no such network, or the weights cannot be read or do not fit.
+        If there is no such network, the weights cannot be read or do not fit, or nobody knows how images are prepared
+        for it.
+
+    Warns
+    -----
+    UserWarning
+        If the model's image processor resizes images in a way that is not followed, or the weights are a choice.
     """
     if weights is not None:
         existing(weights)
@@ -78,14 +90,14 @@ def load_model(
             raise ModelError(f"{spec} failed: {brief(error)}") from error
     settings: dict[str, Any] = {"name": spec if isinstance(spec, str) else type(net).__name__}
     if isinstance(net, Network):
-        settings |= {
-            key: getattr(net, key)
-            for key in ("classes", "colors", "normalize", "drop_channels", "head", "output", "threshold")
-        }
+        kept = ("classes", "colors", "preprocessing", "drop_channels", "head", "output", "threshold")
+        settings |= {key: getattr(net, key) for key in kept}
         settings |= {} if isinstance(spec, str) else {"name": net.name}
         net = net.net
     if classes is not None:
         settings |= {"classes": classes, "colors": None}
+    if channels is not None:
+        settings["preprocessing"] = settings.get("preprocessing", Preprocessing()).in_order(channels)
     if normalize is not None:
         settings["normalize"] = normalize
     if drop_channels := tuple(drop_channels):
@@ -96,7 +108,10 @@ def load_model(
         settings["output"] = output
     if threshold is not None:
         settings["threshold"] = threshold
-    return Network(net, **settings)
+    network = Network(net, **settings)
+    if network.preprocessing.unknown:
+        raise ModelError(network.preprocessing.unknown)
+    return network
 
 
 def _made(make: Callable[..., Any], arguments: tuple[str, ...], weights: str | Path | None, spec: str) -> nn.Module:
@@ -162,8 +177,8 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
             )
         else:
             # Not `load_weights`: a file may name weights otherwise than the module; transformers translates.
-            state = read_state(weights)
             blank = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+            state = read_state(weights, blank.state_dict())
             net, report = type(blank).from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         if absent:
@@ -172,6 +187,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"in {weights or 'its files'}: expected a model trained for segmentation, not a backbone"
             )
         net.eval()
+        preprocessing = processor_preprocessing(source, config, Network(net).in_channels, options)
     except ModelError:
         raise
     except Exception as error:
@@ -191,29 +207,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
     labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
     generic = all(name == f"LABEL_{index}" for index, name in labels.items())
     classes = None if generic else [labels[index] for index in sorted(labels)]
-    return Network(net, classes=classes, normalize=_preprocessing(source))
-
-
-def _preprocessing(source: str) -> str | Normalization | None:
-    """Mean and std, for RGB in [0, 1], that the preprocessor of a transformers model applies."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except (OSError, json.JSONDecodeError):
-        return "imagenet"
-    # Rescaling maps 0..255 to 0..255 * factor, ours has mapped it to 0..1 before.
-    top = 255.0 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
-    if settings.get("do_normalize", True):
-        mean, std = (
-            settings.get(f"image_{key}", numbers) for key, numbers in zip(("mean", "std"), IMAGENET, strict=True)
-        )
-    else:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if abs(top - 1) > 1e-6:
-        mean, std = [value / top for value in mean], [value / top for value in std]
-    found = tuple(map(float, mean)), tuple(map(float, std))
-    return None if found == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) else found
+    return Network(net, classes=classes, preprocessing=preprocessing)
 
 
 def torchvision_network(architecture: str, weights: str | Path | None = None) -> Network:
@@ -231,11 +225,11 @@ def torchvision_network(architecture: str, weights: str | Path | None = None) ->
     if weights is not None:
         # The number of classes and the auxiliary head are not in the name: the weights tell.
         state = read_state(weights)
-        last = [value for name, value in state.items() if name.startswith("classifier.") and name.endswith(".weight")]
+        last = [value for name, value in state.items() if re.fullmatch(r"(.*\.)?classifier\..*weight", name)]
         if last:
             options["num_classes"] = last[-1].shape[0]
         if architecture != "lraspp_mobilenet_v3_large":
-            options["aux_loss"] = any(name.startswith("aux_classifier.") for name in state)
+            options["aux_loss"] = any("aux_classifier." in name for name in state)
     net = models.get_model(architecture, **options)
     if weights is not None:
         load_weights(net, weights)

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from cachetools import LRUCache
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..schema.errors import ModelError
+from ..schema.errors import FrameError, ModelError
 from .head import Head, Plan, Wrapper, find_layer, follow
 from .outputs import logits_of
+from .preprocessing import IMAGENET, Normalization, Preprocessing, unit_tensor
 from .tracing import capture
+from .traversal import evaluating, float_type, in_channels
 
-__all__ = ["IMAGENET", "Network", "capture", "logits_of", "network_input"]
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
+__all__ = ["IMAGENET", "Network", "Preprocessing", "capture", "logits_of", "network_input"]
 
 _PLANS = 8
 """Shapes of input whose head is remembered: for a linear layer a plan holds an integer for each of its rows."""
-
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Network(Wrapper):
@@ -50,7 +48,8 @@ class Network(Wrapper):
     drop_channels
         Output channels that are no class (void, background): their logits are left out before the softmax.
     normalize
-        ``None`` or ``"none"``, ``"imagenet"``, or ``(mean, std)`` of RGB in [0, 1].
+        ``"none"``, ``"imagenet"``, or ``(mean, std)`` of images in [0, 1], for each channel in the network's order of
+        them; ``None`` is what `preprocessing` says, or none.
     head
         Dotted name of the layer that produces the logits, or the layer itself, where it cannot be found or one of
         several is meant: the gradient is then with respect to its kernel alone.
@@ -58,6 +57,8 @@ class Network(Wrapper):
         Which of the maps that `net` returns holds the logits: a key, an attribute or a place.
     threshold
         Of a network of one output channel: the probability from which on the class is predicted, 1/2 by default.
+    preprocessing
+        How images are prepared for it; as they are, RGB in [0, 1], by default.
 
     Raises
     ------
@@ -82,6 +83,7 @@ class Network(Wrapper):
         head: str | nn.Module | None = None,
         output: str | int | None = None,
         threshold: float | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if threshold is not None and not 0 < threshold < 1:
@@ -92,12 +94,32 @@ class Network(Wrapper):
         self.classes = None if classes is None else tuple(map(str, classes))
         self.colors = None if colors is None else tuple(colors)
         self.drop_channels = tuple(sorted(set(drop_channels)))
-        self.normalize = _normalization(normalize)
+        given = preprocessing or Preprocessing()
+        self.preprocessing = given if normalize is None else given.normalized(normalize)
         self.head = None if head is None else find_layer(net, head)[0]
         self.plans: LRUCache[torch.Size, Plan] = LRUCache(_PLANS)
 
+    @property
+    def normalize(self) -> Normalization | None:
+        """Mean and standard deviation of each channel, of images in [0, 1]; `None` if they are not normalised."""
+        return self.preprocessing.normalize
+
+    @property
+    def reduce_labels(self) -> bool:
+        """Whether it was trained on ids that are one less than those in masks, with 0 ignored."""
+        return self.preprocessing.reduce_labels
+
+    @cached_property
+    def in_channels(self) -> int:
+        """How many channels its images have: 3 are RGB, 1 is grey, others are what the image files hold."""
+        if self.preprocessing.channels == "grey":
+            return 1
+        said = len(self.normalize[0]) if self.normalize else 1
+        configured = getattr(getattr(self.net, "config", None), "num_channels", None)
+        return in_channels(self.net, said if said > 1 else configured if isinstance(configured, int) else 3)
+
     def __repr__(self) -> str:
-        parameters = sum(parameter.numel() for parameter in self.parameters())
+        parameters = sum(parameter.numel() for parameter in self.parameters() if not is_lazy(parameter))
         classes = f"{len(self.classes)} classes" if self.classes else "classes not named"
         return f"<Network {self.name}: {classes}, {parameters:,} parameters, head {self.head or 'found when it runs'}>"
 
@@ -106,7 +128,7 @@ class Network(Wrapper):
         from ..style.palette import class_colors
 
         parameters = list(self.parameters())
-        size = sum(p.numel() for p in parameters)
+        size = sum(p.numel() for p in parameters if not is_lazy(p))
         devices = ", ".join(sorted({str(p.device) for p in parameters})) or "no parameters"
         names = self.classes or ()
         colors = self.colors if self.colors and len(self.colors) == len(names) else class_colors(len(names))
@@ -114,9 +136,7 @@ class Network(Wrapper):
             "module": code(type(self.net).__name__),
             "parameters": f"{size:,} on {devices}",
             "head": code(self.head) if self.head else "found when it runs",
-            "input": "RGB in [0, 1]"
-            if self.normalize is None
-            else f"normalised, mean and std {code(str(self.normalize))}",
+            "input": self._input_text(),
             "left out": f"channels {', '.join(map(str, self.drop_channels))}" if self.drop_channels else "",
             "classes": chips(self.classes, colors)
             if self.classes and len(colors) == len(self.classes)
@@ -124,16 +144,33 @@ class Network(Wrapper):
         }
         return card(f"Network {self.name}", rows)
 
-    def prepare(self, rgb: Tensor) -> Tensor:
-        """Normalise images, (N, 3, h, w) with RGB in [0, 1], as the network expects them."""
+    def _input_text(self) -> str:
+        from ..schema.display import code
+
+        kinds = {1: "grey", 3: self.preprocessing.channels.upper()}
+        size = f", {self.preprocessing.size[0]} x {self.preprocessing.size[1]}" if self.preprocessing.size else ""
+        found = vars(self).get("in_channels", 3)  # the network does not run to be shown
+        kind = kinds.get(found, f"{found} channels") + size
         if self.normalize is None:
-            return rgb
-        mean, std = (rgb.new_tensor(numbers).view(1, -1, 1, 1) for numbers in self.normalize)
-        return (rgb - mean) / std
+            return f"{kind} in [0, 1]"
+        return f"{kind}, normalised, mean and std {code(str(self.normalize))}"
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Bring images, (N, channels, h, w) with RGB in [0, 1], to the form and the type that the network expects.
+
+        Raises
+        ------
+        ModelError
+            If there is no mean for each channel, or nobody knows what the network expects.
+        """
+        if self.preprocessing.unknown:
+            raise ModelError(self.preprocessing.unknown)
+        dtype = float_type(self.net)
+        return self.preprocessing(images.to(torch.promote_types(dtype, torch.float32))).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (N, C, h, w), all channels, as the network returns them for its own (normalised) input."""
-        with torch.no_grad(), _evaluating(self.net):
+        with torch.no_grad(), evaluating(self.net):
             return logits_of(self.net(x), self.output)
 
     def infer(self, x: Tensor) -> Head:
@@ -160,8 +197,8 @@ class Network(Wrapper):
         plan = self.plans.get(x.shape)
         likely = next(iter(self.plans.values()), None)
         with (
-            torch.no_grad(),
-            _evaluating(self.net),
+            torch.no_grad(),  # what the network keeps for its next pass could not be trained with otherwise
+            evaluating(self.net),
             follow(plan) if plan is not None and plan.simple else capture(self, plan=plan, likely=likely) as head,
         ):
             self.net(x)
@@ -227,8 +264,8 @@ class Network(Wrapper):
         digest = hashlib.blake2b(digest_size=20)
         # Some modules print the address of a function they hold, which differs from run to run.
         digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.net)).encode())
-        for name, value in self.net.state_dict().items():
-            if not isinstance(value, Tensor):
+        for name, value in type(self.net).state_dict(self.net).items():
+            if not isinstance(value, Tensor) or is_lazy(value):
                 digest.update(f"\n{name} {value!r}".encode())
                 continue
             digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -236,44 +273,30 @@ class Network(Wrapper):
         return digest.hexdigest()
 
 
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluate for the time being; every module gets its own mode back."""
-    training = [module for module in net.modules() if module.training]
-    if training:
-        net.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _normalization(given: str | Sequence[Sequence[float]] | None) -> Normalization | None:
-    if given is None or given == "none":
-        return None
-    if given == "imagenet":
-        return IMAGENET
-    try:
-        mean, std = (tuple(map(float, numbers)) for numbers in given)
-    except (TypeError, ValueError):
-        mean, std = (), ()
-    if not mean or len(mean) != len(std) or min(std) <= 0:
-        raise ModelError(f"normalize={given!r}: expected 'none', 'imagenet' or (mean, std) with std > 0")
-    return mean, std
-
-
-# --------------------------------------------------------------------------------------------------
-# weights
-
-
-# --------------------------------------------------------------------------------------------------
-# loading
-
-
 def network_input(image: np.ndarray, network: Network, input_size: tuple[int, int] | None) -> Tensor:
-    """(1, 3, H, W) float32 RGB, resized with Pillow's bilinear filter and normalised as the network wants."""
-    if input_size is not None and image.shape[:2] != tuple(input_size):
-        resized = Image.fromarray(image).resize((input_size[1], input_size[0]), Image.Resampling.BILINEAR)
-        image = np.array(resized)
-    return network.prepare(torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255))
+    """Input of a network for an image, (1, channels, H, W).
+
+    Parameters
+    ----------
+    image : array (y, x, channels)
+        RGB, or what else the network takes: 8 or 16 bits, which become [0, 1], or floating point, which stays. RGB of 8
+        bits becomes grey for a network of one channel.
+    network : Network
+    input_size : (height, width), optional
+        Size that the image is resized to, with the network's filter; by default its own.
+
+    Raises
+    ------
+    FrameError
+        If the image has another number of channels.
+    ModelError
+        As for `Network.prepare`.
+    """
+    if network.in_channels == 1 and image.shape[2] == 3 and image.dtype == np.uint8:
+        image = np.array(Image.fromarray(image).convert("L"))[:, :, None]
+    if image.shape[2] != network.in_channels:
+        raise FrameError(f"an image of {image.shape[2]} channels for {network.name}, which takes {network.in_channels}")
+    how = network.preprocessing
+    how.check_range(image)
+    dtype = torch.promote_types(float_type(network.net), torch.float32)
+    return network.prepare(unit_tensor(image, input_size, how.resample, dtype))

@@ -7,7 +7,7 @@ precision and compilation as asked for, and errors that name the frame.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -15,13 +15,25 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ..schema.errors import DeviceError, GraduncError, ModelError, SettingsError
+from ..schema.errors import DeviceError, GraduncError, ModelError, SettingsError, brief, telling_line
 from .head import Head, Plan
 from .network import Network, network_input
+from .preprocessing import InputSize
 from .tapped import TappedNetwork
+from .traversal import evaluating, float_type, in_channels, modules_of
 
-__all__ = ["AUTOCAST", "Inference", "Runner", "check_autocast", "out_of_memory", "precision", "restored"]
+__all__ = [
+    "AUTOCAST",
+    "Inference",
+    "Runner",
+    "check_autocast",
+    "check_input_size",
+    "out_of_memory",
+    "precision",
+    "restored",
+]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Types that layers may be cast to while the network runs."""
@@ -52,7 +64,10 @@ class Runner(Protocol):
     def device(self) -> torch.device: ...  # noqa: D102
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Tensor:
-        """Input for one image, (y, x, 3) uint8 RGB: (1, ...) on the CPU; those of one shape are batched."""
+        """Input for one image, (y, x, channels) as `network` takes it: (1, ...) on the CPU.
+
+        Those of one shape are batched.
+        """
         ...
 
     def __call__(self, x: Tensor, what: str) -> Head:
@@ -88,14 +103,24 @@ class Inference:
         Whether images and the weights of convolutions are laid out channels last. It is the network itself whose
         weights are, with the same values and names.
     autocast : "bf16", "fp16" or None
-        Type that `torch.autocast` lets layers run in.
-    input_size : (height, width), optional
-        Size that images are resized to; by default each one's own.
+        Type that `torch.autocast` lets layers run in; nothing where the weights are of half precision already.
+    input_size : (height, width) or "own", optional
+        Size that images are resized to; by default what the network asks for, or each one's own.
+
+    Attributes
+    ----------
+    size : (height, width) or None
+        What came of it.
 
     Raises
     ------
     SettingsError
-        If `autocast` is none of these.
+        If `autocast` or `input_size` is none of these.
+
+    Warns
+    -----
+    UserWarning
+        Where `autocast` does nothing, or makes things slower.
     """
 
     network: Network
@@ -103,20 +128,37 @@ class Inference:
     compile: bool = False
     channels_last: bool = False
     autocast: str | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: InputSize = None
     _compiled: Any = field(default=None, repr=False)
+    _other_size_of: dict[tuple[int, ...], str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         check_autocast(self.autocast)
+        check_input_size(self.input_size)
+        if isinstance(self.network.net, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected the "
+                "module that it was made of"
+            )
+        self.size = self.network.preprocessing.chosen_size(self.input_size)
         self.network.to(self.device)
+        own = float_type(self.network.net)
+        if self.autocast is not None and own in AUTOCAST.values():
+            text = f"the weights of {self.network.name} are {own} already: autocast={self.autocast!r} is left out"
+            warnings.warn(text, stacklevel=3)
+            self.autocast = None
+        if self.autocast == "fp16" and self.device.type == "cpu":
+            text = "autocast='fp16' is several times slower than float32 on a CPU; expected 'bf16' or none there"
+            warnings.warn(text, stacklevel=3)
+        _ = self.network.in_channels  # found now: images are prepared in threads, while the network runs
         if self.channels_last:
-            for parameter in self.network.net.parameters():
+            for parameter in self.network.parameters():
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Tensor:
         """Input of the network for an image: resized, normalised, in memory that a GPU can read from."""
-        x = network_input(image, self.network, self.input_size)
+        x = network_input(image, self.network, self.size)
         return x.pin_memory() if self.device.type == "cuda" else x
 
     def __call__(self, x: Tensor, what: str) -> Head:
@@ -147,10 +189,37 @@ class Inference:
         except GraduncError:
             raise
         except Exception as error:  # a network may raise anything
-            text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            size_taken = self._other_size(x)
             raise ModelError(
-                f"{what}: the network cannot take an input of {size} ({text}); see --input-size"
+                f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see --input-size, "
+                f"{size_taken} would do"
+                if size_taken
+                else f"{what}: the network failed on an input of {size}: {brief(error)}{self._other_channels(x)}"
             ) from error
+
+    def _other_channels(self, x: Tensor) -> str:
+        """What to say where a network takes another number of channels than it seemed to."""
+        count = in_channels(self.network.net, x.shape[1], usual=False)
+        if count == x.shape[1]:
+            return ""
+        return f"; it takes images of {count} channel{'s' if count > 1 else ', see --channels grey'}, not {x.shape[1]}"
+
+    def _other_size(self, x: Tensor) -> str:
+        """A size that the network takes where it does not take this one; empty if the size makes no difference."""
+        shape = tuple(x.shape[1:])
+        if shape not in self._other_size_of:
+            own = (x.shape[-2], x.shape[-1])
+            taken = None if self._runs(x, own) else next((one for one in _other_sizes(own) if self._runs(x, one)), None)
+            self._other_size_of[shape] = f"{taken[0]}x{taken[1]}" if taken else ""
+        return self._other_size_of[shape]
+
+    def _runs(self, x: Tensor, size: tuple[int, int]) -> bool:
+        try:
+            with torch.no_grad(), evaluating(self.network.net), self._precision():
+                self.network.net(x.new_zeros(1, *x.shape[1:-2], *size))
+        except Exception:
+            return False
+        return True
 
     def _precision(self) -> AbstractContextManager[Any]:
         return precision(self.autocast, self.device)
@@ -161,7 +230,6 @@ class Inference:
             twin = TappedNetwork(self.network.net, plan).eval()
             self._compiled = torch.compile(twin)
         try:
-            # not in inference mode, whose tensors compiled graphs are kept apart for
             with torch.no_grad(), self._precision():
                 features, logits, _ = self._compiled(x)[1][plan.name, plan.index]
         except Exception as error:
@@ -176,12 +244,35 @@ class Inference:
         return head
 
 
+_STEPS = (32, 128)
+_SIZES = (32, 64, 128, 224, 256, 384, 512, 640)
+
+
+def _other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes that a network may be able to take where it failed: rounded up, then squares that many are made for."""
+    rounded = [(-(-size[0] // step) * step, -(-size[1] // step) * step) for step in _STEPS]
+    return [other for other in dict.fromkeys([*rounded, *((side, side) for side in _SIZES)]) if other != size]
+
+
 def _why_not(error: BaseException) -> str:
     """One line of what the compiler says, and what can be done about it."""
     text = str(error)
     if "InvalidCxxCompiler" in text or "No working C++ compiler" in text:
         return "it needs a C++ compiler on a CPU and found none; install g++, or name one in the variable CXX"
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return telling_line(error)
+
+
+def check_input_size(size: object) -> None:
+    """Check a size that images are resized to.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither (height, width), nor ``"own"``, nor None.
+    """
+    pair = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+    if size is not None and size != "own" and not pair:
+        raise SettingsError(f"input_size is {size!r}; expected (height, width), each 1 or more, or 'own'")
 
 
 def check_autocast(autocast: str | None) -> None:
@@ -207,27 +298,50 @@ def restored(net: _M) -> Iterator[_M]:
     """Give a network back as it was, whatever is done to it inside the context and however that ends.
 
     Parameters, buffers and gradients are the same objects again, on their device, in their memory layout and type;
-    every module is in its own mode. What was moved is not copied back: the memory it was in is kept meanwhile.
+    every module is in its own mode. What was moved is not copied back: the memory it was in is kept meanwhile. What the
+    network itself makes in its first forward pass stays: shapes of lazy parameters, buffers that it replaces.
     """
-    modules = list(net.modules())
+    modules = list(modules_of(net))
     modes = [(module, module.training) for module in modules]
     tables: list[tuple[Any, dict[str, Any]]] = [
-        (table, dict(table)) for module in modules for table in (module._parameters, module._buffers)
+        (table, dict(table))
+        for module in modules
+        if not isinstance(module, torch.jit.ScriptModule)  # holds on to its own
+        for table in (module._parameters, module._buffers)
     ]
     tensors = {tensor for _, content in tables for tensor in content.values() if tensor is not None}
-    grads = {tensor: tensor.grad for tensor in tensors if tensor.is_leaf}
-    contents = [(one, one.data) for one in (*tensors, *grads.values()) if one is not None]
+    home = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    lazy = {tensor: tensor.device for tensor in tensors if is_lazy(tensor)}
+    grads = {tensor: tensor.grad for tensor in tensors - lazy.keys() if tensor.is_leaf}
+    contents = [(one, one.data) for one in (*(tensors - lazy.keys()), *grads.values()) if one is not None]
     try:
         yield net
     finally:
         for table, content in tables:
-            table.update(content)
+            for name, tensor in content.items():
+                if table.get(name) is not tensor:
+                    table[name] = _given_back(table.get(name), tensor, home)
         for tensor, data in contents:
             tensor.data = data
         for tensor, grad in grads.items():
             tensor.grad = grad
+        for tensor, device in lazy.items():
+            if not is_lazy(tensor):  # it got its shape meanwhile
+                tensor.data = tensor.data.to(device)
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.training = training
+
+
+def _given_back(tensor: Tensor | None, before: Tensor | None, home: torch.device) -> Tensor | None:
+    """What was there before, where it was only moved or cast; else what the network has put in its place meanwhile."""
+    if tensor is None or (
+        before is not None
+        and tensor.shape == before.shape
+        and (tensor.is_meta or torch.equal(tensor, before.to(tensor.device, tensor.dtype)))
+    ):
+        return before
+    return tensor.to(home)
 
 
 @contextmanager

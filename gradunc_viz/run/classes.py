@@ -21,6 +21,7 @@ from ..datasets.class_files import VOID_NAMES, NamedClasses
 from ..datasets.conventions import class_ids, some
 from ..datasets.frames import Frame
 from ..networks.network import Network
+from ..networks.preprocessing import InputSize
 from ..networks.runner import Runner
 from ..schema.errors import FrameError, GraduncError, ModelError
 from ..store.backend import Place, backend_of
@@ -139,11 +140,11 @@ def _counted_before(network: Network, out: Place) -> int:
     return len(open_cache(out).classes) + len(network.drop_channels)
 
 
-def _channels(runner: Runner, frames: Sequence[Frame], input_size: tuple[int, int] | None) -> int:
+def _channels(runner: Runner, frames: Sequence[Frame], input_size: InputSize) -> int:
     """Count the network's channels by a forward pass, before the frames have theirs."""
-    size = input_size or _first_size(frames) or (256, 256)
-    what = "an empty image"
-    return int(runner(runner.prepare(np.zeros((*size, 3), "u1"), what), what).logits.shape[1])
+    size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
+    what, depth = "an empty image", runner.network.in_channels
+    return int(runner(runner.prepare(np.zeros((*size, depth), "u1"), what), what).logits.shape[1])
 
 
 def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:

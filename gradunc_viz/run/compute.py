@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,6 +15,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from ..datasets.bands import BANDS_SUFFIX, read_bands
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
 from ..networks.load import load_model
@@ -117,6 +119,7 @@ def compute_report(
     place = backend_of(out)
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
+        settings = replace(settings, input_size=runner.size)  # what came of it decides
         known = known_class_table(runner, chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
         classes, colors = known.names, known.colors
@@ -142,6 +145,8 @@ def score_image(
     model : str, nn.Module or Network
         See `load_model`. It is given back as it was.
     image : array (y, x, 3) uint8 RGB, or the path of an image file
+        For a network of other than three channels, (y, x, channels) or (y, x): 8 or 16 bits, or floating point, which
+        is taken as it is.
     settings, **changes
         As for `compute`; what concerns sets of frames and their cache makes no difference here.
 
@@ -152,15 +157,10 @@ def score_image(
         is more uncertain.
     """
     settings = changed(settings or Settings(), changes)
-    if isinstance(image, (str, os.PathLike)):
-        image = read_image(Path(image))
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise FrameError(f"image has shape {image.shape} and dtype {image.dtype}; expected (y, x, 3) of uint8")
-    frame = DecodedFrame("the image", image)
     with restored(_network(model)) as network:
         runner = _inference(network, resolve_device(settings.device), settings)
-        head = runner(runner.prepare(image, frame.id), frame.id)
+        frame = DecodedFrame("the image", _pixels(image, network.in_channels))
+        head = runner(runner.prepare(frame.image, frame.id), frame.id)
         names = network.class_names(head.logits.shape[1])
         maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
     entries = [lookup(name) for name in settings.scores]
@@ -174,6 +174,24 @@ def score_image(
     }
     variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
     return xr.Dataset(variables, attrs={"network": network.name, "head": head.name, "classes": list(names)})
+
+
+def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
+    """An image as a network of so many channels takes it."""
+    if isinstance(image, (str, os.PathLike)):
+        path = Path(image)
+        return read_image(path) if channels == 3 and path.suffix != BANDS_SUFFIX else read_bands(path, channels)
+    pixels = np.asarray(image)
+    if channels == 1 and pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    known = pixels.dtype == np.uint8 or (channels != 3 and (pixels.dtype == np.uint16 or pixels.dtype.kind == "f"))
+    grey = channels == 1 and pixels.dtype == np.uint8 and pixels.shape[2:] == (3,)
+    if pixels.ndim != 3 or not (grey or pixels.shape[2] == channels) or not known:
+        raise FrameError(
+            f"image has shape {pixels.shape} and dtype {pixels.dtype}; expected (y, x, {channels}) of uint8"
+            + ("" if channels == 3 else ", uint16 or floating point")
+        )
+    return pixels
 
 
 def _network(model: str | nn.Module) -> Network:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..datasets.bands import BANDS_SUFFIX, as_picture, read_bands
 from ..datasets.frames import Frame, checked_label
 from ..schema.errors import FrameError
 
@@ -14,10 +15,14 @@ __all__ = ["DecodedFrame", "decode"]
 
 @dataclass
 class DecodedFrame:
-    """One frame, read and decoded once: everything that later stages need of its files."""
+    """One frame, read and decoded once: everything that later stages need of its files.
+
+    `image` is what is shown, (y, x, 3) uint8 RGB; `pixels` is what a network of other channels takes.
+    """
 
     id: str
     image: np.ndarray
+    pixels: np.ndarray | None = None
     label: np.ndarray | None = None
     anomaly: np.ndarray | None = None
     digest: str = ""
@@ -31,15 +36,29 @@ class DecodedFrame:
         return self.image.shape[0], self.image.shape[1]
 
 
-def decode(frame: Frame, n_classes: int, images: bool = True) -> DecodedFrame:
+def decode(frame: Frame, n_classes: int, images: bool = True, channels: int = 3) -> DecodedFrame:
     """Read all of a frame's files.
+
+    Parameters
+    ----------
+    frame
+    n_classes
+        Of the network.
+    images
+        Whether the encoded image is kept.
+    channels
+        How many the network takes.
 
     Raises
     ------
     FrameError
         If a file is missing or damaged, sizes differ, or a label id is no class of the network.
     """
-    image, label, anomaly = frame.image, frame.label, frame.anomaly
+    pixels = None
+    if channels != 3 or frame.image_path.suffix.lower() == BANDS_SUFFIX:
+        pixels = read_bands(frame.image_path, channels)
+    picture = None if pixels is None else as_picture(frame.image_path, pixels)
+    image, label, anomaly = frame.image if picture is None else picture[0], frame.label, frame.anomaly
     if label is not None:
         label = checked_label(label, n_classes, frame)
     if image.ndim != 3 or image.shape[2] != 3:
@@ -47,10 +66,11 @@ def decode(frame: Frame, n_classes: int, images: bool = True) -> DecodedFrame:
     return DecodedFrame(
         id=frame.id,
         image=image,
+        pixels=pixels,
         label=label,
         anomaly=anomaly,
         digest=frame.digest(),
-        encoded=frame.image_bytes if images else None,
-        image_format=frame.image_format,
+        encoded=(frame.image_bytes if picture is None else picture[1]) if images else None,
+        image_format=frame.image_format if picture is None else picture[2],
         source=frame.image_path.name,
     )

@@ -83,9 +83,10 @@ class NetworkMaps:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
-                decoded = decode(frame, len(self.classes), self.settings.images)
+                decoded = decode(frame, len(self.classes), self.settings.images, self.runner.network.in_channels)
             with self.stages("prepare"):
-                return _Ready(decoded, self.runner.prepare(decoded.image, frame.id))
+                pixels = decoded.image if decoded.pixels is None else decoded.pixels
+                return _Ready(decoded, self.runner.prepare(pixels, frame.id))
         except GraduncError as error:
             return LeftOut(frame.id, error)
 

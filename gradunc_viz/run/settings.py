@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import torch
 
 from ..networks.network import Network
-from ..networks.runner import check_autocast
+from ..networks.preprocessing import InputSize, Preprocessing
+from ..networks.runner import check_autocast, check_input_size
 from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import DEFAULT_SCORES, resolve_scores
@@ -47,7 +48,7 @@ class SettingsChanges(RunChanges, total=False):
     """Fields of `Settings` as keywords."""
 
     scores: str | Sequence[str] | None
-    input_size: tuple[int, int] | None
+    input_size: InputSize
     align_corners: bool | None
     bias: bool
     device: str | torch.device
@@ -121,8 +122,9 @@ class Settings(RunSettings):
     ----------
     scores : tuple of str
         Given as `gradunc_viz.schema.scores.resolve_scores` takes them; by default `DEFAULT_SCORES`.
-    input_size : (height, width), optional
-        Size the image is resized to (bilinear) for the network; by default its own.
+    input_size : (height, width) or "own", optional
+        Size the image is resized to for the network: by default what the network asks for, else its own, as ``"own"``
+        says for every network.
     align_corners : bool, optional
         How logits and norms are resized to the image; by default as the network itself resizes its logits.
     bias : bool
@@ -154,7 +156,7 @@ class Settings(RunSettings):
     """
 
     scores: tuple[str, ...] = field(default=DEFAULT_SCORES, metadata=DECIDES)
-    input_size: tuple[int, int] | None = field(default=None, metadata=DECIDES)
+    input_size: InputSize = field(default=None, metadata=DECIDES)
     align_corners: bool | None = field(default=None, metadata=DECIDES)
     bias: bool = field(default=False, metadata=DECIDES)
     device: str | torch.device = "auto"
@@ -172,12 +174,8 @@ class Settings(RunSettings):
         super().__post_init__()
         _check_count("batch", self.batch)
         check_autocast(self.autocast)
-        given: object = self.input_size
-        if given is not None and not isinstance(given, Sequence):
-            raise SettingsError(f"input_size is {given!r}; expected (height, width), each 1 or more")
-        size = None if self.input_size is None else tuple(self.input_size)
-        if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
-            raise SettingsError(f"input_size is {self.input_size!r}; expected (height, width), each 1 or more")
+        check_input_size(self.input_size)
+        size = self.input_size if self.input_size is None or self.input_size == "own" else tuple(self.input_size)
         self._set(scores=resolve_scores(self.scores), input_size=size)
 
     @property
@@ -222,9 +220,17 @@ def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> d
             "normalize": [list(part) for part in network.normalize] if network.normalize else None,
             "classes": list(classes),
             **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
-        },
+        }
+        | _unusual(network),
         "settings": decisive(settings),
     } | ({"own_scores": own} if own else {})
+
+
+def _unusual(network: Network) -> dict[str, Any]:
+    """How images are prepared, as far as it is another way than for most networks."""
+    how, usual = network.preprocessing, Preprocessing()
+    values = {"channels": how.channels, "resample": int(how.resample)}
+    return {name: value for name, value in values.items() if value != getattr(usual, name)}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import traceback
 from collections.abc import Sequence
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "UnknownFrameError",
     "UnknownScoreError",
     "brief",
+    "telling_line",
 ]
 
 
@@ -83,6 +86,26 @@ class UnknownFrameError(GraduncError, KeyError):
 
 
 def brief(error: BaseException) -> str:
-    """Type and first line of an error: ours are one line, whatever caused them."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """Type of an error and the line of its text that says something: ours are one line, whatever caused them."""
+    line = telling_line(error)
+    kind = type(error).__name__
+    return line if line.startswith(kind) else f"{kind}: {line}"
+
+
+def telling_line(error: BaseException) -> str:
+    """The line of an error's text that says something.
+
+    It is the last one of a traceback inside the text, as other interpreters and threads put there; otherwise the first,
+    with the next where it only announces that. An error without text is told by the line of code that raised it.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)]
+    if not lines:
+        code = [frame.line for frame in traceback.extract_tb(error.__traceback__)[-1:] if frame.line]
+        return f"{type(error).__name__} in {code[0]!r}" if code else type(error).__name__
+    if any("Traceback" in line for line in lines[:-1]):
+        raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return (raised or lines)[-1]
+    told = lines.pop(0)
+    while told.endswith(":") and lines:
+        told = f"{told} {lines.pop(0)}"
+    return told

@@ -102,6 +102,25 @@ def test_options_reach_the_cache(model: str, own_set: Path, tmp_path: Path) -> N
     assert cache.key["network"]["weights"] == other.weights_digest()
 
 
+def test_what_enters_the_network_is_chosen(
+    model: str, own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = ["--mean", "102,51,51", "--std=51", "--scale=255"]
+    assert compute(model, own_set, tmp_path / "c", *numbers, "--channels", "bgr", "--input-size", "own") == 0
+    key = gv.open_cache(tmp_path / "c").key
+    assert key["network"]["normalize"] == [[0.4, 0.2, 0.2], [0.2, 0.2, 0.2]]
+    assert key["network"]["channels"] == "bgr"
+    assert key["settings"]["input_size"] is None
+    capsys.readouterr()
+    for given, text in (
+        (["--mean", "102,51,51"], "a mean of 102 for images in [0, 1]"),
+        (["--mean", "0.5,0.5"], "2 means and deviations for an input of 3 channels"),
+        (["--mean", "0.5", "--normalize", "none"], "--normalize none beside --mean"),
+    ):
+        assert compute(model, own_set, tmp_path / "d", *given) == 1
+        assert text in error_line(capsys)
+
+
 def test_bad_frame_stops_or_is_skipped(
     model: str, own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 import gradunc_viz.networks.network
 from gradunc_viz.networks.load import load_model
 from gradunc_viz.networks.network import IMAGENET, Network, capture
+from gradunc_viz.networks.preprocessing import Preprocessing
+from gradunc_viz.networks.runner import Inference
 from gradunc_viz.networks.weights import load_weights
+from gradunc_viz.run.compute import score_image
 from gradunc_viz.schema.errors import HeadError, ModelError
 
 CLASSES = 4
@@ -490,6 +494,33 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
         load_model(f"hf:{tmp_path}", tmp_path / "w.pth")
 
 
+def test_what_the_processor_of_a_transformers_folder_says(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = _segformer().half()
+    model.save_pretrained(tmp_path)
+    processor = transformers.SegformerImageProcessor(
+        image_mean=0.5, image_std=0.25, size={"height": 32, "width": 64}, do_reduce_labels=True
+    )
+    processor.save_pretrained(tmp_path)
+    net = load_model(f"hf:{tmp_path}", channels="bgr")
+    assert net.preprocessing == Preprocessing(((0.5,) * 3, (0.25,) * 3), "bgr", (32, 64), reduce_labels=True)
+    x = Inference(net, torch.device("cpu")).prepare(np.zeros((20, 30, 3), np.uint8), "it")
+    assert (x.shape, x.dtype) == ((1, 3, 32, 64), torch.float16)
+    assert net.infer(x).logits.dtype == torch.float16
+
+    # weights from a framework around it
+    torch.save(
+        {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, tmp_path / "w.ckpt"
+    )
+    again = load_model(f"hf:{tmp_path}", tmp_path / "w.ckpt")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.net.half().state_dict().items())
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": None, "image_std": None}))
+    with pytest.raises(ModelError, match=r"image processor fails .*must both be specified.* or give mean and std"):
+        load_model(f"hf:{tmp_path}")
+    assert load_model(f"hf:{tmp_path}", normalize="imagenet").normalize == IMAGENET
+
+
 def test_transformers_folders_that_hold_no_segmentation_model(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(ModelError, match=r"model folder .*gone does not exist"):
@@ -566,3 +597,14 @@ def test_enet() -> None:
     assert found.logits.shape == (1, 20, 512, 1024)
     assert torch.equal(net(torch.zeros(1, 3, 64, 64)), net.infer(torch.zeros(1, 3, 64, 64)).logits)
     assert net.class_channels(20).tolist() == list(range(19))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(REAL is None, reason="GRADUNC_REAL_DATA is unset: no ESPNet")
+def test_espnet_that_overwrites_modules() -> None:
+    net = load_model(f"{REAL}/espnet/espnet.py:load_espnet", f"{REAL}/espnet/espnet_cityscapes.pth", drop_channels=[19])
+    assert isinstance(net.net.modules, list)
+    net.net.train()
+    assert net.infer(torch.rand(1, 3, 64, 128)).name == "classifier"
+    assert net.net.training
+    assert score_image(net, np.zeros((64, 128, 3), np.uint8), scores="msp").sizes == {"y": 64, "x": 128}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from tiny import SCORES, TinyNet
@@ -12,6 +14,7 @@ from torch import nn
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main as cli
+from gradunc_viz.deploy.stream import stream
 from gradunc_viz.networks.runner import Inference, restored
 from gradunc_viz.run.compute import compute_report
 from gradunc_viz.run.stages import STAGES, Stages
@@ -52,8 +55,10 @@ def test_autocast_belongs_to_the_key(tiny_net, tiny_set, tmp_path):
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_autocast_lets_layers_run_in_half_precision(tiny_net, name, dtype):
-    head = Inference(gv.load_model(tiny_net), CPU, autocast=name)(torch.rand(1, 3, 16, 16), "it")
-    assert head.logits.dtype == dtype
+    slow = pytest.warns(UserWarning, match="several times slower .* on a CPU") if name == "fp16" else nullcontext()
+    with slow:
+        inference = Inference(gv.load_model(tiny_net), CPU, autocast=name)
+    assert inference(torch.rand(1, 3, 16, 16), "it").logits.dtype == dtype
 
 
 def test_an_unknown_precision_is_refused(tiny_net, tiny_set, tmp_path):
@@ -202,3 +207,100 @@ def test_a_network_is_given_back_as_it_was(mixed_net, change, fails):
             raise ZeroDivisionError
     assert state_of(mixed_net) == before
     mixed_net(torch.rand(1, 3, 16, 16)).sum().backward()
+
+
+class Caching(nn.Module):
+    """Keeps what depends on the size only, in a dict and in a buffer, as embeddings of positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.kept = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1), {}
+        self.register_buffer("shift", None)
+
+    def forward(self, x):
+        width = x.shape[-1]
+        if width not in self.kept:
+            self.kept[width] = torch.linspace(0.5, 1.5, width)
+            self.shift = torch.full((width,), 0.5)
+        return self.head((self.body(x) + self.shift) * self.kept[width])
+
+
+def lazy_net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.LazyConv2d(4, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+@pytest.mark.parametrize("make", [Caching, lazy_net])
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda net: gv.load_model(net)(torch.rand(1, 3, 24, 32)),
+        lambda net: gv.score_image(net, np.zeros((24, 32, 3), np.uint8), scores=SCORES),
+        lambda net: stream(Inference(gv.load_model(net), CPU), [np.zeros((24, 32, 3), np.uint8)] * 3, "msp"),
+    ],
+    ids=["forward", "score_image", "stream"],
+)
+def test_training_goes_on_after_scoring(make, score):
+    net = make()
+    assert "parameters" in repr(gv.load_model(net))
+    assert gv.load_model(net).weights_digest()
+    score(net)
+    net.train()(torch.rand(2, 3, 24, 32)).sum().backward()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+# ----------------------------------------------------------------------------------------------------------
+# what a network raises
+
+
+class Raising(TinyNet):
+    """Fails as `fails` says of the input."""
+
+    def __init__(self, fails) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, x):
+        self.fails(x)
+        return super().forward(x)
+
+
+def multiple_of_32(x):
+    if x.shape[-1] % 32 or x.shape[-2] % 32:
+        raise RuntimeError("Sizes of tensors must match:\nexpected 3 but got 4\nin a cat")
+
+
+def labels_wanted(x):
+    raise ValueError("\nlabels are needed\nfor the loss")
+
+
+def content_wanted(x):
+    if x.any():
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("fails", "text"),
+    [
+        (
+            multiple_of_32,
+            r"it: the network cannot take an input of 40x33 \(Sizes of tensors must match: expected 3 but got 4\); "
+            r"see --input-size, 64x64 would do$",
+        ),
+        (labels_wanted, r"it: the network failed on an input of 40x33: ValueError: labels are needed$"),
+        (content_wanted, r"failed on an input of 40x33: AssertionError in 'raise AssertionError'$"),
+    ],
+)
+def test_an_error_is_told_as_what_it_is(fails, text):
+    inference = Inference(gv.load_model(Raising(fails).eval()), CPU)
+    for _ in range(2):
+        with pytest.raises(gv.GraduncError, match=text):
+            inference(torch.rand(1, 3, 40, 33), "it")
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+def test_torchscript_is_refused():
+    net = torch.jit.trace(TinyNet(), torch.rand(1, 3, 8, 8))
+    with pytest.raises(gv.GraduncError, match=r"TorchScript, .* expected the module that it was made of"):
+        Inference(gv.load_model(net), CPU)
