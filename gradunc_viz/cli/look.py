@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..schema.errors import GraduncError
@@ -180,11 +181,20 @@ def _put(path: Path, text: str) -> None:
         raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def _left_out(channels: Sequence[int]) -> str:
+    from ..datasets.conventions import some
+
+    return (
+        f"{some('channel', channels)} of the network: no class, and ignored in masks that hold {some('id', channels)}"
+    )
+
+
 @command("info", "say what a cache holds", options.cache, options.score_files)
 def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
+    from ..run.report import cautions, frames_with
     from ..store.cache import open_cache
 
     cache = open_cache(arguments.cache)
@@ -194,11 +204,12 @@ def _info(arguments: argparse.Namespace) -> int:
     table = Table(show_header=False, box=None, title=str(cache.path), title_justify="left")
     rows = {
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
+        **{task.needs: frames_with(summary, task) for task in TASKS.values()},
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
-        **{task.needs: f"{int(summary[task.flag].sum())} frames" for task in TASKS.values()},
         "network": f"{network['name']} (weights {network['weights'][:12]})",
         "head": (cache.head or network["head"]) + (", as found" if cache.head and network["head"] == "auto" else ""),
         "classes": f"{len(cache.classes)}: {', '.join(cache.classes)}",
+        **({"left out": _left_out(network["drop_channels"])} if network.get("drop_channels") else {}),
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
         "input size": "x".join(map(str, settings["input_size"])) if settings["input_size"] else "each image's own",
         "on disk": size_on_disk(cache.path),
@@ -206,6 +217,8 @@ def _info(arguments: argparse.Namespace) -> int:
     for name, value in rows.items():
         table.add_row(name, Text(value))
     console().print(table)
+    for caution in cautions(summary):
+        print(f"gradunc: warning: {caution}", file=sys.stderr)
     return DONE
 
 

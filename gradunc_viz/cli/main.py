@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     for name, value in vars(arguments).items():
         setattr(arguments, name, _anchored(value))
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         for file in getattr(arguments, "score_files", ()):
             run_score_file(file)
@@ -47,6 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return ERROR
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning for the user, without the place in our code that gives it."""
+    place = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"gradunc: warning: {place}{' '.join(str(message).split())}\n"
 
 
 def _anchored(value: Any) -> Any:

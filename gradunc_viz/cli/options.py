@@ -92,9 +92,12 @@ def frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON {id in label masks: class id}")
     parser.add_argument(
+        "--anomalies", type=Path, metavar="FILE", help="JSON {id in anomaly masks: 0 known, 1 anomaly or null ignored}"
+    )
+    parser.add_argument(
         "--classes",
         metavar="NAME|FILE",
-        help=f"class names: {', '.join(catalog()['classes'])}, or JSON as in classes.json",
+        help=f"class names: {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or A,B,..",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"

@@ -26,6 +26,18 @@ def _network(arguments: argparse.Namespace) -> Any:
     )
 
 
+def _frames(arguments: argparse.Namespace) -> Any:
+    from ..datasets.frames import open_frames
+
+    return open_frames(
+        arguments.data,
+        arguments.layout,
+        labels=arguments.labels,
+        anomalies=arguments.anomalies,
+        split=arguments.split,
+    )
+
+
 def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What every run over frames is asked for."""
     return {
@@ -79,11 +91,10 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     options.quiet,
 )
 def _compute(arguments: argparse.Namespace) -> int:
-    from ..datasets.frames import open_frames
     from ..run.compute import compute_report
     from ..run.settings import Settings
 
-    frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
+    frames = _frames(arguments)
     settings = Settings(
         scores=arguments.scores,
         input_size=arguments.input_size,
@@ -148,10 +159,17 @@ def _stream(arguments: argparse.Namespace) -> int:
 
 
 def _print_report(report: Any, out: Path) -> int:
+    from ..run.report import cautions, contents
+    from ..store.cache import open_cache
+
     done = len(report.computed)
     rate = f" in {report.seconds:.1f} s ({done / report.seconds:.2f} frames/s)" if done and report.seconds else ""
     already = f", {len(report.existing)} were there already" if report.existing else ""
+    summary = open_cache(out).summary
     print(f"{out}: computed {done} frames on {report.device}{rate}{already}; {size_on_disk(out)}")
+    print("; ".join([contents(summary), *report.remarks]))
+    for caution in cautions(summary):
+        print(f"gradunc: warning: {caution}", file=sys.stderr)
     for frame_id, message in report.skipped:
         print(f"skipped {frame_id}: {' '.join(message.split())}", file=sys.stderr)
     if report.skipped:
@@ -193,11 +211,10 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     options.quiet,
 )
 def _import(arguments: argparse.Namespace) -> int:
-    from ..datasets.frames import open_frames
     from ..exchange.imports import ImportSettings, import_maps_report
     from ..schema.errors import SettingsError
 
-    frames = open_frames(arguments.data, arguments.layout, labels=arguments.labels, split=arguments.split)
+    frames = _frames(arguments)
     maps = arguments.maps
     if arguments.name is not None:
         if len(set(arguments.name)) != len(maps):

@@ -111,10 +111,10 @@ def class_options(spec: str | None) -> dict[str, Any]:
     """Names and colours of classes as a run takes them, from a convention's name or a file."""
     if spec is None:
         return {}
-    from ..datasets.conventions import find_classes
+    from ..datasets.class_files import find_classes
 
-    classes, colors = find_classes(spec)
-    return {"classes": classes, "colors": colors}
+    named = find_classes(spec)
+    return {"classes": named.names, "colors": named.colors}
 
 
 def run_score_file(path: str | Path) -> None:

@@ -32,7 +32,16 @@ import torch
 from torch import Tensor
 
 from ..kernels.threads import in_threads
-from ..schema.frame import BRIER_BINS, CONFIDENCE_BINS, IGNORE, MAX_CELLS, POOLED_OUTCOMES, QUANTILES
+from ..schema.frame import (
+    BRIER_BINS,
+    CONFIDENCE_BINS,
+    IGNORE,
+    MAX_CELLS,
+    POOLED_OUTCOMES,
+    QUANTILES,
+    id_type,
+    ignore_id,
+)
 from ..schema.scores import Score
 from ..scores.maps import ScoredImage
 from .cells import cell_scores
@@ -68,7 +77,7 @@ def count_frame(
     entries : sequence of Score
     n_classes : int
     label, anomaly : LongTensor (y, x)
-        Class id or 255; 0, 1 or 255.
+        Class id, or 255 (65535 of more than 255 classes) where ignored; 0, 1 or 255.
     edges : dict of score name -> Tensor (n,), optional
         Rising values that cut the bins of scores whose lattice are quantiles; the same for all frames of a set.
 
@@ -91,12 +100,13 @@ def count_frame(
     weight = None
     if label is not None:
         truth = label.flatten()
-        known = (truth != IGNORE).nonzero()[:, 0]
+        labelled = truth != ignore_id(id_type(n_classes))
+        known = labelled.nonzero()[:, 0]
         right = predicted[known] == truth[known]
         pixels.add_label(truth, known, right)
         arrays |= _label_counts(truth, known, right, pixels, maps)
         if maps.brier is not None:
-            weight = torch.where(truth != IGNORE, maps.brier.flatten().double(), 0.0)
+            weight = torch.where(labelled, maps.brier.flatten().double(), 0.0)
     if anomaly is not None:
         unknown = anomaly.flatten()
         positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())

@@ -1,7 +1,7 @@
-"""What the numbers in masks mean: conversions of published conventions, and those that a user writes down.
+"""What the numbers and colours in masks mean: conversions of published conventions, and those that a user writes down.
 
-A `Conversion` turns the ids stored in a file into ids of this package: class ids (255 = ignore), or 0 known,
-1 unknown object, 255 ignore.
+A `Conversion` turns what is stored in a file into ids of this package: class ids, or 0 known, 1 unknown object; the
+largest number of the array's type where a pixel is ignored.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..schema.errors import FrameError
-from ..schema.frame import IGNORE
-from .catalog import Color, catalog, known_classes
+from ..schema.frame import IGNORE, IGNORE_16, id_type, ignore_id
+from .catalog import Color
 
 __all__ = [
     "ANOMALY_IDS",
@@ -26,21 +26,18 @@ __all__ = [
     "CITY_IDS",
     "CITY_TRAIN_IDS",
     "CLASS_IDS",
-    "GREY_ANOMALY_IDS",
     "LAF_IDS",
     "LAF_TRAIN_IDS",
     "ROAD_ANOMALY_IDS",
+    "VESSEL_IDS",
     "Conversion",
-    "NamedClasses",
-    "find_classes",
-    "folder_classes",
-    "read_classes",
+    "class_ids",
     "read_json",
     "read_mapping",
+    "read_text",
     "some",
 ]
 
-_MAX_8_BIT = 255
 _SHOWN = 6  # how many ids or file names an error message lists
 
 
@@ -55,59 +52,135 @@ def some(noun: str, values: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the ids stored in a mask become ids of this package.
+    """How what is stored in a mask becomes ids of this package.
 
     Attributes
     ----------
     table
-        Stored id -> id in 0..255. An id that is not listed is an error, never a guess.
+        Stored id -> id, or None where it is ignored. An id that is not listed is an error, never a guess.
     expected
         What the table knows, in words, for the error.
     grey_rgb
         Whether copies of this convention exist as RGB files whose three channels are equal.
+    deep
+        The table of masks of more than 8 bits, where it is another; in those 65535 is ignored whatever it says.
+    colors
+        Colour -> id or None, of masks that hold colours; empty where there are none of this convention.
+    as_stored
+        Whether ids mean what whoever reads them says: they are those of no convention, and nobody mapped them.
     """
 
-    table: Mapping[int, int]
+    table: Mapping[int, int | None]
     expected: str
     grey_rgb: bool = False
+    deep: Mapping[int, int | None] | None = None
+    colors: Mapping[Color, int | None] = field(default_factory=dict)
+    as_stored: bool = False
 
     def __call__(self, stored: np.ndarray, path: Path) -> np.ndarray:
-        """Convert the mask `stored`, (H, W) integers read from `path`, to (H, W) uint8.
+        """Convert the mask `stored`, (H, W) integers or (H, W, 3) colours read from `path`, to (H, W) ids.
+
+        The type is uint8, or uint16 where an id is larger than 254; its largest number is that of ignored pixels.
 
         Raises
         ------
         FrameError
-            If `stored` holds an id that the table does not list.
+            If `stored` holds an id or a colour that is not listed.
         """
+        if stored.ndim == 3:
+            return self._of_colors(stored, path)
+        table: Mapping[int, int | None] = self.table
+        if stored.dtype != np.uint8:
+            table = {IGNORE_16: None, **(self.table if self.deep is None else self.deep)}
         present = np.unique(stored)
-        unknown = [int(value) for value in present if value < 0 or int(value) not in self.table]
+        unknown = [int(value) for value in present if value < 0 or int(value) not in table]
         if unknown:
             raise FrameError(f"{path}: mask holds {some('id', unknown)}, expected {self.expected}")
-        converted_id = np.zeros(int(present[-1]) + 1, np.uint8)
-        converted_id[present] = [self.table[int(value)] for value in present]
+        ids = self._numbers([table[int(value)] for value in present])
+        converted_id = np.zeros(int(present[-1]) + 1, ids.dtype)
+        converted_id[present] = ids
         converted: np.ndarray = converted_id[stored]
         return converted
 
+    def _of_colors(self, stored: np.ndarray, path: Path) -> np.ndarray:
+        red, green, blue = (stored[..., channel].astype(np.int32) for channel in range(3))
+        present, place = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
+        found: list[Color] = [(value >> 16, value >> 8 & 255, value & 255) for value in present.tolist()]
+        unknown = [color for color in found if color not in self.colors]
+        if unknown:
+            raise FrameError(
+                f"{path}: mask holds {some('colour', unknown)}, which {'are' if unknown[1:] else 'is'} none of the "
+                f"{len(self.colors)} colours that classes are known by"
+            )
+        converted: np.ndarray = self._numbers([self.colors[color] for color in found])[place]
+        return converted.reshape(stored.shape[:2])
+
+    def _numbers(self, ids: Sequence[int | None]) -> np.ndarray:
+        """Ids in the smallest type that holds all those of the convention."""
+        every = (*self.table.values(), *(self.deep or {}).values(), *self.colors.values())
+        dtype = id_type(1 + max((id for id in every if id is not None), default=0))
+        return np.array([ignore_id(dtype) if id is None else id for id in ids], dtype)
+
+    def then(self, ids: Mapping[int, int | None], expected: str) -> Conversion:
+        """Both conversions, one after the other: an id of the first that `ids` does not list is an error."""
+
+        def chained(first: Mapping[Any, int | None]) -> dict[Any, int | None]:
+            return {key: None if id is None else ids[id] for key, id in first.items() if id is None or id in ids}
+
+        deep = None if self.deep is None else chained(self.deep)
+        return replace(
+            self, table=chained(self.table), deep=deep, colors=chained(self.colors), expected=expected, as_stored=False
+        )
+
     @property
     def key(self) -> str:
-        """The table as text, equal for equal conversions: part of a frame's content hash."""
-        return json.dumps(sorted(self.table.items()))
+        """The tables of ids as text, equal for equal conversions: part of a frame's content hash."""
+        tables = [self.table] if self.deep is None else [self.table, self.deep]
+        return "".join(json.dumps([(k, IGNORE if v is None else v) for k, v in sorted(t.items())]) for t in tables)
+
+    @property
+    def color_key(self) -> str:
+        """The table of colours as text, for the content hash of frames whose mask holds colours."""
+        return json.dumps(sorted(self.colors.items()))
 
 
-_VOID = {IGNORE: IGNORE}
-CLASS_IDS = Conversion({value: value for value in range(IGNORE + 1)}, "class ids 0..254 or 255 (ignore)")
-_ANOMALY_TABLE = {0: 0, 1: 1, **_VOID}
-ANOMALY_IDS = Conversion(_ANOMALY_TABLE, "0 (known), 1 (anomaly) or 255 (ignore)")
-# Public loaders of these copies force greyscale, so files in RGB do occur.
-GREY_ANOMALY_IDS = Conversion(_ANOMALY_TABLE, ANOMALY_IDS.expected, grey_rgb=True)
-CAMVID_IDS = Conversion({**{value: value for value in range(11)}, 11: IGNORE, **_VOID}, "class ids 0..10 or 11 (void)")
+_VOID: Mapping[int, int | None] = {IGNORE: None}
+CLASS_IDS = Conversion(
+    {**{value: value for value in range(IGNORE)}, **_VOID}, "class ids 0..254 or 255 (ignore)", as_stored=True
+)
+_ANOMALY_TABLE: Mapping[int, int | None] = {0: 0, 1: 1, **_VOID}
+# Public loaders of copies force greyscale, so files in RGB do occur.
+ANOMALY_IDS = Conversion(_ANOMALY_TABLE, "0 (known), 1 (anomaly) or 255 (ignore)", grey_rgb=True)
+CAMVID_IDS = Conversion({**{value: value for value in range(11)}, 11: None, **_VOID}, "class ids 0..10 or 11 (void)")
+
+
+# Black and white, as most medical sets are; 255 is no void there.
+VESSEL_IDS = Conversion({0: 0, 255: 1}, "0 (background) or 255 (vessel)")
+
+
+def class_ids(n_classes: int) -> Conversion:
+    """Ids of `n_classes` classes as they are stored.
+
+    Up to 255 classes 255 is ignored. Where there are more it is a class in masks of 16 bits, in which 65535 is ignored;
+    masks of 8 bits cannot hold both, and 255 is ignored in them.
+    """
+    if n_classes <= IGNORE:
+        return CLASS_IDS
+    every: dict[int, int | None] = {value: value for value in range(n_classes)}
+    return Conversion(
+        {**every, **_VOID},
+        f"class ids 0..{n_classes - 1}, or 255 in 8 bits or 65535 in 16 bits (ignore)",
+        deep=every,
+        as_stored=True,
+    )
+
 
 # Position = train id, value = id, of cityscapesScripts' table; the other ids are ignored in training and
 # evaluation.
 _CITY_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 CITY_IDS = Conversion(
     {
-        **dict.fromkeys(range(34), IGNORE),
+        **dict.fromkeys(range(34), None),
         **{value: train_id for train_id, value in enumerate(_CITY_EVALUATED)},
         **_VOID,
     },
@@ -119,33 +192,45 @@ CITY_TRAIN_IDS = Conversion({**{value: value for value in range(19)}, **_VOID}, 
 # caps ...) no hazard; the SegmentMeIfYouCan evaluation counts them as obstacles, as here. Its train ids hide
 # them, as background.
 LAF_IDS = Conversion(
-    {0: IGNORE, 1: 0, **dict.fromkeys(range(2, 44), 1), **_VOID}, "Lost and Found ids 0..43 or 255 (ignore)"
+    {0: None, 1: 0, **dict.fromkeys(range(2, 44), 1), **_VOID}, "Lost and Found ids 0..43 or 255 (ignore)"
 )
-LAF_TRAIN_IDS = Conversion({0: IGNORE, 1: 0, 2: 1, **_VOID}, "train ids 0, 1 (road), 2 (obstacle) or 255 (ignore)")
+LAF_TRAIN_IDS = Conversion({0: None, 1: 0, 2: 1, **_VOID}, "train ids 0, 1 (road), 2 (obstacle) or 255 (ignore)")
 
 ROAD_ANOMALY_IDS = Conversion(
     {0: 0, 1: 0, 2: 1, **_VOID}, "0 (background), 1 (road), 2 (anomaly) or 255 (ignore)", grey_rgb=True
 )
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file; whatever is wrong with it is a `FrameError` that names it."""
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8, with or without a byte-order mark; whatever is wrong with it is a `FrameError`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:  # also bytes that are no text
+    except UnicodeDecodeError as error:
+        raise FrameError(f"{path}: not a text in UTF-8 ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file in UTF-8; whatever is wrong with it is a `FrameError` that names it."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
         raise FrameError(f"{path}: not JSON ({error})") from error
 
 
-def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str]) -> Conversion:
-    """Read a mapping from the ids stored in label masks to class ids.
+def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str], expected: Conversion = CLASS_IDS) -> Conversion:
+    """Read a mapping from the ids stored in masks to ids of this package.
 
     Parameters
     ----------
     labels
-        ``{stored id: class id}``, or the path of a JSON file of it. Keys may be integers or their text; class
-        ids are 0..254, or 255 for ignore. 255 stays 255 if it is not listed.
+        ``{stored id: id}``, or the path of a JSON file of it. Keys may be integers or their text. An id that is None
+        (``null``) is ignored, and so is 255 unless there are larger ones, and 65535. 255 stays ignored if it is not
+        listed.
+    expected
+        What the result has to be: ids of classes, or those of `ANOMALY_IDS`.
 
     Raises
     ------
@@ -159,118 +244,25 @@ def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str]) -> Conversi
         pairs = read_json(Path(source))
         if not isinstance(pairs, Mapping):
             raise FrameError(f"{source}: expected an object {{source id: class id}}, found {type(pairs).__name__}")
-    table = dict(_VOID)
+    if not pairs:
+        raise FrameError(f"{source}: maps no id, expected {{source id: class id}}")
+    table: dict[int, int | None] = {}
     for key, value in pairs.items():
         try:
             stored = int(key) if isinstance(key, str) else operator.index(key)
         except (TypeError, ValueError) as error:
             raise FrameError(f"{source}: key {key!r} is not an id, expected an integer") from error
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= IGNORE:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and not (whole and (0 <= value <= IGNORE_16)):
             raise FrameError(
-                f"{source}: id {stored} is mapped to {value!r}, expected a class id 0..254 or 255 (ignore)"
+                f"{source}: id {stored} is mapped to {value!r}, expected a class id (0..254, or more where there are "
+                "more than 255 classes) or null, 255 (ignore)"
             )
-        table[stored] = int(value)
-    if not pairs:
-        raise FrameError(f"{source}: maps no id, expected {{source id: class id}}")
-    return Conversion(table, f"only {some('id', sorted(table))} that {source} maps")
-
-
-NamedClasses = tuple[tuple[str, ...], tuple[Color, ...] | None]
-"""Names of the class ids 0..n-1, and their colours if those are known."""
-
-
-def find_classes(source: str | os.PathLike[str]) -> NamedClasses:
-    """Names and colours of classes, from the name of a convention or a file.
-
-    Parameters
-    ----------
-    source
-        A label convention of the catalogue (see `known_classes`), or the path of a file (see `read_classes`).
-
-    Raises
-    ------
-    GraduncError
-        If it is neither.
-    """
-    name = os.fspath(source)
-    if name in catalog()["classes"] or not (Path(name).suffix or Path(name).is_file()):
-        classes = known_classes(name)
-        return tuple(title for title, _ in classes), tuple(color for _, color in classes)
-    return read_classes(Path(name))
-
-
-def folder_classes(root: Path, known: str | None) -> NamedClasses | tuple[None, None]:
-    """Names and colours of the class ids that the labels of a folder hold, each ``None`` if they are not known.
-
-    Parameters
-    ----------
-    root
-        Folder of the set. If it holds ``classes.json``, this names the class ids, after any mapping.
-    known
-        Label convention of the catalogue that holds otherwise, if any.
-
-    Raises
-    ------
-    FrameError
-        If ``classes.json`` is not what `read_classes` reads.
-    """
-    path = root / "classes.json"
-    if path.is_file():
-        return read_classes(path)
-    return (None, None) if known is None else find_classes(known)
-
-
-def read_classes(path: Path) -> NamedClasses:
-    """Read a JSON file that names classes.
-
-    Parameters
-    ----------
-    path
-        Of a list of ``{"id": 0, "name": "road", "color": [128, 64, 128]}``, of a list of names in the order of their
-        ids, or of an object ``{"0": "road"}``. The colour may be left out of all entries.
-
-    Raises
-    ------
-    FrameError
-        If the file holds anything else, or its ids are not 0..n-1, each once, of different names. An entry for 255 is
-        passed over.
-    """
-    entries = [entry for entry in _entries(path, read_json(path)) if entry["id"] != IGNORE]
-    ids = [entry["id"] for entry in entries]
-    if not ids or not all(type(value) is int for value in ids) or sorted(ids) != list(range(len(ids))):
-        raise FrameError(f"{path}: holds {some('id', ids)}, expected 0..n-1, each once")
-    entries.sort(key=lambda entry: entry["id"])
-    names = tuple(entry["name"] for entry in entries)
-    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-        raise FrameError(f"{path}: holds {some('name', names)}, expected different texts")
-    if not any("color" in entry for entry in entries):
-        return names, None
-    return names, tuple(_color(path, entry) for entry in entries)
-
-
-def _entries(path: Path, content: Any) -> list[Mapping[str, Any]]:
-    """Bring any of the forms of a class file to a list of ``{id, name}`` with or without a color."""
-    match content:
-        case list() if content and all(isinstance(entry, str) for entry in content):
-            return [{"id": position, "name": name} for position, name in enumerate(content)]
-        case dict() if all(key.isdecimal() for key in content):
-            return [{"id": int(key), "name": name} for key, name in content.items()]
-        case list() if all(isinstance(entry, dict) and {"id", "name"} <= entry.keys() for entry in content):
-            return content
-    raise FrameError(
-        f'{path}: expected a list of {{"id": ..., "name": ..., "color": [r, g, b]}}, a list of names or '
-        f'{{"0": "name", ...}}; found {_excerpt(content)}'
-    )
-
-
-def _excerpt(content: Any) -> str:
-    text = json.dumps(content)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
-
-
-def _color(path: Path, entry: Mapping[str, Any]) -> Color:
-    match entry.get("color"):
-        case [int(red), int(green), int(blue)] if all(0 <= part <= _MAX_8_BIT for part in (red, green, blue)):
-            return red, green, blue
-        case other:
-            raise FrameError(f"{path}: color of {entry['name']!r} is {other!r}, expected [r, g, b] of 0..255")
+        table[stored] = None if value is None or value == IGNORE_16 else int(value)
+    if all(value is None or value <= IGNORE for value in table.values()):
+        table = {**_VOID, **{stored: None if value == IGNORE else value for stored, value in table.items()}}
+    if not expected.as_stored:
+        odd = {id for id in table.values() if id not in expected.table.values()}
+        if odd:
+            raise FrameError(f"{source}: maps to {some('id', odd)}, expected {expected.expected}")
+    return Conversion(table, f"only {some('id', sorted(table))} that {source} maps", grey_rgb=expected.grey_rgb)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,14 +12,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
+from .catalog import Color
 
-__all__ = ["image_size", "opened_image", "read_bytes", "read_image", "read_mask", "rgb_pixels"]
+__all__ = ["holds_colors", "image_size", "opened_image", "read_bytes", "read_image", "read_mask", "rgb_pixels"]
 
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 _MAX_16_BIT = 65535
+
+_OPAQUE = 255
 
 
 class _Strict:
@@ -138,16 +141,81 @@ def _grey(shades: np.ndarray) -> np.ndarray:
     return np.repeat(shades.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def read_mask(path: Path, grey_rgb: bool) -> np.ndarray:
-    """Decode to the ids as stored, (H, W) integers: palette indices, not colours."""
+def holds_colors(path: Path) -> bool:
+    """Whether a mask may hold colours that stand for ids, from the header."""
     with opened_image(path) as image:
+        return image.mode not in ("L", "LA", "1", *_DEEP_GREY)
+
+
+def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+    """Decode to the ids as stored, (H, W) integers, or to the colours that stand for ids, (H, W, 3) uint8.
+
+    Parameters
+    ----------
+    path
+    grey_rgb
+        Whether RGB whose three channels are equal holds ids.
+    colors
+        Colours that stand for an id, and which; without any, a mask of colours is an error. A palette gives ids by its
+        indices, whatever its colours are, unless these are the colours of other ids. In a GIF, whose writers number
+        palettes anew, it gives colours, and shades of grey are ids.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be decoded, is a JPEG, whose pixels are not those that were stored, or holds neither.
+    """
+    with opened_image(path) as image:
+        if image.format in ("JPEG", "MPO"):
+            raise FrameError(f"{path}: mask is a JPEG, which changes ids; expected a lossless file such as PNG")
         # Pillow stretches 2- and 4-bit grey to 0..255, which is right for a picture and wrong for ids.
         tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
         stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0].args), 1) if tiles and image.format == "PNG" else 1
-        mode, pixels = image.mode, np.array(image)
-    if mode in ("L", "P", "1", *_DEEP_GREY):
+        mode, kind, pixels = image.mode, image.format, np.array(image)
+        palette = np.array(image.getpalette() or (), np.uint8).reshape(-1, 3)
+    if mode == "P":
+        return _of_palette(path, pixels, palette, kind == "GIF", colors or {})
+    if mode in ("L", "1", *_DEEP_GREY):
         return pixels.astype(np.uint8) if mode == "1" else pixels // pixels.dtype.type(stretch)
+    if mode in ("LA", "RGBA") and (pixels[..., -1] == _OPAQUE).all():
+        mode, pixels = mode[:-1], pixels[..., 0] if mode == "LA" else pixels[..., :3]
+        if mode == "L":
+            return pixels
+    if mode == "RGB" and colors:
+        return pixels
     if grey_rgb and mode == "RGB" and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, 0]
     coloured = ", or RGB with equal channels" if grey_rgb else ""
-    raise FrameError(f"{path}: mask is of mode {mode}, expected one channel of ids (8 or 16 bits){coloured}")
+    raise FrameError(
+        f"{path}: mask is of mode {mode}, expected one channel of ids (8 or 16 bits){coloured}; colours are read where "
+        "classes.json says whose they are"
+    )
+
+
+def _of_palette(
+    path: Path, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
+) -> np.ndarray:
+    used = np.unique(indices)
+    if used[-1] >= len(palette):
+        raise FrameError(f"{path}: mask holds index {used[-1]} of a palette of {len(palette)} colours")
+    shown = [_rgb(color) for color in palette[used]]
+    known = {int(index): colors[color] for index, color in zip(used, shown, strict=True) if color in colors}
+    grey = all(len(set(color)) == 1 for color in shown)
+    # black or white alone may stand in any palette
+    telling = len(known) > 1 or any(len(set(_rgb(palette[index]))) > 1 for index in known)
+    if renumbered and grey and not (telling and len(known) == len(used)):
+        ids: np.ndarray = palette[:, 0][indices]
+        return ids
+    if renumbered and not colors:
+        raise FrameError(
+            f"{path}: mask is a GIF with a palette of colours, whose numbers mean nothing; expected shades of grey, or "
+            "classes.json to say whose the colours are"
+        )
+    if renumbered or (telling and any(id not in (index, None) for index, id in known.items())):
+        return palette[indices]
+    return indices
+
+
+def _rgb(color: np.ndarray) -> Color:
+    red, green, blue = color.tolist()
+    return red, green, blue

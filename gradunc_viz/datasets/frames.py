@@ -17,13 +17,15 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 
 from ..schema.errors import FrameError, SchemaError
-from ..schema.frame import IGNORE, check_frame_id
+from ..schema.frame import IGNORE, IGNORE_16, check_frame_id, id_type, ignore_id, ignored
 from .bands import frame_size
-from .conventions import folder_classes, read_mapping
-from .decoding import opened_image, read_bytes, read_image, read_mask
+from .catalog import Color
+from .class_files import folder_classes
+from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, some
+from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
 from .layouts import LAYOUTS, FrameFiles, Mask
 
-__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "open_frames"]
+__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "open_frames"]
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,18 @@ class Frame:
 
     @property
     def label(self) -> np.ndarray | None:
-        """Class ids, (H, W) uint8, 255 = ignore; ``None`` without a mask.
+        """Class ids, (H, W); ``None`` without a mask.
+
+        They are uint8, and 255 is ignored; where an id is larger than 254 they are uint16, and 65535 is ignored.
 
         Raises
         ------
         FrameError
-            If the mask cannot be read, differs in size from the image, or holds ids unknown to the layout, to
-            the mapping of `open_frames` or to ``classes.json``.
+            If the mask cannot be read, differs in size from the image, or holds ids or colours unknown to the layout,
+            to the mapping of `open_frames` or to ``classes.json``.
         """
         label = self._mask(self.files.label)
-        if label is not None and self.classes is not None:
-            check_classes(label, len(self.classes), self)
-        return label
+        return label if label is None or self.classes is None else checked_label(label, len(self.classes), self)
 
     @property
     def anomaly(self) -> np.ndarray | None:
@@ -99,11 +101,23 @@ class Frame:
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
         if mask is None:
             return None
-        stored = read_mask(mask.path, mask.conversion.grey_rgb)
-        if stored.shape != self.size:
+        stored = self._stored(mask.path, mask.conversion.grey_rgb, mask.conversion.colors)
+        conversion = mask.conversion
+        if conversion.as_stored and stored.dtype != np.uint8:
+            n_classes = _count(stored) if self.classes is None else len(self.classes)
+            conversion = replace(class_ids(n_classes), expected=conversion.expected)
+        ids = conversion(stored, mask.path)
+        if self.files.region is not None:
+            ids[self._stored(self.files.region, True) == 0] = ignore_id(ids.dtype)
+        return ids
+
+    def _stored(self, path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+        """A mask of the image's size, as `read_mask` gives it."""
+        stored = read_mask(path, grey_rgb, colors)
+        if stored.shape[:2] != self.size:
             expected = f"expected {_text(self.size)} as {self.image_path.name} is"
-            raise FrameError(f"{mask.path}: mask is {_text(stored.shape)}, {expected}")
-        return mask.conversion(stored, mask.path)
+            raise FrameError(f"{path}: mask is {_text(stored.shape)}, {expected}")
+        return stored
 
     @property
     def image_bytes(self) -> bytes:
@@ -127,6 +141,10 @@ class Frame:
         for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
             if mask:
                 parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
+                if mask.conversion.colors and holds_colors(mask.path):
+                    parts.append(("colors", mask.conversion.color_key.encode()))
+        if self.files.region is not None:
+            parts.append(("region", read_bytes(self.files.region)))
         for name, content in parts:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
@@ -220,6 +238,7 @@ def open_frames(
     layout: str = "folder",
     *,
     labels: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
+    anomalies: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
     split: str | None = None,
 ) -> Frames:
     """Open a folder of images and masks; nothing is decoded.
@@ -232,25 +251,35 @@ def open_frames(
         How it is arranged and what the ids in its masks mean: a name in `gradunc_viz.datasets.layouts.LAYOUTS`.
     labels
         Mapping ``{id stored in label masks: class id}``, or the path of a JSON file of it, in place of the
-        layout's own. An id that occurs and is not listed is an error when the label is read; 255 stays 255.
+        layout's own. An id that occurs and is not listed is an error when the label is read; 255 stays ignored.
+    anomalies
+        Likewise from ids stored in anomaly masks to 0 known, 1 unknown object, 255 or ``null`` ignored:
+        ``{0: 0, 255: 1}`` where they are black and white.
     split
         For layouts with splits, the one to open; by default ``"val"``, ``"test"`` for Lost and Found.
 
     Raises
     ------
     FrameError
-        If there is no such folder or layout, no image, two frames of one id, or the mapping is no mapping.
+        If there is no such folder or layout, no image, two frames of one id, or a mapping is no mapping.
+
+    Warns
+    -----
+    UserWarning
+        Naming masks that lie there and are not used, with the reason.
+
+    Notes
+    -----
+    A mask is a lossless file of one channel of ids, of 8 or 16 bits. Where the classes have colours (``classes.json``
+    or the layout's convention) a label may hold these instead; any other colour is an error.
     """
     arrangement = LAYOUTS.find(layout)
     root = Path(path).absolute()  # the process may go to another folder
     files = arrangement.files(root, split)
     if labels is not None:
-        conversion = read_mapping(labels)
-        if not any(frame.label for frame in files):
-            raise FrameError(f"{root}: a label mapping is given, but layout {layout!r} found no class labels here")
-        files = tuple(
-            replace(frame, label=Mask(frame.label.path, conversion)) if frame.label else frame for frame in files
-        )
+        files = _mapped(files, "label", read_mapping(labels), root, layout)
+    if anomalies is not None:
+        files = _mapped(files, "anomaly", read_mapping(anomalies, ANOMALY_IDS), root, layout)
     first: dict[str, FrameFiles] = {}
     for frame in files:
         try:
@@ -260,9 +289,50 @@ def open_frames(
         if frame.id in first:
             raise FrameError(f"{first[frame.id].image} and {frame.image}: both are frame {frame.id!r}, expected one")
         first[frame.id] = frame
-    classes, colors = folder_classes(root, arrangement.classes if labels is None else None)
-    found = [Frame(frame, classes, colors) for frame in files]
-    return Frames(found, path=root, layout=layout, classes=classes, colors=colors)
+    named = folder_classes(root, arrangement.classes if labels is None else None)
+    if named is None:
+        return Frames([Frame(frame) for frame in files], path=root, layout=layout)
+    by_color = named.by_color
+    found = [Frame(_with_colors(frame, by_color), named.names, named.colors) for frame in files]
+    return Frames(found, path=root, layout=layout, classes=named.names, colors=named.colors)
+
+
+def _mapped(
+    files: Sequence[FrameFiles], kind: str, conversion: Conversion, root: Path, layout: str
+) -> tuple[FrameFiles, ...]:
+    """Frames whose masks of a kind, "label" or "anomaly", mean what a mapping says."""
+    if not any(getattr(frame, kind) for frame in files):
+        what = "class labels" if kind == "label" else "anomaly masks"
+        raise FrameError(f"{root}: a mapping of {what} is given, but layout {layout!r} found no {what} here")
+
+    def mapped(frame: FrameFiles) -> FrameFiles:
+        mask: Mask | None = getattr(frame, kind)
+        return frame if mask is None else replace(frame, **{kind: mask._replace(conversion=conversion)})  # type: ignore[arg-type]
+
+    return tuple(map(mapped, files))
+
+
+def _with_colors(frame: FrameFiles, by_color: Mapping[Color, int | None]) -> FrameFiles:
+    if frame.label is None or not by_color:
+        return frame
+    return replace(frame, label=frame.label._replace(conversion=replace(frame.label.conversion, colors=by_color)))
+
+
+def _count(stored: np.ndarray) -> int:
+    """How many classes ids are of that nobody counted; 255 alone is no class but ignored."""
+    largest = int(stored[stored != IGNORE_16].max(initial=0))
+    return largest + (largest > IGNORE)
+
+
+def checked_label(label: np.ndarray, n_classes: int, frame: Frame) -> np.ndarray:
+    """The label in the type of ids of `n_classes` classes, if it fits them: see `check_classes`."""
+    check_classes(label, n_classes, frame)
+    dtype = id_type(n_classes)
+    if label.dtype == dtype:
+        return label
+    fitted = label.astype(dtype)
+    fitted[ignored(label)] = ignore_id(dtype)
+    return fitted
 
 
 def check_classes(label: np.ndarray, n_classes: int, frame: Frame) -> None:
@@ -271,7 +341,7 @@ def check_classes(label: np.ndarray, n_classes: int, frame: Frame) -> None:
     Parameters
     ----------
     label
-        Class ids, (H, W), 255 = ignore.
+        Class ids, (H, W), the largest number of their type = ignore.
     n_classes
         Number of classes the network tells apart.
     frame
@@ -280,14 +350,13 @@ def check_classes(label: np.ndarray, n_classes: int, frame: Frame) -> None:
     Raises
     ------
     FrameError
-        If an id is `n_classes` or more and not 255.
+        If an id is `n_classes` or more and not ignored.
     """
     present = np.unique(label)
-    outside = present[(present >= n_classes) & (present != IGNORE)]
+    outside = present[(present >= n_classes) & ~ignored(present)]
     if outside.size:
-        found = ", ".join(map(str, outside.tolist()))
-        known = f"0..{n_classes - 1} or {IGNORE} (ignore)"
-        raise FrameError(f"{frame.label_path}: label holds class id {found}, expected {known}")
+        known = f"0..{n_classes - 1} or {ignore_id(id_type(n_classes))} (ignore)"
+        raise FrameError(f"{frame.label_path}: label holds {some('class id', outside.tolist())}, expected {known}")
 
 
 def _text(size: tuple[int, ...]) -> str:

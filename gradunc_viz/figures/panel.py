@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
 from ..schema.errors import CacheError, GraduncError, UnknownFrameError
-from ..schema.frame import IGNORE
+from ..schema.frame import IGNORE, ignored
 from ..schema.scores import GradientNorm, lookup
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches
@@ -291,7 +291,7 @@ def _picture(
         return _coded(dataset["anomaly"].values[part], {0: _KNOWN, 1: WRONG}), {}
     if name == "error":
         label, prediction = dataset["label"].values[part], dataset["prediction"].values[part]
-        wrong = np.where(label == IGNORE, IGNORE, label != prediction)
+        wrong = np.where(ignored(label), IGNORE, label != prediction)
         return _coded(wrong, {0: _KNOWN, 1: WRONG}), {}
     low, high = rights[name]
     try:
@@ -301,9 +301,10 @@ def _picture(
 
 
 def _class_colors(cache: Cache, ids: np.ndarray) -> np.ndarray:
-    table = np.full((256, 3), 255, "u1")
-    table[: len(cache.colors)] = cache.colors
-    return table[ids]
+    """Colours of class ids; ignored pixels are white."""
+    table = np.full((len(cache.colors) + 1, 3), 255, "u1")
+    table[:-1] = cache.colors
+    return table[np.minimum(ids.astype("i4"), len(cache.colors))]
 
 
 def _coded(ids: np.ndarray, colors: Mapping[int, str]) -> np.ndarray:
@@ -364,7 +365,7 @@ def _boxes(dataset: xr.Dataset, insets: Any) -> list[tuple[int, int, int, int]]:
 
     mask = dataset["anomaly"].values == 1 if "anomaly" in dataset else None
     if mask is None and "label" in dataset:
-        mask = (dataset["label"].values != IGNORE) & (dataset["label"].values != dataset["prediction"].values)
+        mask = ~ignored(dataset["label"].values) & (dataset["label"].values != dataset["prediction"].values)
     region = None if mask is None else largest_region(mask)
     height = dataset.sizes["y"]
     if region is None or max(region[2] - region[0], region[3] - region[1]) > 0.4 * height:
@@ -429,8 +430,9 @@ def _present(rows: list[Row], shown: Sequence[str]) -> list[tuple[str, tuple[int
         for name in ("prediction", "label"):
             if name in shown and name in dataset:
                 # a class of a few pixels cannot be seen in print
-                counts = np.bincount(dataset[name].values.ravel(), minlength=256)
-                ids |= {int(i) for i in np.flatnonzero(counts > 0.002 * counts.sum()) if i != IGNORE}
+                counts = np.bincount(dataset[name].values.ravel())
+                shown_ids = np.flatnonzero(counts[: len(cache.classes)] > 0.002 * counts.sum())
+                ids |= set(shown_ids.tolist())
         for i in sorted(ids):
             found.setdefault(cache.classes[i], cache.colors[i])
     return list(found.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from ..metrics.arrays.components import TRACKS
 from ..metrics.meta import meta_regression
 from ..metrics.regions import FAILURES
 from ..metrics.segment_table import segment_statistics
-from ..schema.errors import CacheError, GraduncError
+from ..schema.errors import CacheError, GraduncError, brief
 from ..schema.scores import GradientNorm, lookup
 from ..schema.tasks import TASKS, Task
 from ..store.cache import Cache
@@ -40,6 +41,8 @@ from .reliability import reliability
 from .save import FORMATS, save
 
 __all__ = ["FigureSet", "figure_set"]
+
+_log = logging.getLogger(__name__)
 
 _BARS = ("auprc", "auroc", "fpr95")
 """Metrics that are drawn as bars."""
@@ -101,7 +104,8 @@ def figure_set(
     """Make every figure and table that the caches hold enough for, and ``index.html``, a contact sheet.
 
     A cache that lacks what a figure needs, labels, class probabilities or the scores, is left out of it; what then
-    cannot be made is left out. `FigureSet.skipped` and the contact sheet say which, and why.
+    cannot be made is left out, and so is a figure that fails. `FigureSet.skipped` and the contact sheet say which, and
+    why.
 
     Parameters
     ----------
@@ -125,7 +129,8 @@ def figure_set(
     Raises
     ------
     GraduncError
-        For an unknown format, score or track, a folder that cannot be written, or a cache that cannot be read.
+        For an unknown format, score or track, a folder that cannot be written, a cache that cannot be read, or if
+        nothing could be drawn.
     """
     ending, dpi = _file_options(**files)
     opened = named_caches(caches)
@@ -139,20 +144,29 @@ def figure_set(
     cards: list[str] = []
     for entry in tracked(entries, lambda entry: entry.name, unit="figure", shown=progress):
         try:
-            made = entry.make()
-        except CacheError:
-            raise  # a cache that cannot be read is no figure to leave out
-        except GraduncError as error:
-            done.skipped.append((entry.name, " ".join(str(error).split())))
+            try:
+                made = entry.make()
+            except CacheError:
+                raise  # a cache that cannot be read is no figure to leave out
+            except GraduncError as error:
+                done.skipped.append((entry.name, " ".join(str(error).split())))
+                continue
+            if isinstance(made, Table):
+                written = _write_table(made, folder / entry.name)
+                content = made._repr_html_()
+            else:
+                written = [save(made, folder / f"{entry.name}.{ending}", dpi)]
+                content = _thumbnail(made, entry.title)
+        except GraduncError:
+            raise
+        except Exception as error:  # whatever one figure stumbles over, the others are drawn
+            _log.info("%s cannot be drawn", entry.name, exc_info=error)
+            done.skipped.append((entry.name, f"cannot be drawn ({brief(error)})"))
             continue
-        if isinstance(made, Table):
-            written = _write_table(made, folder / entry.name)
-            content = made._repr_html_()
-        else:
-            written = [save(made, folder / f"{entry.name}.{ending}", dpi)]
-            content = _thumbnail(made, entry.title)
         done.files += written
         cards.append(_card(entry.title, content, written))
+    if entries and not cards:
+        raise GraduncError(f"{folder}: nothing could be drawn; {done.skipped[-1][0]}: {done.skipped[-1][1]}")
     _write(done.index, _page(opened, cards, done.skipped))
     return done
 
@@ -202,7 +216,7 @@ def _held(caches: dict[str, Cache], scores: Sequence[str] | None) -> Sequence[st
 
 
 def _lack_of_labels(task: Task, cache: Cache) -> str:
-    return "" if bool(cache.summary[task.flag].any()) else f"the cache has no {task.needs}"
+    return task.lack(cache.summary)
 
 
 def _lack_of_probabilities(cache: Cache) -> str:

@@ -98,7 +98,9 @@ def evaluate(
         classes = choice.get("classes")
         if classes is not None and any(selection.labelled for selection in selections.values()):
             raise GraduncError(f"{where}: no pixel that counts for {aim.name!r} is predicted as {', '.join(classes)}")
-        raise GraduncError(f"{where}: no frame has {aim.needs}, which {aim.name!r} needs")
+        lacks = dict.fromkeys(aim.lack(selection.cache.summary) for selection in selections.values())
+        lack = "; ".join(filter(None, lacks)) or f"no frame has {aim.needs}"
+        raise GraduncError(f"{where}: {lack}, which {aim.name!r} needs")
     order = list(dict.fromkeys(str(name) for table in tables for name in table["score"].values))
     result = side_by_side(tables, selections).reindex(score=order)
     for name, metric in pixel_metrics().items():

@@ -34,7 +34,7 @@ import xarray as xr
 from scipy import ndimage
 
 from ..schema.errors import CacheError, GraduncError
-from ..schema.frame import IGNORE
+from ..schema.frame import ignored
 from ..schema.tasks import find_task
 from ..store.cache import Cache
 from ..store.choice import Selection, default_task, opened
@@ -488,7 +488,7 @@ def _per_region(blocks: np.ndarray, values: np.ndarray, count: int, block: int) 
 
 def _usual(dataset: xr.Dataset, ids: np.ndarray) -> str:
     """Name of the most frequent class; empty if all pixels are ignored."""
-    known = ids[ids != IGNORE]
+    known = ids[~ignored(ids)]
     return str(dataset["class"].values[np.bincount(known).argmax()]) if len(known) else ""
 
 

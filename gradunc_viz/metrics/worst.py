@@ -222,8 +222,9 @@ def worst_frames(
     Selection.of(cache, task, scores=score).require_frames()
     if which.task is not None:
         needed = find_task(task if which.task == "chosen" else which.task)
-        if not bool(cache.summary[needed.flag].any()):
-            raise GraduncError(f"{cache.name}: no frame has {needed.needs}, which '{which.title}' needs")
+        lack = needed.lack(cache.summary)
+        if lack:
+            raise GraduncError(f"{cache.name}: {lack}, which '{which.title}' needs")
     query = WorstQuery(cache, score, task, **options)
     values = np.asarray(which.values(query), "f8")
     order = np.argsort(-values, kind="stable")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..counts.frame import count_frame
 from ..schema.errors import SchemaError
-from ..schema.frame import IGNORE, POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES
+from ..schema.frame import POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES, id_type, ignore_id
 from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..scores.pixelwise import split_scores
@@ -81,7 +81,7 @@ def frame_dataset(
     }
     counted = count_frame(maps, entries, len(classes), label=as_long["label"], anomaly=as_long["anomaly"], edges=edges)
     arrays: dict[str, np.ndarray] = {
-        "prediction": maps.prediction.cpu().numpy().astype("u1" if len(classes) <= IGNORE else "u2"),
+        "prediction": maps.prediction.cpu().numpy().astype(id_type(len(classes))),
         "thumbnail": thumbnail(frame.image),
         **counted.arrays,
     }
@@ -126,7 +126,7 @@ def frame_dataset(
             "source": frame.source,
             "image_format": frame.image_format,
             "align_corners": int(bool(options.align_corners)),
-            "ignore": IGNORE,
+            "ignore": ignore_id(id_type(len(classes))),
             "resize": "bilinear; log2 norms are resized as norms, not as logarithms",
             "scores": {e.name: {"units": e.units, "orientation": e.orientation, "formula": e.formula} for e in entries},
             **attrs,

@@ -26,11 +26,11 @@ from ..schema.scores import lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
-from .classes import known_class_table
+from .classes import known_class_table, numbered_alike
 from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
-from .report import Report
+from .report import Report, cautions
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
@@ -76,7 +76,16 @@ def compute(
     Warns
     -----
     UserWarning
-        Listing the frames left out under ``on_error="skip"``.
+        Listing the frames left out under ``on_error="skip"``, and where labels look as if they meant other classes than
+        the network's: more than 80 % of the labelled pixels are wrong, or all are ignored.
+
+    Notes
+    -----
+    In a cache a class id is a place in `Cache.classes`, in labels, predictions and every table. In a mask an id is an
+    output channel of the network, counted with those that `drop_channels` leaves out, which are ignored there. Where
+    the classes of masks have names, by their layout or by ``classes.json``, ids are led to the network's classes of
+    these names; a mapping of `open_frames` leads to channels. A network whose files say that its labels were reduced
+    was trained on masks that hold channels plus 1.
     """
     place = backend_of(out)  # before a model's own code runs, which may go to another folder
     report = compute_report(model, frames, place, settings, progress=progress, **changes)
@@ -84,11 +93,14 @@ def compute(
 
 
 def finished_cache(report: Report, out: Place) -> Cache:
-    """The cache of a run, and a warning that lists the frames it left out."""
+    """The cache of a run, a warning that lists the frames it left out, and one for whatever looks odd in its labels."""
     if report.skipped:
         listed = "; ".join(message for _, message in report.skipped[:5])
         warnings.warn(f"{len(report.skipped)} frames were skipped: {listed}", stacklevel=3)
-    return open_cache(out)
+    cache = open_cache(out)
+    for caution in cautions(cache.summary):
+        warnings.warn(f"{cache.path}: {caution}", stacklevel=3)
+    return cache
 
 
 def compute_report(
@@ -108,9 +120,11 @@ def compute_report(
     with restored(_network(model)) as network:
         runner = _inference(network, device, settings)
         settings = replace(settings, input_size=runner.size)  # what came of it decides
-        classes, colors = known_class_table(runner, chosen, settings, place)
+        known = known_class_table(runner, chosen, settings, place)
+        chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
+        classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
-        report = Report(device=str(device), stages=Stages(settle))
+        report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
         with CacheWriter(place, cache_key(network, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -139,13 +153,15 @@ def score_image(
     Returns
     -------
     xarray.Dataset (y, x)
-        ``prediction``, and one variable per score, oriented: larger is more uncertain.
+        ``prediction``, whose ids are places in the attribute ``classes``, and one variable per score, oriented: larger
+        is more uncertain.
     """
     settings = changed(settings or Settings(), changes)
     with restored(_network(model)) as network:
         runner = _inference(network, resolve_device(settings.device), settings)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
         head = runner(runner.prepare(frame.image, frame.id), frame.id)
+        names = network.class_names(head.logits.shape[1])
         maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
@@ -157,7 +173,7 @@ def score_image(
         for i, entry in enumerate(entries)
     }
     variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
-    return xr.Dataset(variables, attrs={"network": network.name, "head": head.name})
+    return xr.Dataset(variables, attrs={"network": network.name, "head": head.name, "classes": list(names)})
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..datasets.bands import BANDS_SUFFIX, as_picture, read_bands
-from ..datasets.frames import Frame, check_classes
+from ..datasets.frames import Frame, checked_label
 from ..schema.errors import FrameError
 
 __all__ = ["DecodedFrame", "decode"]
@@ -60,7 +60,7 @@ def decode(frame: Frame, n_classes: int, images: bool = True, channels: int = 3)
     picture = None if pixels is None else as_picture(frame.image_path, pixels)
     image, label, anomaly = frame.image if picture is None else picture[0], frame.label, frame.anomaly
     if label is not None:
-        check_classes(label, n_classes, frame)
+        label = checked_label(label, n_classes, frame)
     if image.ndim != 3 or image.shape[2] != 3:
         raise FrameError(f"{frame.image_path}: decoded to shape {image.shape}, expected (height, width, 3)")
     return DecodedFrame(

@@ -25,6 +25,7 @@ __all__ = [
     "BRIER_BINS",
     "CONFIDENCE_BINS",
     "IGNORE",
+    "IGNORE_16",
     "MAX_BINS",
     "MAX_CELLS",
     "OUTCOMES",
@@ -34,6 +35,9 @@ __all__ = [
     "VARIABLES",
     "VariableSpec",
     "check_frame_id",
+    "id_type",
+    "ignore_id",
+    "ignored",
     "validate",
 ]
 
@@ -41,7 +45,10 @@ SCHEMA_VERSION = 2
 """Version of the layout of a cached frame; a cache of another version is never mixed with this one."""
 
 IGNORE = 255
-"""Value of ``label`` and ``anomaly`` pixels that count nowhere."""
+"""Value of ``label`` and ``anomaly`` pixels that count nowhere, of up to 255 classes."""
+
+IGNORE_16 = 65535
+"""Likewise of more classes, whose ids take 16 bits."""
 
 BINS_PER_UNIT = 64
 """Bins per unit of a score's lattice at level 0 (see `gradunc_viz.counts.frame`)."""
@@ -62,8 +69,19 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Quantiles of every score that a frame keeps."""
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# scores
+def id_type(n_classes: int) -> np.dtype:
+    """Type of class ids: the smallest one that has a number left for ignored pixels, its largest."""
+    return np.dtype(np.uint8 if n_classes <= IGNORE else np.uint16)
+
+
+def ignore_id(dtype: np.dtype) -> int:
+    """The number of ignored pixels in arrays of a type."""
+    return IGNORE_16 if dtype == np.uint16 else IGNORE
+
+
+def ignored(ids: np.ndarray) -> np.ndarray:
+    """Where pixels of a label or an anomaly mask count nowhere; bool of its shape."""
+    return np.asarray(ids == ignore_id(ids.dtype))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -94,7 +112,7 @@ class VariableSpec:
 
 VARIABLES: Mapping[str, VariableSpec] = {
     "prediction": VariableSpec(("y", "x"), "u", True, "predicted class id, from the resized logits"),
-    "label": VariableSpec(("y", "x"), "u", False, "class id of the annotation, 255 = ignore"),
+    "label": VariableSpec(("y", "x"), "u", False, "class id of the annotation, 255 = ignore (65535 in 16 bits)"),
     "anomaly": VariableSpec(("y", "x"), "u", False, "0 known, 1 unknown object, 255 = ignore"),
     "head_score": VariableSpec(("score_head", "v", "u"), "f", False, "log2 gradient norms at the head's resolution"),
     "pixel_score": VariableSpec(("score_pixel", "y", "x"), "f", False, "scores of the resized logits, not oriented"),

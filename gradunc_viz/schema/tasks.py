@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GraduncError
-from .frame import IGNORE
+from .frame import ignored
 
 __all__ = ["TASKS", "Task", "find_task"]
 
@@ -22,13 +22,15 @@ class Task:
     ----------
     name : str
     mask : str
-        Variable of a frame that tells which pixels count, those that are not `IGNORE`.
+        Variable of a frame that tells which pixels count, those that are not ignored.
     positive, negative : str
         Outcomes (`gradunc_viz.schema.frame.OUTCOMES`) of the pixels to be found, and of the others.
     missed : str
         Outcome of the positives by the class of their label; empty where labels have no classes.
     flag, rate : str
         Columns of a cache's summary: whether a frame has the labels, and its share of positives.
+    pixels : tuple of str
+        Columns that add up to the pixels of a frame that count.
     needs : str
         The labels, in words.
     choice : str
@@ -50,6 +52,7 @@ class Task:
     missed: str
     flag: str
     rate: str
+    pixels: tuple[str, ...]
     needs: str
     choice: str
     positives: str
@@ -62,6 +65,18 @@ class Task:
         """Positive, negative: the order of every axis of counts."""
         return self.positive, self.negative
 
+    def counted(self, summary: Mapping[Any, Any]) -> np.ndarray:
+        """How many pixels of every frame of a cache's summary count, (frame,)."""
+        return np.sum([np.asarray(summary[name]) for name in self.pixels], axis=0)
+
+    def lack(self, summary: Mapping[Any, Any]) -> str:
+        """What no frame of a summary has that the task needs, in words; empty where pixels count."""
+        if self.counted(summary).any():
+            return ""
+        frames = int(np.asarray(summary[self.flag]).sum())
+        ignored = f"all pixels in the {self.needs} of {frames} frames are ignored: " if frames else ""
+        return f"{ignored}no frame has {self.needs}{' that count' if frames else ''}"
+
     def truth(self, frame: Mapping[Any, Any]) -> tuple[np.ndarray, np.ndarray] | None:
         """Pixels to be found, and pixels that count, (y, x) bool each; None where the frame has not the labels.
 
@@ -72,7 +87,7 @@ class Task:
         if self.mask not in frame:
             return None
         mask = np.asarray(frame[self.mask])
-        counted = mask != IGNORE
+        counted = ~ignored(mask)
         found = mask != np.asarray(frame["prediction"]) if self.name == "error" else mask == 1
         return found & counted, counted
 
@@ -88,6 +103,7 @@ TASKS: Mapping[str, Task] = {
             missed="missed",
             flag="has_label",
             rate="error_rate",
+            pixels=("labelled_count",),
             needs="class labels",
             choice="errors",
             positives="wrong predictions",
@@ -103,6 +119,7 @@ TASKS: Mapping[str, Task] = {
             missed="",
             flag="has_anomaly",
             rate="anomaly_rate",
+            pixels=("anomaly_count", "known_count"),
             needs="anomaly labels",
             choice="anomalies",
             positives="unknown objects",

@@ -21,7 +21,7 @@ from ..schema.scores import GradientNorm, Score, lookup
 from .behind_head import moved_log2
 from .gradients import norms_and_softmax
 from .needs import ForwardPass, HeadOutput, needs_of
-from .pixelwise import PixelScores, asked_of_logits, class_of, pixel_scores_from
+from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
 
@@ -132,8 +132,8 @@ class Scorer:
             Of one image.
         size : (height, width)
             Of the image.
-        label : uint8 array (y, x), optional
-            Class ids, 255 = ignore: with it the maps tell how far probabilities are from it.
+        label : uint8 array (y, x), or uint16 of more than 255 classes, optional
+            Class ids, the largest number of the type = ignore: with it the maps tell how far probabilities are from it.
         frame_id : str
             For errors.
 
@@ -173,9 +173,9 @@ class Scorer:
         requests = [score.request for score in self._norms]
         names = self._softmax if "msp" in self._softmax else (*self._softmax, "msp")  # of which the confidence is made
         if tuple(head.logits.shape[2:]) == tuple(size):
-            asked = asked_of_logits(names, label)
-            norms, found = norms_and_softmax(head, requests, asked, class_of(label), self.kernels)
-            return norms, pixel_scores_from(found, names, label)
+            asked, known = asked_of_logits(names, label), labelled(label, head.logits.shape[1])
+            norms, found = norms_and_softmax(head, requests, asked, class_of(label, known), self.kernels)
+            return norms, pixel_scores_from(found, names, known)
         norms = norms_and_softmax(head, requests, kernels=self.kernels)[0]
         return norms, resized_pixel_scores(head.logits, size, names, label, head.align_corners, self.kernels)
 

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schema.frame import IGNORE
+from ..schema.frame import id_type, ignore_id
 from ..schema.scores import lookup
 from .softmax import softmax_scores
 
-__all__ = ["PixelScores", "asked_of_logits", "class_of", "pixel_scores", "pixel_scores_from", "split_scores"]
+__all__ = [
+    "PixelScores",
+    "asked_of_logits",
+    "class_of",
+    "labelled",
+    "pixel_scores",
+    "pixel_scores_from",
+    "split_scores",
+]
 
 
 def split_scores(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,7 +60,9 @@ def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = No
     label : LongTensor (N, y, x), optional
         Class ids, 255 = ignore; with it the Brier score and the negative log-likelihood are computed too.
     """
-    return pixel_scores_from(softmax_scores(logits, asked_of_logits(names, label), class_of(label)), names, label)
+    known = labelled(label, logits.shape[1])
+    found = softmax_scores(logits, asked_of_logits(names, label), class_of(label, known))
+    return pixel_scores_from(found, names, known)
 
 
 def asked_of_logits(names: Sequence[str], label: Tensor | None) -> tuple[str, ...]:
@@ -60,18 +70,22 @@ def asked_of_logits(names: Sequence[str], label: Tensor | None) -> tuple[str, ..
     return tuple(dict.fromkeys((*names, "prediction", *(() if label is None else ("brier", "nll")))))
 
 
-def class_of(label: Tensor | None) -> Tensor | None:
-    """The label with a class where it is ignored: any would do."""
-    return None if label is None else torch.where(label != IGNORE, label, 0)
+def labelled(label: Tensor | None, n_classes: int) -> Tensor | None:
+    """Where the label of one of `n_classes` classes is not ignored."""
+    return None if label is None else label != ignore_id(id_type(n_classes))
 
 
-def pixel_scores_from(found: Mapping[str, Tensor], names: Sequence[str], label: Tensor | None) -> PixelScores:
+def class_of(label: Tensor | None, known: Tensor | None) -> Tensor | None:
+    """The label with a class where it is ignored, not `known`: any would do."""
+    return None if label is None or known is None else label.where(known, 0)
+
+
+def pixel_scores_from(found: Mapping[str, Tensor], names: Sequence[str], known: Tensor | None) -> PixelScores:
     """Put together what `gradunc_viz.scores.softmax.softmax_scores` gave for `asked_of_logits`."""
     prediction = found["prediction"]
     n, *size = prediction.shape
     scores = torch.stack([found[name] for name in names], 1) if names else prediction.new_empty((n, 0, *size)).float()
-    if label is None:
+    if known is None:
         return PixelScores(prediction, scores)
-    known = label != IGNORE
     brier, nll = (found[name].float().where(known, 0) for name in ("brier", "nll"))
     return PixelScores(prediction, scores, brier, nll)

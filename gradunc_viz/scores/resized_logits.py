@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from ..kernels.dispatch import SOFTMAX, Kernels, kernels_on
 from ..kernels.resize import neighbours
-from ..schema.frame import IGNORE
-from .pixelwise import PixelScores, asked_of_logits, class_of, pixel_scores, pixel_scores_from
+from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores, pixel_scores_from
 from .softmax import softmax_scores
 
 __all__ = ["resized_pixel_scores"]
@@ -61,6 +60,8 @@ def resized_pixel_scores(
     if fast is not None:
         return _in_one_pass(fast, logits, size, names, label, align_corners)
     n, n_classes = logits.shape[:2]
+    known = labelled(label, n_classes)
+    target = class_of(label, known)
     rows_of = _row_resizer(logits.float(), size, align_corners)
     asked = asked_of_logits(names, label)
     found = {
@@ -72,11 +73,11 @@ def resized_pixel_scores(
     for image in range(n):
         for start in range(0, size[0], step):
             rows = slice(start, min(start + step, size[0]))
-            truth = None if label is None else class_of(label[image : image + 1, rows])
+            truth = None if target is None else target[image : image + 1, rows]
             tile = rows_of(image, rows)[None]
             for name, values in softmax_scores(tile, asked, truth, kernels).items():
                 found[name][image, rows] = values[0]
-    return pixel_scores_from(found, names, label)
+    return pixel_scores_from(found, names, known)
 
 
 def _in_one_pass(
@@ -89,8 +90,8 @@ def _in_one_pass(
 ) -> PixelScores:
     if tuple(logits.shape[2:]) == tuple(size):
         return pixel_scores(logits, names, label)
-    known = None if label is None else label != IGNORE
-    target = None if label is None or known is None else label.where(known, 0)
+    known = labelled(label, logits.shape[1])
+    target = class_of(label, known)
     errors = () if label is None else ("brier", "nll")
     asked = (*dict.fromkeys(names), *errors)
     prediction, found = fast.resized_scores(logits.float(), size, asked, target, align_corners)

@@ -193,7 +193,9 @@ class Selection:
 
     def without_labels(self, what: str) -> GraduncError:
         """The error of a cache that has not the labels that `what` needs."""
-        return GraduncError(f"{self.cache.path}: no frame has {self.task.needs}, which {what} needs")
+        summary = self.cache.summary.sel(frame=list(self.frames))
+        lack = self.task.lack(summary) or f"no frame has {self.task.needs}"
+        return GraduncError(f"{self.cache.path}: {lack}, which {what} needs")
 
 
 def named_caches(caches: Caches) -> dict[str, Cache]:
@@ -251,9 +253,8 @@ def _is_one(caches: object) -> bool:
 
 
 def default_task(caches: Mapping[str, Cache]) -> str:
-    """``anomaly`` where a cache has anomaly labels, else ``error``."""
-    unknown = TASKS["anomaly"].flag
-    return "anomaly" if any(bool(cache.summary[unknown].any()) for cache in caches.values()) else "error"
+    """``anomaly`` where pixels of a cache's anomaly labels count, else ``error``."""
+    return "error" if all(TASKS["anomaly"].lack(cache.summary) for cache in caches.values()) else "anomaly"
 
 
 def _scores(caches: Mapping[str, Cache], scores: Sequence[str] | str | None) -> tuple[str, ...] | None:

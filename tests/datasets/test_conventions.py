@@ -1,77 +1,17 @@
-"""Class ids and names: mappings that a user writes, and one reader of class files, whoever asks."""
+"""Mappings of ids that a user writes, and class ids of any number."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tiny import write_set
-from tiny_images import convert, fails, mask, picture
+from tiny_images import HEIGHT, WIDTH, convert, fails, mask, picture
 
-import gradunc_viz as gv
-from gradunc_viz.datasets.catalog import known_classes
-from gradunc_viz.datasets.conventions import find_classes, read_classes
+from gradunc_viz.datasets.conventions import ANOMALY_IDS, CLASS_IDS, class_ids, read_mapping
 from gradunc_viz.datasets.frames import Frames, open_frames
-from gradunc_viz.schema.errors import FrameError, GraduncError
-
-NAMES = ("road", "car", "sky", "tree")
-COLORS = ((1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12))
-
-FORMS: dict[str, Any] = {
-    "entries": [{"id": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(NAMES, COLORS, strict=True))],
-    "entries without colours": [{"id": i, "name": n} for i, n in reversed(list(enumerate(NAMES)))],
-    "names": list(NAMES),
-    "names by id": {"3": "tree", "0": "road", "1": "car", "2": "sky", "255": "void"},
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_folders_and_the_command_line_read_the_same_files(form: str, tmp_path: Path) -> None:
-    path = write_set(tmp_path / "set") / "classes.json"
-    path.write_text(json.dumps(FORMS[form]))
-    expected = (NAMES, COLORS if form == "entries" else None)
-    assert read_classes(path) == find_classes(str(path)) == expected
-    frames = gv.open_frames(path.parent)
-    assert (frames.classes, frames.colors) == expected
-
-
-def test_a_convention_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, colors = find_classes("camvid")
-    assert tuple(zip(names, colors or (), strict=True)) == known_classes("camvid")
-    monkeypatch.chdir(tmp_path)
-    Path("mine").write_text('["a", "b"]')
-    assert find_classes("mine") == (("a", "b"), None)
-
-
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        ("{", ["not JSON"]),
-        ('{"road": 0}', ['{"road": 0}', "expected a list"]),
-        ('["road", "road"]', ["names road, road", "different"]),
-        ('[{"id": 0, "name": "road", "color": [1, 2]}]', ["'road'", "[1, 2]"]),
-    ],
-)
-def test_errors_name_the_file_and_the_value(content: str, parts: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "classes.json"
-    path.write_text(content)
-    with pytest.raises(FrameError) as error:
-        find_classes(path)
-    assert all(part in str(error.value) for part in [str(path), *parts])
-    assert "\n" not in str(error.value)
-
-
-def test_what_is_neither_a_name_nor_a_file() -> None:
-    with pytest.raises(GraduncError, match="unknown label convention 'kitti': expected one of cityscapes"):
-        find_classes("kitti")
-    with pytest.raises(FrameError, match=r"none\.json: cannot be read"):
-        find_classes("none.json")
-
-
-# --- what opening a folder makes of them
+from gradunc_viz.schema.errors import FrameError
 
 
 def test_mapping_replaces_the_layouts(tmp_path: Path) -> None:
@@ -102,11 +42,11 @@ def test_mapping_leaves_ignored_pixels(tmp_path: Path) -> None:
     ("content", "parts"),
     [
         ("{", ["not JSON"]),
-        ("\x80", ["not JSON"]),
+        ("\x80", ["not a text in UTF-8"]),
         ("[1, 2]", ["expected an object", "list"]),
         ("{}", ["maps no id"]),
         ('{"road": 1}', ["key 'road'", "integer"]),
-        ('{"1": 256}', ["id 1", "256", "0..254"]),
+        ('{"1": 65536}', ["id 1", "65536", "0..254"]),
         ('{"1": -1}', ["id 1", "-1"]),
         ('{"1": "2"}', ["id 1", "'2'"]),
         ('{"1": true}', ["id 1", "True"]),
@@ -127,42 +67,83 @@ def test_bad_mappings(trio: Frames) -> None:
     fails(lambda: open_frames(trio.path, labels={1: 2}), trio.path, "no class labels")
 
 
-def test_classes_file(trio: Frames) -> None:
-    path = trio.path / "classes.json"
-    entries = [
-        {"id": 1, "name": "car", "color": [1, 2, 3]},
-        {"id": 0, "name": "road", "color": [4, 5, 6]},
-        {"id": 255, "name": "void", "color": [0, 0, 0]},
-    ]
-    path.write_text(json.dumps(entries))
-    frames = open_frames(trio.path)
-    assert frames.classes == frames[1:].classes == ("road", "car")
-    assert frames.colors == ((4, 5, 6), (1, 2, 3))
-    assert frames["a"].label is not None
-    path.write_text(json.dumps([{"id": 0, "name": "road"}]))
-    frames = open_frames(trio.path)
-    assert (frames.classes, frames.colors) == (("road",), None)
-    fails(lambda: frames["a"].label, frames["a"].label_path, "class id 1", "0..0")
+def test_a_mapping_ignores_what_is_null_and_255(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    stored = mask(tmp_path / "labels" / "a.png", 0, 1, 2, 255)
+    frames = open_frames(tmp_path, labels={"0": 1, "1": None, "2": 255})
+    np.testing.assert_array_equal(frames[0].label, convert(stored, {0: 1, 1: 255, 2: 255}))
 
 
-@pytest.mark.parametrize(
-    ("entries", "part"),
-    [
-        ({"road": 0}, '{"road": 0}'),
-        ("road", "expected a list"),
-        (["road", 1], '["road", 1]'),
-        ({"0": "road", "2": "car"}, "ids 0, 2"),
-        ({"0": 7}, "name 7"),
-        ([{"id": 0}], "expected a list"),
-        ([], "expected 0..n-1"),
-        ([{"id": 0, "name": "a"}, {"id": 2, "name": "b"}], "ids 0, 2"),
-        ([{"id": "0", "name": "a"}], "expected 0..n-1"),
-        ([{"id": 0, "name": "a"}, {"id": 1, "name": "a"}], "different"),
-        ([{"id": 0, "name": "a", "color": [1, 2]}], "[1, 2]"),
-        ([{"id": 0, "name": "a", "color": [1, 2, 256]}], "[1, 2, 256]"),
-        ([{"id": 0, "name": "a", "color": [1, 2, 3]}, {"id": 1, "name": "b"}], "None"),
-    ],
-)
-def test_bad_classes_file(trio: Frames, entries: Any, part: str) -> None:
-    (trio.path / "classes.json").write_text(json.dumps(entries))
-    fails(lambda: open_frames(trio.path), trio.path / "classes.json", part)
+def test_a_mapping_of_anomalies(tmp_path: Path) -> None:
+    """Black and white masks: 255 is an unknown object where a mapping says so."""
+    picture(tmp_path / "images" / "a.png")
+    stored = mask(tmp_path / "anomalies" / "a.png", 0, 255)
+    frames = open_frames(tmp_path, anomalies={0: 0, 255: 1})
+    np.testing.assert_array_equal(frames[0].anomaly, convert(stored, {255: 1}))
+    fails(lambda: open_frames(tmp_path, anomalies={0: 0, 255: 2}), "maps to id 2", "0 (known), 1 (anomaly)")
+    fails(lambda: open_frames(tmp_path, labels={0: 0}), "no class labels")
+    (tmp_path / "anomalies" / "a.png").unlink()
+    (tmp_path / "anomalies").rmdir()
+    fails(lambda: open_frames(tmp_path, anomalies={0: 0}), "no anomaly masks")
+
+
+def test_a_mapping_to_many_classes(tmp_path: Path) -> None:
+    """With ids beyond 254 the class 255 is one like any other, and 65535 is ignored."""
+    picture(tmp_path / "images" / "a.png")
+    stored = mask(tmp_path / "labels" / "a.png", 0, 1, 2)
+    label = open_frames(tmp_path, labels={0: 255, 1: 847, 2: None})[0].label
+    assert label is not None
+    assert label.dtype == np.uint16
+    np.testing.assert_array_equal(label, np.array([255, 847, 65535])[stored])
+
+
+@pytest.mark.parametrize(("n_classes", "dtype"), [(19, np.uint8), (255, np.uint8), (256, np.uint16), (1000, np.uint16)])
+def test_ids_of_any_number_of_classes(n_classes: int, dtype: type, tmp_path: Path) -> None:
+    last = n_classes - 1
+    for stored_type in (np.uint8, np.uint16):
+        whole = np.iinfo(stored_type).max
+        stored = np.array([[0, min(last, 254), whole]], stored_type)
+        ids = class_ids(n_classes)(stored, tmp_path)
+        assert ids.dtype == dtype
+        np.testing.assert_array_equal(ids, [[0, min(last, 254), np.iinfo(dtype).max]])
+    deep = np.array([[255, last]], np.uint16)
+    ids = class_ids(n_classes)(deep, tmp_path)
+    np.testing.assert_array_equal(ids, [[255, last]])  # ignored up to 255 classes, a class of more
+    with pytest.raises(FrameError, match="id 1000, expected"):
+        class_ids(n_classes)(np.array([[1000]], np.uint16), tmp_path)
+
+
+def test_conversions_one_after_the_other(tmp_path: Path) -> None:
+    swapped = read_mapping({4: 0, 7: 1, 9: 2}).then({0: 1, 1: None}, "what is left")
+    stored = np.array([[4, 7, 255]], np.uint8)
+    np.testing.assert_array_equal(swapped(stored, tmp_path), [[1, 255, 255]])
+    with pytest.raises(FrameError, match="id 9, expected what is left"):
+        swapped(np.array([[9]], np.uint8), tmp_path)
+
+
+def test_hashes_of_conversions_stay() -> None:
+    """They are part of the content hash of frames in caches."""
+    assert CLASS_IDS.key == json.dumps([[value, value] for value in range(256)])
+    assert ANOMALY_IDS.key == "[[0, 0], [1, 1], [255, 255]]"
+    assert read_mapping({3: 0}).key == "[[3, 0], [255, 255]]"
+
+
+def test_masks_of_16_bits(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    for ids, dtype in (((0, 18, 254, 255, 65535), np.uint8), ((0, 255, 300, 65535), np.uint16)):
+        stored = mask(tmp_path / "labels" / "a.png", *ids, dtype=np.uint16)
+        label = open_frames(tmp_path)[0].label
+        assert label is not None
+        assert label.dtype == dtype
+        assert label.shape == (HEIGHT, WIDTH)
+        np.testing.assert_array_equal(label, np.minimum(stored, np.iinfo(dtype).max))
+    names = [f"c{i}" for i in range(300)]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    mask(tmp_path / "labels" / "a.png", 255, dtype=np.uint16)
+    label = open_frames(tmp_path)[0].label
+    assert label is not None
+    assert label.dtype == np.uint16
+    assert np.unique(label) == [255]
+    (tmp_path / "classes.json").write_text(json.dumps(names[:20]))
+    mask(tmp_path / "labels" / "a.png", 0, 20, dtype=np.uint16)
+    fails(lambda: open_frames(tmp_path)[0].label, tmp_path / "labels" / "a.png", "class id 20", "0..19")

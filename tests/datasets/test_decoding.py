@@ -141,19 +141,6 @@ def test_file_that_vanished(trio: Frames) -> None:
         fails(lambda name=name: getattr(frame, name), frame.image_path, "cannot be read", "No such file")
 
 
-def test_16_bit_masks(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "a.png")
-    stored = mask(tmp_path / "labels" / "a.png", 0, 18, 254, 255, dtype=np.uint16)
-    label = open_frames(tmp_path)[0].label
-    assert label is not None
-    assert label.dtype == np.uint8
-    np.testing.assert_array_equal(label, stored)
-    mask(tmp_path / "labels" / "a.png", 0, 300, dtype=np.uint16)
-    fails(lambda: open_frames(tmp_path)[0].label, tmp_path / "labels" / "a.png", "id 300", "0..254")
-    mapped = open_frames(tmp_path, labels={0: 1, 300: 2})[0].label
-    np.testing.assert_array_equal(np.unique(mapped), [1, 2])
-
-
 def test_32_bit_mask(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     path = tmp_path / "labels" / "a.png"

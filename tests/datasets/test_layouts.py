@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from foreign import litter
 from PIL import Image
 from tiny import TinyNet, write_set
-from tiny_images import convert, fails, mask, picture
+from tiny_images import HEIGHT, WIDTH, convert, fails, mask, one_line, picture
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
@@ -67,11 +69,11 @@ def test_a_layout_of_ones_own(mine: Layout, folder: Path, tmp_path: Path, capsys
     assert "ours; class ids 0..3" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compute", "--help"])
-    assert "roadanomaly, mine" in " ".join(capsys.readouterr().out.split())
+    assert "drive, mine" in " ".join(capsys.readouterr().out.split())
     assert (
         main(list(map(str, ["import", tmp_path, "--data", folder, "--layout", "your", "--out", tmp_path / "no"]))) == 1
     )
-    assert "roadanomaly, mine" in capsys.readouterr().err
+    assert "drive, mine" in capsys.readouterr().err
 
 
 def test_a_name_is_taken_once(mine: Layout) -> None:
@@ -351,9 +353,9 @@ def test_folder_that_cannot_be_listed(trio: Frames, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
 def test_foreign_files_are_no_frames(tmp_path: Path, deep: bool) -> None:
     write_set(tmp_path / "set")
-    if deep:
-        (tmp_path / "set/images/town").mkdir()
-        (tmp_path / "set/images/f00.png").rename(tmp_path / "set/images/town/f00.png")
+    for part in ("images", "labels", "anomalies") if deep else ():
+        (tmp_path / "set" / part / "town").mkdir()
+        (tmp_path / "set" / part / "f00.png").rename(tmp_path / "set" / part / "town/f00.png")
     before = open_frames(tmp_path / "set")
     litter(tmp_path / "set")
     after = open_frames(tmp_path / "set")
@@ -426,3 +428,176 @@ def test_real_camvid() -> None:
     assert set(np.flatnonzero(pixels)) == {*range(11), 255}
     assert pixels[:11].sum() == 5_778_956
     assert frames[0].image.shape == (360, 480, 3)
+
+
+# --- masks, whatever they are called
+
+
+def named(path: Path, *ids: int) -> np.ndarray:
+    """A mask whose content is PNG, whatever its suffix."""
+    pixels = np.resize(np.array(ids, np.uint8), (HEIGHT, WIDTH))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+    return pixels
+
+
+@pytest.mark.parametrize("name", ["b.PNG", "b.tif", "b.TIFF", "b.bmp", "b.Bmp", "b.gif", "b.webp", "B.png", "b.pgm"])
+def test_masks_of_any_suffix_and_case(name: str, tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    named(tmp_path / "labels" / "a.png", 0)
+    stored = named(tmp_path / "labels" / name, 1, 255)
+    named(tmp_path / "anomalies" / name, 1, 255)
+    frames = open_frames(tmp_path)
+    np.testing.assert_array_equal(frames["b"].label, stored)
+    np.testing.assert_array_equal(frames["b"].anomaly, stored)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "tif", "webp", "pgm"])
+def test_ids_are_those_that_were_stored(suffix: str, tmp_path: Path) -> None:
+    """Writers of GIF number the shades of grey anew."""
+    picture(tmp_path / "images" / "a.jpg")
+    stored = np.resize(np.array([3, 18, 255], np.uint8), (HEIGHT, WIDTH))
+    (tmp_path / "labels").mkdir()
+    if suffix == "webp":
+        Image.fromarray(stored).save(tmp_path / "labels/a.webp", lossless=True)
+        fails(lambda: open_frames(tmp_path)[0].label, "mode RGB")
+    else:
+        Image.fromarray(stored).save(tmp_path / f"labels/a.{suffix}")
+        np.testing.assert_array_equal(open_frames(tmp_path)[0].label, stored)
+
+
+def test_masks_in_another_unicode_form(tmp_path: Path) -> None:
+    name = "Straßenübergang é"
+    picture(tmp_path / "images" / f"{unicodedata.normalize('NFC', name)}.png")
+    stored = named(tmp_path / "labels" / f"{unicodedata.normalize('NFD', name)}.png", 4)
+    np.testing.assert_array_equal(open_frames(tmp_path)[0].label, stored)
+
+
+def test_names_that_differ_in_case_alone_keep_their_masks(tmp_path: Path) -> None:
+    for image in ("a", "A"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    lower = named(tmp_path / "labels" / "a.png", 1)
+    frames = open_frames(tmp_path)
+    assert frames["A"].label is None
+    np.testing.assert_array_equal(frames["a"].label, lower)
+    upper = named(tmp_path / "labels" / "A.tif", 2)
+    np.testing.assert_array_equal(open_frames(tmp_path)["A"].label, upper)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("c.png", "no image 'c'"),
+        ("sub/c.tif", "no image 'sub/c'"),
+        ("a.tif", "a.png is"),
+        ("A.png", "a.png is"),
+        ("b.jpg", "JPEG changes ids"),
+        ("b.npy", "expected one of .png"),
+        ("a2.png", "no image 'a2'"),
+    ],
+)
+def test_masks_that_are_not_used_are_named(name: str, reason: str, tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    for folder in ("labels", "anomalies"):
+        named(tmp_path / folder / "a.png", 0)
+        named(tmp_path / folder / name, 0)
+        with pytest.warns(UserWarning, match=rf"{folder}: mask {re.escape(name)} \({re.escape(reason)}.*\) not used"):
+            assert open_frames(tmp_path)["a"].label_path == tmp_path / "labels" / "a.png"
+        (tmp_path / folder / name).unlink()
+
+
+def test_what_lies_beside_a_mask_is_no_mask(tmp_path: Path) -> None:
+    for image in ("a", "b"):
+        picture(tmp_path / "images" / f"{image}.jpg")
+    for name in ("a.png", "a_color.png", "a-overlay.jpg", "a.json", "readme.txt"):
+        named(tmp_path / "labels" / name, 0)
+    assert open_frames(tmp_path)["b"].label is None
+
+
+def test_no_mask_that_fits_says_what_was_found(tmp_path: Path) -> None:
+    picture(tmp_path / "leftImg8bit" / "val" / "x" / "x_1_leftImg8bit.png")
+    named(tmp_path / "gtFine" / "val" / "x" / "x_1_gtFine_color.png", 0)
+    for layout in ("cityscapes",):
+        with pytest.raises(FrameError) as error:
+            open_frames(tmp_path, layout)
+        one_line(error, "no mask fits", "x_1_gtFine_labelIds.png", "image 'x/x_1'", "found file x/x_1_gtFine_color.png")
+        assert "{}" not in str(error.value)
+
+
+def test_folders_in_any_case(tmp_path: Path) -> None:
+    picture(tmp_path / "Images" / "a.JPG")
+    label, anomaly = named(tmp_path / "Labels" / "a.png", 3), named(tmp_path / "Anomalies" / "a.png", 1)
+    frames = open_frames(tmp_path)
+    np.testing.assert_array_equal(frames["a"].label, label)
+    np.testing.assert_array_equal(frames["a"].anomaly, anomaly)
+    (tmp_path / "masks").mkdir()
+    fails(lambda: open_frames(tmp_path), "folders Labels, masks")
+
+
+def test_folders_that_may_hold_masks_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    named(tmp_path / "GT" / "a.png", 3)
+    named(tmp_path / "my_labels" / "a.png", 3)
+    with pytest.warns(
+        UserWarning, match=r"folders GT, my_labels not used; class labels are looked for in labels, masks"
+    ):
+        assert open_frames(tmp_path)[0].label is None
+    named(tmp_path / "labels" / "a.png", 3)
+    assert open_frames(tmp_path)[0].label is not None
+
+
+def test_copies_of_smiyc_for_courses(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "0.jpg")
+    stored = named(tmp_path / "labels_masks" / "0.png", 0, 1, 255)
+    np.testing.assert_array_equal(open_frames(tmp_path, "smiyc")[0].anomaly, stored)
+    named(tmp_path / "labels_masks" / "0.png", 0, 2)
+    fails(lambda: open_frames(tmp_path, "smiyc")[0].anomaly, "id 2", "0 (known), 1 (anomaly)")
+    unknown = open_frames(tmp_path, "smiyc", anomalies={0: 0, 2: 1})[0].anomaly
+    assert np.unique(unknown).tolist() == [0, 1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["", "training"])
+def test_drive(folder: str, tmp_path: Path) -> None:
+    root = tmp_path / folder
+    picture(root / "images" / "21_training.tif")
+    picture(root / "images" / "22_training.tif")
+    for path, pixels in (
+        (root / "1st_manual" / "21_manual1.gif", [[0, 255, 0, 255]]),
+        (root / "mask" / "21_training_mask.gif", [[255, 255, 0, 0]]),
+    ):
+        path.parent.mkdir()
+        Image.fromarray(np.resize(np.array(pixels, np.uint8), (HEIGHT, WIDTH))).save(path)
+    frames = open_frames(tmp_path, "drive", split="training")
+    assert frames.ids == ("21_training", "22_training")
+    assert frames.classes == ("background", "vessel")
+    np.testing.assert_array_equal(frames[0].label, np.resize([0, 1, 255, 255], (HEIGHT, WIDTH)))
+    assert frames[1].label is None
+    before = frames[0].digest()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "mask" / "21_training_mask.gif")
+    assert frames[0].digest() != before
+    np.testing.assert_array_equal(frames[0].label, np.resize([0, 1], (HEIGHT, WIDTH)))
+    Image.fromarray(np.full((HEIGHT, WIDTH + 1), 255, np.uint8)).save(root / "mask" / "21_training_mask.gif")
+    fails(lambda: frames[0].label, "21_training_mask.gif", f"{HEIGHT} x {WIDTH + 1}")
+
+
+def test_masks_that_are_jpeg(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "labels" / "a.png", "JPEG")
+    fails(lambda: open_frames(tmp_path)[0].label, "a.png", "JPEG", "lossless")
+
+
+@pytest.mark.parametrize("layout", ["smiyc", "camvid", "lostandfound", "roadanomaly"])
+def test_every_layout_takes_masks_of_any_suffix(layout: str, tmp_path: Path) -> None:
+    image, found = {
+        "smiyc": ("images/a.jpg", "labels_masks/a_labels_semantic.TIF"),
+        "camvid": ("val/a.png", "valannot/a.gif"),
+        "lostandfound": ("leftImg8bit/test/x/a_leftImg8bit.png", "gtCoarse/test/x/a_gtCoarse_labelIds.bmp"),
+        "roadanomaly": ("frames/a.jpg", "frames/a.labels/labels_semantic.PNG"),
+    }[layout]
+    picture(tmp_path / image)
+    named(tmp_path / found, 1)
+    frame = open_frames(tmp_path, layout)[0]
+    assert (frame.label_path or frame.anomaly_path) == tmp_path / found

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from synthetic import new_writer, write_frame
-from tiny import write_set
+from tiny import TinyNet, write_set
 
 import gradunc_viz as gv
 from gradunc_viz import figures
 from gradunc_viz.cli.main import main as cli
+from gradunc_viz.figures import sheet
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.store.cache import open_cache
 
@@ -73,12 +74,46 @@ def test_without_labels_the_rest_is_made(cache: gv.Cache, unlabelled: gv.Cache, 
     done = figures.figure_set(unlabelled, tmp_path / "one", progress=False)
     assert [file.name for file in done.files] == ["panel_bare.pdf"]
     assert dict(done.skipped) == {
-        "bare: task error": "the cache has no class labels",
-        "bare: task anomaly": "the cache has no anomaly labels",
+        "bare: task error": "no frame has class labels",
+        "bare: task anomaly": "no frame has anomaly labels",
     }
-    assert "no class labels" in done.index.read_text()
+    assert "no frame has class labels" in done.index.read_text()
     with pytest.raises(GraduncError, match="unknown format 'gif'"):
         figures.figure_set(cache, tmp_path, format="gif")
+
+
+def test_a_figure_that_fails_is_left_out_and_the_others_are_drawn(
+    unlabelled: gv.Cache, cache: gv.Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object, **_options: object) -> None:
+        raise IndexError("index 0 is out of bounds")
+
+    entries = [
+        sheet._Entry("roc", "ROC", broken),
+        sheet._Entry("panel", "Panel", lambda: figures.panel(unlabelled, ["a"])),
+    ]
+    monkeypatch.setattr(sheet, "_entries", lambda *_: iter(entries))
+    done = figures.figure_set(unlabelled, tmp_path, format="png", dpi=40, progress=False)
+    assert [file.name for file in done.files] == ["panel.png"]
+    assert done.skipped == [("roc", "cannot be drawn (IndexError: index 0 is out of bounds)")]
+    assert cli(["figures", str(unlabelled.path), "--out", str(tmp_path), "--format", "png", "--quiet"]) == 0
+    monkeypatch.setattr(sheet, "_entries", lambda *_: iter(entries[:1]))
+    with pytest.raises(GraduncError, match="nothing could be drawn; roc: cannot be drawn"):
+        figures.figure_set(unlabelled, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("n", [255, 300])
+def test_frames_of_many_classes_and_labels_that_are_ignored_throughout(n: int, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", 1, anomalies=False)
+    size = gv.open_frames(folder)[0].size
+    Image.fromarray(np.full(size, 65535, "u2")).save(folder / "labels/f00.png")
+    with pytest.warns(UserWarning, match="ignored"):
+        cache = gv.compute(TinyNet(classes=n), gv.open_frames(folder), tmp_path / "c", scores="msp", progress=False)
+    done = figures.figure_set(cache, tmp_path / "f", format="png", dpi=40, progress=False)
+    assert [file.name for file in done.files] == ["panel_c.png"]
+    assert dict(done.skipped)["c: task error"].startswith("all pixels in the class labels of 1 frames are ignored")
+    with pytest.raises(GraduncError, match=r"all pixels in the class labels of 1 frames are ignored: .*'error' needs"):
+        gv.evaluate(cache)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +176,7 @@ def test_command(unlabelled: gv.Cache, tmp_path: Path, capsys: pytest.CaptureFix
                  "--width", "neurips", "--style", str(sheet), "--dpi", "100", "--track", "bare=obstacle"]  # fmt: skip
     assert cli(arguments) == 0
     shown = capsys.readouterr()
-    assert "left out bare: task error: the cache has no class labels" in shown.err
+    assert "left out bare: task error: no frame has class labels" in shown.err
     assert f"look at {tmp_path / 'out' / 'index.html'}" in shown.out
     with Image.open(tmp_path / "out" / "panel_bare.png") as image:
         assert image.width == 550

@@ -163,7 +163,8 @@ def unknown_class(folder):
 
 
 def no_name(folder):
-    (folder / "images" / "f00.png").rename(folder / "images" / "__f00.png")
+    for part in ("images", "labels", "anomalies"):
+        (folder / part / "f00.png").rename(folder / part / "__f00.png")
     return TinyNet()
 
 

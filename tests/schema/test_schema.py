@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from gradunc_viz.schema.errors import GraduncError, SchemaError, UnknownScoreError
-from gradunc_viz.schema.frame import SCHEMA_VERSION, VARIABLES, check_frame_id, validate
+from gradunc_viz.schema.frame import SCHEMA_VERSION, VARIABLES, check_frame_id, id_type, ignore_id, ignored, validate
 from gradunc_viz.schema.scores import (
     DEFAULT_SCORES,
     PAPER_NORMS,
@@ -209,3 +209,12 @@ def test_wrong_dtype_is_named(name):
 def test_contradiction_is_named(change, message):
     with pytest.raises(GraduncError, match=message):
         validate(change(frame()))
+
+
+@pytest.mark.parametrize(("n_classes", "dtype"), [(2, "u1"), (255, "u1"), (256, "u2"), (1000, "u2")])
+def test_ids_leave_one_number_for_what_is_ignored(n_classes, dtype):
+    assert id_type(n_classes) == dtype
+    ignore = ignore_id(id_type(n_classes))
+    assert ignore == np.iinfo(dtype).max
+    ids = np.array([0, n_classes - 1, ignore], dtype)
+    assert ignored(ids).tolist() == [False, False, True]

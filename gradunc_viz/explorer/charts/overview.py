@@ -98,7 +98,7 @@ def _card(cache: Cache) -> SetCard:
         accuracy=accuracy,
         error_rate=1 - accuracy,
         anomaly_rate=anomalies / (anomalies + known) if anomalies + known else nan,
-        tasks=tuple(name for name, task in TASKS.items() if bool(table[task.flag].any())),
+        tasks=tuple(name for name, task in TASKS.items() if not task.lack(table)),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...schema.errors import GraduncError
-from ...schema.frame import IGNORE
+from ...schema.frame import ignored
 from ...style.scores import units_text
 from .. import text
 from ..state.frame_store import FrameData
@@ -200,7 +200,7 @@ def score_map(frame: FrameData, name: str, look: PaneLook) -> np.ndarray:
 
 def _without_ignored(values: np.ndarray, frame: FrameData, task: str) -> np.ndarray:
     mask = frame.mask(task)
-    return values if mask is None else np.where(mask == IGNORE, np.float32(np.nan), values)
+    return values if mask is None else np.where(ignored(mask), np.float32(np.nan), values)
 
 
 def difference(pane: Pane, frames: Mapping[int, FrameData]) -> np.ndarray:

@@ -78,7 +78,7 @@ class FrameData:
 
     @property
     def label(self) -> np.ndarray | None:
-        """Class ids of the annotation, (y, x), 255 = ignore; None without."""
+        """Class ids of the annotation, (y, x), see `gradunc_viz.schema.frame.ignored`; None without."""
         return self._values("label") if "label" in self.dataset else None
 
     @property
@@ -96,7 +96,7 @@ class FrameData:
         return tuple(name for name, task in TASKS.items() if task.mask in self.dataset)
 
     def mask(self, task: str) -> np.ndarray | None:
-        """The labels of a task, (y, x), 255 = ignore; None without."""
+        """The labels of a task, (y, x), see `gradunc_viz.schema.frame.ignored`; None without."""
         name = TASKS[task].mask
         return self._values(name) if name in self.dataset else None
 

@@ -70,7 +70,7 @@ def frame_rows(summary: xr.Dataset, statistic: str = "mean") -> pd.DataFrame:
             place = list(STATISTICS).index(statistic) - 1
             columns[str(name)] = summary["score_quantile"].values[:, place, at]
     # columns that no frame has anything for only take room
-    known = [task for task in TASKS.values() if bool(summary[task.flag].any())]
+    known = [task for task in TASKS.values() if not task.lack(summary)]
     for task in TASKS.values():
         if task not in known:
             del columns[task.rate]

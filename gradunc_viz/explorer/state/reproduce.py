@@ -23,7 +23,7 @@ _PLAIN = {
     "image": "decode_image({ds})",
     "label": '{ds}["label" if "label" in {ds} else "anomaly"]',
     "prediction": '{ds}["prediction"]',
-    "error": '({ds}["prediction"] != {ds}["label"]).where({ds}["label"] != 255)',
+    "error": '({ds}["prediction"] != {ds}["label"]).where({ds}["label"] != {ds}.attrs["ignore"])',
 }
 
 
@@ -72,7 +72,7 @@ def _expression(pane: Pane, datasets: dict[int, str]) -> str:
 
 def _evaluation(state: ExplorerState, cache: str) -> list[str]:
     try:
-        if not bool(state.cache.summary[TASKS[state.task].flag].any()):
+        if TASKS[state.task].lack(state.cache.summary):
             return []
     except Exception:  # a damaged cache has no evaluation
         return []

@@ -1,6 +1,6 @@
 """What a predicted segment looks like to every score, and how well it matches the annotation, as in MetaSeg.
 
-A segment is an 8-connected component of the pixels that are predicted as one class. Ignored pixels (label 255) are cut
+A segment is an 8-connected component of the pixels that are predicted as one class. Ignored pixels of the label are cut
 out before, so they count nowhere: a segment that lies in them wholly does not exist, and one that they divide is
 several. Where a frame has no labels, its segments cover the whole image and have no IoU.
 
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...schema.errors import SchemaError
-from ...schema.frame import IGNORE
+from ...schema.frame import ignored
 from .components import EIGHT, overlaps
 
 __all__ = [
@@ -54,6 +54,9 @@ SHAPES: dict[str, str] = {
 """Statistics of the shape."""
 
 
+_NONE = -1  # the class of ignored pixels
+
+
 @dataclass(frozen=True, eq=False)
 class Segments:
     """The segments of one frame.
@@ -88,8 +91,8 @@ def label_classes(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    classes : uint8 array (y, x)
-        Class ids, 255 = ignore.
+    classes : int array (y, x)
+        Class ids, less than 0 where ignored.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def label_classes(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     owners: list[np.ndarray] = []
     total = 0
     # a class is only looked for where it occurs
-    for class_id, window in enumerate(ndimage.find_objects(np.where(classes == IGNORE, 0, classes.astype("i4") + 1))):
+    for class_id, window in enumerate(ndimage.find_objects(classes + 1)):
         if window is None:
             continue
         mask = classes[window] == class_id
@@ -133,20 +136,20 @@ def find_segments(prediction: np.ndarray, label: np.ndarray | None = None) -> Se
 
     Parameters
     ----------
-    prediction : uint8 array (y, x)
+    prediction : array (y, x)
         Predicted class ids.
-    label : uint8 array (y, x), optional
-        Only its ignored pixels (255) matter here.
+    label : array (y, x), optional
+        Only its ignored pixels matter here, see `gradunc_viz.schema.frame.ignored`.
 
     Raises
     ------
     SchemaError
         If the shapes differ.
     """
-    classes = np.asarray(prediction)
+    classes = np.asarray(prediction).astype("i4")
     if label is not None:
         _same_shape(classes, np.asarray(label), "label")
-        classes = np.where(np.asarray(label) == IGNORE, IGNORE, classes)
+        classes[ignored(np.asarray(label))] = _NONE
     ids, class_id = label_classes(classes)
     return Segments(ids, boundary_mask(ids), class_id)
 
@@ -272,8 +275,8 @@ def segment_iou(segments: Segments, label: np.ndarray) -> tuple[np.ndarray, np.n
     Parameters
     ----------
     segments : Segments
-    label : uint8 array (y, x)
-        Class ids, 255 = ignore.
+    label : array (y, x)
+        Class ids; what is ignored says `gradunc_viz.schema.frame.ignored`.
 
     Returns
     -------
@@ -293,10 +296,11 @@ def segment_iou(segments: Segments, label: np.ndarray) -> tuple[np.ndarray, np.n
     """
     label = np.asarray(label)
     _same_shape(segments.ids, label, "label")
-    truth, truth_class = label_classes(label)
-    # class of the prediction by pixel; 255 belongs to no segment
-    predicted = np.concatenate([[IGNORE], segments.class_id])[segments.ids]
-    right = np.where(predicted == label, truth, 0)
+    annotated = np.where(ignored(label), _NONE, label.astype("i4"))
+    truth, truth_class = label_classes(annotated)
+    # class of the prediction by pixel; what belongs to no segment has no label either
+    predicted = np.concatenate([[_NONE], segments.class_id])[segments.ids]
+    right = np.where(predicted == annotated, truth, 0)
     k, t, pixels = overlaps(segments.ids, right)
     size = np.bincount(segments.ids.ravel(), minlength=segments.count + 1)
     truth_size = np.bincount(truth.ravel(), minlength=len(truth_class) + 1)

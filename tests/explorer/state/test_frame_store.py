@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from synthetic import SCORES, write_cache
+from tiny import TinyNet, write_set
 
+import gradunc_viz as gv
+from gradunc_viz.explorer.panes.drawing import PaneLook, score_map
 from gradunc_viz.explorer.state import frame_store
 from gradunc_viz.explorer.state.frame_store import FrameData, FrameStore
 from gradunc_viz.schema.errors import CacheError
@@ -93,3 +97,17 @@ def test_what_cannot_be_read_names_frame_and_variable(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="frame 'a': logits cannot be read"):
         frame.probabilities(0, 0)
     assert np.isfinite(score(cache["a"], "pgn_oh_p0.5").values).all()
+
+
+def test_mistakes_among_many_classes(tmp_path: Path) -> None:
+    """Of 300 classes the one called 255 is like any other, and 65535 is ignored."""
+    folder = write_set(tmp_path / "set", 1, anomalies=False)
+    size = gv.open_frames(folder)[0].size
+    stored = np.resize(np.array([3, 255, 299, 65535], "u2"), size)
+    Image.fromarray(stored).save(folder / "labels/f00.png")
+    cache = gv.compute(TinyNet(classes=300), gv.open_frames(folder), tmp_path / "c", scores="msp", progress=False)
+    frame = FrameData(cache[0])
+    expected = np.where(stored == 65535, 255, stored != frame.prediction)
+    np.testing.assert_array_equal(frame.mistakes(), expected)
+    look = PaneLook("msp", "error", hide_ignored=True, limits=lambda _: (0, 1))
+    np.testing.assert_array_equal(np.isnan(score_map(frame, "msp", look)), stored == 65535)

@@ -285,3 +285,19 @@ def test_frames_without_labels_are_reported(tmp_path):
     assert np.isnan(table["iou"]).all()
     assert np.isnan(table["iou_adj"]).all()
     assert table["size"].sum() == 24 * 40
+
+
+@pytest.mark.parametrize("classes", [255, 256, 1000])
+def test_segments_of_any_number_of_classes(classes) -> None:
+    """The last class is none that is ignored: what is, is the largest number of the label's type."""
+    dtype = np.uint8 if classes == 255 else np.uint16
+    ignore = np.iinfo(dtype).max
+    prediction = np.full((6, 8), classes - 1, dtype)
+    prediction[:, :3] = 254
+    label = prediction.copy()
+    whole = find_segments(prediction, label)
+    assert whole.class_id.tolist() == ([254] if classes == 255 else [254, classes - 1])
+    assert segment_iou(whole, label)[0].tolist() == [1] * whole.count
+    label[:] = ignore
+    assert find_segments(prediction, label).count == 0
+    assert (segment_iou(whole, label)[0] == 0).all()
