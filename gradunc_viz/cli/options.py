@@ -56,7 +56,18 @@ def network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-channels", type=integers, default=(), metavar="19,..", help="output channels that are no class"
     )
-    parser.add_argument("--head", metavar="NAME", help="layer that produces the logits, where it cannot be found")
+    parser.add_argument(
+        "--head", metavar="NAME", help="layer that produces the logits, where it cannot be found or is one of several"
+    )
+    parser.add_argument(
+        "--output", metavar="NAME|N", help="which of several maps that the network returns holds the logits"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="of a network of one output channel: predict from this probability on (default: 0.5)",
+    )
 
 
 def running(parser: argparse.ArgumentParser) -> None:

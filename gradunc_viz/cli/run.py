@@ -23,6 +23,8 @@ def _network(arguments: argparse.Namespace) -> Any:
         normalize=normalization(arguments),
         channels=arguments.channels,
         head=arguments.head,
+        output=arguments.output,
+        threshold=arguments.threshold,
     )
 
 

@@ -196,6 +196,7 @@ class Head:
     tail
         What the network does to the output of its heads, where it does anything but resize it bilinearly: `logits` are
         then what comes of it, before the last such resizing, and `features` and `layer` those of the first head.
+        `gradunc_viz.gradient_norms` takes all of it: hand it the head itself.
 
     Raises
     ------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.geometry import sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
-from ..networks.head import geometry_of
+from ..networks.head import Head, geometry_of
 from ..networks.tail import Tail
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
@@ -37,9 +37,9 @@ __all__ = ["gradient_factors", "gradient_norm", "gradient_norms", "norms_and_sof
 
 
 def gradient_norms(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
+    logits: Tensor | Head,
+    features: Tensor | None = None,
+    layer: nn.Module | None = None,
     *,
     p: float | Sequence[float] = PAPER_NORMS,
     labels: str | Sequence[str] = ("oh", "uni"),
@@ -51,8 +51,9 @@ def gradient_norms(
 
     Parameters
     ----------
-    logits : Tensor (N, C, h, w)
-        What the layer returned; for a linear layer moved to channels first.
+    logits : Tensor (N, C, h, w), or Head
+        What the layer returned; for a linear layer moved to channels first. Or what `gradunc_viz.capture` found, with
+        features, layer, and whatever the network does behind it: then of the network's own output.
     features : Tensor (N, D, h', w')
         What entered the layer.
     layer : Conv2d, ConvTranspose2d, Linear or a kind of one's own
@@ -93,10 +94,16 @@ def gradient_norms(
     On a CPU and, where triton is installed, on CUDA a layer without groups takes a path that reads features and logits
     once; see `gradunc_viz.kernels.dispatch`.
     """
+    if isinstance(logits, Head):
+        head = HeadOutput(logits.logits, logits.features, logits.layer, bias=bias, tail=logits.tail).only(channels)
+    elif features is None or layer is None:
+        raise TypeError("gradient_norms takes logits, features and the layer between them, or a captured head")
+    else:
+        head = HeadOutput(logits, features, layer, channels, bias=bias)
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)
     wanted = [(label, float(value), variant) for label in names for value in ps]
-    return norms_and_softmax(HeadOutput(logits, features, layer, channels, bias=bias), wanted)[0]
+    return norms_and_softmax(head, wanted)[0]
 
 
 def gradient_norm(run: ForwardPass, request: NormRequest) -> Tensor:

@@ -189,7 +189,7 @@ def expected_norms(net: Net, x: Tensor) -> Tensor:
         maps = norm_maps(net, net(x, only_values=True))
         for op in net.ops:
             maps = maps if op.on_maps is None else op.on_maps(maps)
-    return at_image(maps.detach()).clamp_min(0).log2()[0]
+    return at_image(maps.detach().clamp_min(0)).log2()[0]  # a norm is not negative, as a bicubic mean may be
 
 
 def check(maps: dict[str, np.ndarray], expected: Tensor) -> None:
@@ -208,7 +208,7 @@ def networks(draw: st.DrawFn) -> Net:
     return Net(draw(heads()), classes, branches, ops)
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_random_ends(net: Net) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
