@@ -50,7 +50,7 @@ def meta_scatter(
         raise GraduncError(f"unknown estimator {estimator!r}; expected one of {', '.join(result['estimator'].values)}")
     seeds = result["test_seed"].values
     if not len(seeds):
-        raise GraduncError(f"no segment was tested: {', '.join(map(str, result['state'].values))}")
+        raise GraduncError(f"no segment was tested: {', '.join(dict.fromkeys(map(str, result['state'].values)))}")
     seed = int(seeds[0]) if seed is None else seed
     own = seeds == seed
     if not own.any():
