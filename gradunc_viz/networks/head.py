@@ -5,7 +5,7 @@ How the head is found
 Nothing is guessed from names or positions: the forward pass itself is watched, by a forward hook on every layer of a
 kind in `HEAD_KINDS` and by a `torch.overrides.TorchFunctionMode`. A first pass tells which calls of which layers the
 network's output is computed of, without another such layer between. A second one follows the outputs of these calls
-through every operation to the network's output (`gradunc_viz.networks.trail`), which gives a
+through every operation to the network's output (`gradunc_viz.networks.following`), which gives a
 `gradunc_viz.networks.tail.Tail`: where values go, and what becomes of each pixel's classes. Where there is none, or a
 bilinear resizing alone, passes on inputs of the same shape need one hook and no watching (`follow`).
 

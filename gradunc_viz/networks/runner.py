@@ -182,8 +182,15 @@ class Inference:
                 if self.channels_last:
                     x = x.contiguous(memory_format=torch.channels_last)
                 plan = self.network.plans.get(x.shape)
-                if self.compile and plan is not None and plan.simple:
-                    return self._run_compiled(x, plan)
+                if self.compile and plan is not None:
+                    if plan.simple:
+                        return self._run_compiled(x, plan)
+                    self.compile = False
+                    warnings.warn(
+                        f"the network runs without torch.compile: what it does behind {plan.name!r} is followed "
+                        "operation by operation",
+                        stacklevel=2,
+                    )
                 with self._precision():
                     return self.network.infer(x)
         except GraduncError:

@@ -16,11 +16,12 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..schema.errors import HeadError
+from .following import Prepared
 from .head import Head, Plan, Wrapper, find_layer, kind_of, kinds_text
 from .operations import KERNELS, Operation, tensors_in
 from .outputs import as_logits, logits_of
 from .tail import Resize, Source, Tail, Value, two_classes
-from .trail import Prepared, Trail, Untraceable
+from .trail import Trail, Untraceable
 
 __all__ = ["capture"]
 
