@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["feature_sums", "label_sums", "label_vectors", "row_tiles", "softmax_formulas"]
+__all__ = ["feature_sums", "label_sums", "label_vectors", "power", "row_tiles", "softmax_formulas"]
 
 _LOG2_E = math.log2(math.e)
 
@@ -24,6 +24,11 @@ def row_tiles(tensor: Tensor) -> list[slice]:
     n, c, h, w = tensor.shape
     step = h if tensor.device.type != "cpu" else max(1, _TILE // max(1, n * c * w))
     return [slice(row, min(row + step, h)) for row in range(0, h, step)]
+
+
+def power(x: Tensor, p: float) -> Tensor:
+    """x^p for x >= 0, by the cheapest operation."""
+    return _powers(x)(p)
 
 
 def _powers(x: Tensor, log2: Tensor | None = None) -> Callable[[float], Tensor]:

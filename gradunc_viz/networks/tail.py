@@ -302,12 +302,15 @@ class Tail:
         affine way.
     one_logit : bool
         Whether the network returns one logit for each pixel, of which there are two classes.
+    channels : LongTensor or None
+        Which channels of the value are classes, where not all are.
     """
 
     value: Value
     steps: tuple[Step, ...] = ()
     replayable: bool = True
     one_logit: bool = False
+    channels: Tensor | None = None
 
     @property
     def sources(self) -> list[Source]:
@@ -315,14 +318,16 @@ class Tail:
         return [leaf for leaf in self.value.leaves() if isinstance(leaf, Source)]
 
     @property
-    def moves_only(self) -> bool:
-        """Whether the logits are the output of one head, at most in other places."""
-        return isinstance(self.value, Source) and not self.value.mixing
+    def moved_head(self) -> Source | None:
+        """The head, if the logits are its output in other places, or resampled, and nothing else."""
+        return self.value if isinstance(self.value, Source) and not self.value.steps else None
 
     def only(self, channels: Tensor) -> Tail:
         """The same with some of the classes left out."""
-        value = Value(lambda logits: logits.index_select(1, channels.to(logits.device)), [self.value])
-        return dataclasses.replace(self, value=value)
+        return dataclasses.replace(self, channels=channels if self.channels is None else self.channels[channels])
+
+    def _kept(self, logits: Tensor) -> Tensor:
+        return logits if self.channels is None else logits.index_select(1, self.channels.to(logits.device))
 
     def in_another_pass(self, calls: Mapping[tuple[str, int], tuple[Tensor, Tensor, nn.Module]]) -> Tail:
         """The same of other inputs, outputs and layers of its heads: (features, output, layer) of each call."""
@@ -333,7 +338,7 @@ class Tail:
 
     def logits(self) -> Tensor:
         """Logits on the grid, (N, C, h, w)."""
-        return self.value.of({})
+        return self._kept(self.value.of({}))
 
     def moved_logits(self) -> Tensor:
         """The same at the places of the network's logits."""
@@ -359,7 +364,7 @@ class Tail:
         for leaf in self.value.leaves():
             if isinstance(leaf, Constant):
                 known[leaf] = leaf.values.clone()  # no inference tensor, which no derivative is taken beside
-        return self.value.of(known)
+        return self._kept(self.value.of(known))
 
     def share(self) -> Tensor:
         """Share of each pixel of the logits, (N, 1, y, x), that comes from the heads: 0 where a constant was put."""

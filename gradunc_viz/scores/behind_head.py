@@ -25,7 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..kernels.dispatch import is_traced
 from ..kernels.geometry import Geometry, sum_over_taps, taps
-from ..kernels.reference import feature_sums, label_vectors
+from ..kernels.reference import feature_sums, label_vectors, power
 from ..networks.head import geometry_of
 from ..networks.tail import Source, Step, Tail, moved
 from ..schema.errors import HeadError
@@ -103,9 +103,7 @@ def _label_parts(
         return tail.on_leaves(dict(zip(sources, given, strict=True)))
 
     pulled_back: Callable[[Tensor], Sequence[Tensor]]
-    if isinstance(tail.value, Source):
-        logits, pulled_back = leaves[0], lambda vector: [vector]
-    elif pull_back is not None:
+    if pull_back is not None:
         logits, pulled_back = logits_of(*leaves), lambda vector: pull_back(vector, *leaves)
     else:
         logits, pulled_back = _differentiated(logits_of, leaves)
@@ -134,17 +132,15 @@ def _differentiated(
     return value.detach(), pulled_back
 
 
-def recorded_pull_back(tail: Tail) -> PullBack | None:
+def recorded_pull_back(tail: Tail) -> PullBack:
     """The vector-Jacobian product of a tail as operations that compilers and exporters take, for inputs of its shape.
 
     Returns
     -------
-    module or None
-        (vector, output of each head on the grid) -> derivative by each; None where there is nothing to derive.
+    module
+        (vector, output of each head on the grid) -> derivative by each.
     """
     sources = tail.sources
-    if isinstance(tail.value, Source):
-        return None
     leaves = [source.of({}).detach().clone() for source in sources]
 
     def pulled_back(vector: Tensor, *given: Tensor) -> list[Tensor]:
@@ -178,7 +174,7 @@ class _FeaturePart:
         else:
             delta, shares = _in_common(deltas, self.calls)
             sums = self._lifted(p, [share.to(self.dtype) for share in shares])
-        labels = delta.abs().pow(p).unflatten(1, (groups, -1)).sum(2)
+        labels = power(delta.abs(), p).unflatten(1, (groups, -1)).sum(2)
         return (labels * sums).sum(1) * (self.scale / scale) ** p
 
     def _sums(self, p: float) -> Tensor:
@@ -202,8 +198,8 @@ class _FeaturePart:
                 arrived = [one * share for one, share in zip(arrived, shares, strict=True)]
             both = sum(arrived[1:], arrived[0])
             groups = 1 if both.shape[1] == 1 else self.layer.groups
-            power = both.abs().pow(p).unflatten(1, (groups, -1)).sum(2)
-            total = power if total is None else total + power
+            part = power(both.abs(), p).unflatten(1, (groups, -1)).sum(2)
+            total = part if total is None else total + part
         assert total is not None
         return total
 

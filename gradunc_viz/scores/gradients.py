@@ -29,7 +29,7 @@ from ..networks.head import Head, geometry_of
 from ..networks.tail import Tail
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
-from .behind_head import norms_behind_head
+from .behind_head import moved_log2, norms_behind_head
 from .needs import ForwardPass, HeadOutput
 from .softmax import softmax_scores
 
@@ -174,6 +174,12 @@ def norms_and_softmax(
 def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) -> Tensor:
     """Norms at the places of the network's logits, in the precision that each needs."""
     _check_requests(wanted)
+    if not wanted:
+        return head.logits.new_empty((len(head.logits), 0, *head.logits.shape[2:]))
+    source = tail.moved_head
+    if source is not None:
+        at_head = HeadOutput(source.output, source.features, source.layer, bias=head.bias).only(tail.channels)
+        return moved_log2(norms_and_softmax(at_head, wanted)[0], tail.steps)
     logits = tail.moved_logits()
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     norms = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=dtype)

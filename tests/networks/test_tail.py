@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -214,7 +214,9 @@ def test_random_ends(net: Net) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        own = at_image(net(x))[0].double()
+        output = net(x)
+    assume(output[0, 0].numel() <= 700)  # each pixel is differentiated for itself
+    own = at_image(output)[0].double()
     note(f"behind {net.heads}: {', '.join(op.name for op in net.ops)}")
     ds = gv.score_image(net, image, scores=SCORES)
     best, second = own.topk(2, 0).values
