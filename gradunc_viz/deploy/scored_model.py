@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..kernels.dispatch import Kernels, is_traced
 from ..kernels.traceable import traceable_norms, traceable_softmax
-from ..networks.head import Head, geometry_of
+from ..networks.head import Head, agrees, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.outputs import logits_of
@@ -181,13 +181,17 @@ class ScoredModel(nn.Module):
     def _passed(self, x: Tensor) -> HeadOutput:
         """What the heads say of a batch, and what stands behind them."""
         if self._tail is None:
-            features, logits, layer = self.network(x)[1][self._plan.name, self._plan.index]
-            return HeadOutput(self._arranged(logits), self._arranged(features), layer, align_corners=self.align_corners)
+            result, calls = self.network(x)
+            features, logits, layer = calls[self._plan.name, self._plan.index]
+            logits = self._arranged(logits)
+            if is_traced() or agrees(logits, logits_of(result, self._output, tuple(x.shape[2:])), self.align_corners):
+                return HeadOutput(logits, self._arranged(features), layer, align_corners=self.align_corners)
         if not is_traced():
             net: nn.Module = self.network.net  # type: ignore[assignment]
             with torch.no_grad(), capture(net, self._head, output=self._output, likely=self._plan) as head:
                 net(x)
             return HeadOutput(head.logits, head.features, head.layer, align_corners=head.align_corners, tail=head.tail)
+        assert self._tail is not None
         if tuple(x.shape) != self._shape or self._varying:
             raise HeadError(
                 f"what stands behind {self.layer_name!r} cannot be exported: it is recorded for inputs of "

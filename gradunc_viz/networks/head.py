@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.geometry import Geometry
+from ..kernels.resize import neighbours
 from ..schema.errors import HeadError, ModelError
 from ..schema.registry import Registry
 from .tail import Tail
@@ -36,6 +37,7 @@ __all__ = [
     "HeadKind",
     "Plan",
     "Wrapper",
+    "agrees",
     "find_layer",
     "follow",
     "geometry_of",
@@ -158,6 +160,9 @@ def geometry_of(layer: nn.Module) -> Geometry:
     if kind is None:
         raise HeadError(f"the last layer is a {type(layer).__name__}; expected {kinds_text()}")
     return kind.geometry(layer)
+
+
+_SPOTS = 8  # rows and columns at which `agrees` looks
 
 
 class Wrapper(nn.Module):
@@ -299,6 +304,29 @@ class Plan:
             rows = tensor.reshape(-1, tensor.shape[-1])
             return rows[self.grid.to(tensor.device)].permute(0, 3, 1, 2)
         return tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
+
+
+def agrees(mine: Tensor, own: Tensor, align_corners: bool) -> bool:
+    """Whether some pixels of a network's own logits are what left its head, resized at most.
+
+    A network may do another thing on another image of the same size; this is seen at once.
+    """
+    if mine.shape[:2] != own.shape[:2]:
+        return False
+    places = [torch.linspace(0, length - 1, _SPOTS, device=own.device).long() for length in own.shape[2:]]
+    taken = own[:, :, places[0]][..., places[1]]
+    if mine.shape != own.shape:
+        for axis in (0, 1):
+            low, high, weight = neighbours(mine.shape[2 + axis], own.shape[2 + axis], align_corners)
+            at = places[axis].cpu().numpy()
+            share = torch.from_numpy(weight[at]).to(mine.device).view([-1, 1] if axis == 0 else [-1])
+            below, above = (torch.from_numpy(index[at]).to(mine.device) for index in (low, high))
+            mine = mine.index_select(2 + axis, below) * (1 - share) + mine.index_select(2 + axis, above) * share
+    else:
+        mine = mine[:, :, places[0]][..., places[1]]
+    rough = 3e-2 if own.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    scale = taken.abs().amax(1, keepdim=True)
+    return not bool(((mine - taken).abs() > rough * (scale + 1e-6)).any())
 
 
 def _class_map(logits: Tensor) -> str:

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..schema.errors import FrameError, ModelError
-from .head import Head, Plan, Wrapper, find_layer, follow
+from ..schema.errors import FrameError, HeadError, ModelError
+from .head import Head, Plan, Wrapper, agrees, find_layer, follow
 from .outputs import logits_of
 from .preprocessing import IMAGENET, Normalization, Preprocessing, unit_tensor
 from .tracing import capture
@@ -195,13 +195,14 @@ class Network(Wrapper):
             If the network returns no logits; `HeadError` if they cannot be traced to one layer.
         """
         plan = self.plans.get(x.shape)
-        likely = next(iter(self.plans.values()), None)
-        with (
-            torch.no_grad(),  # what the network keeps for its next pass could not be trained with otherwise
-            evaluating(self.net),
-            follow(plan) if plan is not None and plan.simple else capture(self, plan=plan, likely=likely) as head,
-        ):
-            self.net(x)
+        # no inference mode: what the network keeps for its next pass could not be trained with
+        with torch.no_grad(), evaluating(self.net):
+            head = self._followed(x, plan) if plan is not None and plan.simple else None
+            if head is None:
+                watched = None if plan is None or plan.simple else plan
+                likely = next(iter(self.plans.values()), None)
+                with capture(self, plan=watched, likely=likely) as head:
+                    self.net(x)
         self.plans[x.shape] = head.plan
         if self.threshold is not None and (head.tail is None or not head.tail.one_logit):
             raise ModelError(
@@ -209,6 +210,16 @@ class Network(Wrapper):
                 "expected one"
             )
         return head
+
+    def _followed(self, x: Tensor, plan: Plan) -> Head | None:
+        """The head by a hook alone; None where the network does another thing on this image than on the last."""
+        try:
+            with follow(plan) as head:
+                result = self.net(x)
+        except HeadError:
+            return None
+        own = logits_of(result, self.output, tuple(x.shape[2:]))
+        return head if agrees(head.logits, own, head.align_corners) else None
 
     def class_channels(self, n_channels: int) -> Tensor | None:
         """Output channels that are classes, or ``None`` if all are.

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..schema.errors import DeviceError, GraduncError, ModelError, SettingsError, brief, telling_line
-from .head import Head, Plan
+from .head import Head, Plan, agrees
 from .network import Network, network_input
+from .outputs import logits_of
 from .preprocessing import InputSize
 from .tapped import TappedNetwork
 from .traversal import evaluating, float_type, in_channels, modules_of
@@ -238,7 +239,8 @@ class Inference:
             self._compiled = torch.compile(twin)
         try:
             with torch.no_grad(), self._precision():
-                features, logits, _ = self._compiled(x)[1][plan.name, plan.index]
+                result, calls = self._compiled(x)
+                features, logits, _ = calls[plan.name, plan.index]
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -248,7 +250,11 @@ class Inference:
                 return self.network.infer(x)
         head = Head()
         head.fill(plan, features, logits)
-        return head
+        own = logits_of(result, self.network.output, tuple(x.shape[2:]))
+        if agrees(head.logits, own, head.align_corners):
+            return head
+        with self._precision():
+            return self.network.infer(x)
 
 
 _STEPS = (32, 128)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from gradunc_viz.networks.head import follow
+from gradunc_viz.networks.network import Network
 from gradunc_viz.networks.outputs import logits_of
 from gradunc_viz.networks.tracing import capture
 from gradunc_viz.schema.errors import HeadError, ModelError
@@ -379,6 +380,23 @@ def test_a_plan_that_no_longer_holds_is_refused(x: Tensor) -> None:
         net(x)
     with pytest.raises(HeadError, match="'head' ran 2 times, but 1 times"), follow(found.plan):
         _ = net(x), net(x)
+
+
+def test_a_network_may_do_another_thing_on_every_image(x: Tensor) -> None:
+    """Also where the first image needs no more than a hook."""
+
+    class Moody(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = up(super().forward(x))
+            return logits.flip(3) if x.mean() > 0.5 else logits
+
+    net = Network(Moody(lambda s, z: s.head(z), head=head()))
+    dark = x.sigmoid() * 0.5
+    for image, flipped in ((dark, False), (dark, False), (dark + 0.5, True), (dark, False), (dark + 0.5, True)):
+        found = net.infer(image)
+        assert (found.tail is not None) is flipped
+        logits = found.logits if flipped else up(found.logits)
+        torch.testing.assert_close(logits, net(image))
 
 
 @pytest.mark.parametrize("name", ["upsampled", "tokens"])
