@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from zoo import ZOO, made
 import gradunc_viz as gv
 from gradunc_viz.deploy.stream import stream
 from gradunc_viz.networks.runner import Inference
+from gradunc_viz.schema import scores as registered
 from gradunc_viz.schema.errors import HeadError
 
 pytestmark = [
@@ -122,6 +124,16 @@ def test_the_same_in_a_run_and_in_a_stream(tmp_path: Path) -> None:
     np.testing.assert_allclose(report.means, [float(cache[i].score_mean.sel(score="entropy")) for i in cache.ids], 1e-3)
 
 
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Scores that a test registers are gone after it."""
+    before = set(registered.SCORES)
+    yield
+    for name in set(registered.SCORES) - before:
+        del registered.SCORES[name]
+
+
+@pytest.mark.usefixtures("registry")
 def test_a_function_of_the_features_is_handed_those_of_the_pixel() -> None:
     @gv.register_score("feature_sum", orientation=+1, formula="sum_d psi_d")
     def feature_sum(logits: Tensor, features: Tensor) -> Tensor:
