@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -249,8 +248,7 @@ class Prepared:
         if source is not done.argument(0, "input") or source.ndim != 4 or output.shape[:2] != source.shape[:2]:
             raise Untraceable(self.name, "it does not resize (N, C, h, w)")
         trail = trail.arrived(self.name)
-        small = torch.empty(0)
-        step = Resize(Operation(done.function, *_exchanged(done, {id(source): small})))
+        step = Resize(Operation(done.function, *done.exchanged({id(source): torch.empty(0)})))
         stuck = trail.stuck or ("" if trail.affine or not step.mixing else trail.last)
         n, _, h, w = output.shape
         pixel = torch.arange(1, n * h * w + 1, device=output.device).view(n, 1, h, w).expand(output.shape)
@@ -316,7 +314,7 @@ class Prepared:
             raise Untraceable(self.name, "it multiplies outputs of several layers: name the one that is meant as head")
         places, values, base = self._on_one_grid(operands, spatial)
         small = {id(one.tensor): torch.empty(0) for one in operands}
-        template = Operation(done.function, *_exchanged(done, small))
+        template = Operation(done.function, *done.exchanged(small))
         aim = None if target is None else small[id(target)]
         # of the operands themselves nothing is kept
         shapes = [(one.frame, one.axes, one.class_sizes, id(small[id(one.tensor)])) for one in operands]
@@ -483,19 +481,6 @@ def _run(done: Operation, stand_ins: dict[int, Tensor], target: Tensor | None) -
     """What an operation gives on stand-ins; of an assignment, what it was assigned to."""
     results = done.on(stand_ins)
     return results if target is None else [stand_ins[id(target)]]
-
-
-def _exchanged(done: Operation, stand_ins: dict[int, Tensor]) -> tuple[Any, dict[str, Any]]:
-    """Arguments with small tensors in place of large ones, which nothing may keep alive."""
-
-    def exchanged(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return stand_ins.get(id(value), value)
-        if isinstance(value, tuple | list):
-            return type(value)(map(exchanged, value)) if not hasattr(value, "_fields") else value
-        return value
-
-    return tuple(map(exchanged, done.args)), {k: exchanged(v) for k, v in done.kwargs.items() if k != "out"}
 
 
 def _repeated(done: Operation, stand_ins: dict[int, Tensor]) -> list[Tensor]:

@@ -102,8 +102,8 @@ class Operation:
         """All tensors among the arguments."""
         return list(tensors_in((self.args, tuple(self.kwargs.values()))))
 
-    def on(self, stand_ins: Mapping[int, Any]) -> list[Tensor]:
-        """What it returns with other tensors in place of some arguments, given by their identity."""
+    def exchanged(self, stand_ins: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Its arguments with other tensors in place of some, given by their identity."""
 
         def exchanged(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -115,8 +115,13 @@ class Operation:
             return value
 
         kwargs = {key: exchanged(value) for key, value in self.kwargs.items() if key != "out"}
+        return tuple(map(exchanged, self.args)), kwargs
+
+    def on(self, stand_ins: Mapping[int, Tensor]) -> list[Tensor]:
+        """What it returns with other tensors in place of some arguments."""
+        args, kwargs = self.exchanged(stand_ins)
         function = _ON_STAND_IN.get(self.name, self.function)
-        return list(tensors_in((function(*map(exchanged, self.args), **kwargs),)))
+        return list(tensors_in((function(*args, **kwargs),)))
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         """An argument given by place or by name."""

@@ -127,7 +127,7 @@ class Resize:
             "grid_sample": (2, "bilinear"),
             "interpolate": (3, "nearest"),
             "upsample": (3, "nearest"),
-        }.get(name, (99, name))
+        }.get(name, (_NOWHERE, name))
         return str(self.operation.argument(place, "mode", default))
 
     @property

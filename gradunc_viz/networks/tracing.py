@@ -255,7 +255,7 @@ class _Capture:
         else:
             name, layer = find_layer(root, head)
             self.layers = {layer: name}
-        self.search = _Search(self.layers) if plan is None else None
+        self.search: _Search | None = _Search(self.layers)
         expected = plan or likely
         self.record = None if expected is None else self._recording(expected.targets)
         self.nested = False
@@ -292,11 +292,12 @@ class _Capture:
             logits = logits_of(result, self.output, self._size)
             for watch in self.watches:
                 watch.running = False
-            targets = None if self.search is None else self._targets(self.search, logits)
-            if self.record is not None and targets in (None, self.record.targets):
+            assert self.search is not None
+            targets = self._targets(self.search, logits)
+            if self.record is not None and targets == self.record.targets:
                 self._fill(self.record, logits)
                 return
-            assert targets is not None
+            self.plan = None  # the network does another thing on this image than on the last
             for watch in self.watches:
                 watch.forget()
             # once more, now that it is known whose outputs are to be followed
@@ -488,7 +489,8 @@ def capture(
     output
         Which of the maps that the network returns is meant, see `gradunc_viz.networks.outputs.logits_of`.
     plan
-        ``head.plan`` of an earlier pass on an input of the same shape: spares the search.
+        ``head.plan`` of an earlier pass on an input of the same shape: spares the second pass and the comparison of all
+        pixels, where the network's output is made of the same layers.
     likely
         That of an earlier pass on an input of another shape: spares the second pass, where the head is the same.
 

@@ -399,6 +399,20 @@ def test_a_network_may_do_another_thing_on_every_image(x: Tensor) -> None:
         torch.testing.assert_close(logits, net(image))
 
 
+def test_a_branch_may_be_added_on_some_images(x: Tensor) -> None:
+    class Moody(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x) / 2
+            return logits + self.aux(self.stem(x)) if x.mean() > 0.5 else logits
+
+    net = Network(Moody(lambda s, z: s.head(z), head=head(), aux=head()))
+    dark = x.sigmoid() * 0.5
+    for image, name in ((dark, "head"), (dark, "head"), (dark + 0.5, "head + aux"), (dark, "head")):
+        found = net.infer(image)
+        assert found.name == name
+        torch.testing.assert_close(found.tail.moved_logits(), net(image))
+
+
 @pytest.mark.parametrize("name", ["upsampled", "tokens"])
 def test_autocast(name: str, x: Tensor) -> None:
     net = ZOO[name]().eval()
