@@ -240,7 +240,7 @@ def _scores(_: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ..schema.scores import DEFAULT_SCORES, PAPER_SCORES
+    from ..schema.scores import DEFAULT_SCORES, PAPER_SCORES, PATTERNS
 
     table = Table(box=None)
     for title in ("name", "family", "units", "uncertain if", "default", "paper", "formula"):
@@ -256,7 +256,12 @@ def _scores(_: argparse.Namespace) -> int:
             Text(entry.formula),
         )
     console().print(table)
-    print("Any other p > 0 has a gradient norm too: pgn_oh_p0.7, pgn_uni_p3_paper ...")
+    patterns = Table(box=None, title="with parameters in their names", title_justify="left")
+    for title in ("name", "parameters"):
+        patterns.add_column(title, no_wrap=title == "name")
+    for pattern in PATTERNS:
+        patterns.add_row(Text(pattern.text), Text(pattern.about))
+    console().print(patterns)
     return DONE
 
 

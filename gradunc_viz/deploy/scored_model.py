@@ -165,15 +165,16 @@ class ScoredModel(nn.Module):
             else:
                 found = traceable_softmax(resize_logits(logits, size, self.align_corners), self._softmax)
             maps |= {name: found[:, i] for i, name in enumerate(self._softmax)}
+        run = ForwardPass(head, (size[0], size[1]))
         for score, function in zip(self._own, self._functions, strict=True):
             if score.at_head:
                 resize = resize_log2_norms if score.is_log2 else resize_logits
-                values = function(ForwardPass(head.on_grid()))[:, None]
+                values = function(run)[:, None]
                 if head.tail is not None:
                     values = (moved_log2 if score.is_log2 else moved)(values, head.tail.steps)
                 maps[score.name] = resize(values, size, self.align_corners)[:, 0]
             else:
-                maps[score.name] = function(resize_logits(logits, size, self.align_corners)).float()
+                maps[score.name] = function(run.resized if score.of_logits else run).float()
         signs = zip(self.scores, self._orientation, strict=True)
         oriented = [maps[name] if sign > 0 else -maps[name] for name, sign in signs]
         return ScoredOutput(logits, torch.stack(oriented, 1))

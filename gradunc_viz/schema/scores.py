@@ -1,19 +1,18 @@
-"""The registry of scores: what each is, apart from the function that computes it."""
+"""The registry of scores."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
 
-import numpy as np
-
+from .entries import combined, external, fitted, gradients, logits, passes
+from .entries.gradients import PAPER_NORMS
 from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
+from .score import GradientNorm, NormRequest, Score, ScorePattern
 
 __all__ = [
     "BUILT_IN",
@@ -21,10 +20,13 @@ __all__ = [
     "LOG2_FLOOR",
     "PAPER_NORMS",
     "PAPER_SCORES",
+    "PATTERNS",
     "SCORES",
+    "SETS",
     "GradientNorm",
     "NormRequest",
     "Score",
+    "ScorePattern",
     "lookup",
     "recall",
     "register",
@@ -38,243 +40,25 @@ LOG2_FLOOR = -149.0
 ENTRY_POINTS = "gradunc_viz.scores"
 """Group of the entry points of packages that bring scores: each names a `Score`, or a module that registers some."""
 
+_KINDS = (gradients, logits, fitted, passes, combined, external)
 
-@dataclass(frozen=True)
-class Score:
-    """One number per pixel: what it is, and the name of the function that computes it.
+SCORES: dict[str, Score] = {entry.name: entry for kind in _KINDS for entry in kind.SCORES}
+"""Every named score, registered ones too. Those with parameters in their names exist as well: see `lookup`."""
 
-    Attributes
-    ----------
-    name
-        Unique name, for instance ``entropy``.
-    family
-        What it is made of, for grouping: ``"gradient"`` (norms of the last layer's gradient), ``"softmax"`` (class
-        probabilities), ``"logit"`` (logits before the softmax), ``"external"`` (maps that others computed,
-        ``ext:NAME``), or a name of one's own.
-    orientation
-        +1: larger is more uncertain; -1: smaller is more uncertain.
-    units
-        ``"log2"`` (values are logarithms: resized as what they are logarithms of), ``"nats"``, ``"logit"`` or ``"1"``.
-    formula
-        The definition as plain text.
-    title
-        Title for axes and tables, LaTeX in ``$...$``.
-    source
-        Where it was published.
-    at
-        Where it is computed and cached: ``"head"``, the resolution of the head's output, or ``"pixel"``, that of the
-        image, from resized logits.
-    lattice
-        Bins of its counts: ``"uniform"`` steps that no data set chooses, or ``"quantiles"`` of the values there are.
-    needs
-        What it reads of a forward pass, see `gradunc_viz.scores.needs`.
-    compute
-        ``module:function``, resolved when first used, or the function. At the pixel it takes logits (N, C, y, x) and
-        returns (N, y, x), at the head a `gradunc_viz.scores.needs.ForwardPass` and returns (N, h, w); not oriented.
-    upper
-        Largest value that it can take: ``"1"``, ``"log C"`` (C classes) or ``""`` (unbounded).
-    """
-
-    name: str
-    family: str
-    orientation: int
-    units: str
-    formula: str
-    title: str
-    source: str
-    at: Literal["head", "pixel"] = "pixel"
-    lattice: Literal["uniform", "quantiles"] = "uniform"
-    needs: frozenset[str] = frozenset({"logits"})
-    compute: str | Callable[[Any], Any] = ""
-    upper: str = ""
-
-    @property
-    def at_head(self) -> bool:
-        """Whether the score is computed and cached at the head's resolution."""
-        return self.at == "head"
-
-    @property
-    def is_log2(self) -> bool:
-        """Whether values are logarithms, to be resized as what they are logarithms of."""
-        return self.units == "log2"
-
-    @property
-    def function(self) -> Callable[[Any], Any]:
-        """What computes it.
-
-        Raises
-        ------
-        UnknownScoreError
-            If nothing does: its maps come from elsewhere, or from a function that is not registered here.
-        """
-        if not self.compute:
-            raise UnknownScoreError(f"score {self.name!r} cannot be computed: no function of it is registered here")
-        return _resolved(self.compute) if isinstance(self.compute, str) else self.compute
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """What tells this score from others of its formula."""
-        return {}
-
-    def _repr_html_(self) -> str:
-        from .display import card, code
-
-        ends = ("certain", "uncertain")[:: self.orientation]
-        # viridis, as maps of scores are coloured
-        stops = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")[:: self.orientation]
-        ramp = (
-            f"{ends[0]} (small) <span style='display:inline-block;width:110px;height:9px;"
-            f"background:linear-gradient(90deg,{','.join(stops)})'></span> {ends[1]} (large)"
-        )
-        rows = {
-            "formula": code(self.formula),
-            "units": code(self.units),
-            "values": ramp,
-            "largest": code(self.upper),
-            "computed": "at the head's resolution" if self.at_head else "at the image's resolution",
-        }
-        if not self.upper:
-            del rows["largest"]
-        return card(f"{self.name}: {self.family} score", rows)
-
-
-NormRequest = tuple[str, float, str]
-"""Label, p and variant of a gradient norm, as kernels take them."""
-
-
-@dataclass(frozen=True)
-class GradientNorm(Score):
-    """A norm of the gradient with respect to the last layer's kernel.
-
-    Attributes
-    ----------
-    label
-        Label of the loss: ``"oh"``, one-hot of the predicted class, or ``"uni"``, the same for every class.
-    p
-        Of the norm.
-    variant
-        ``"exact"``, the derivative, or ``"paper"``, the formula of the authors' published code.
-    """
-
-    label: Literal["oh", "uni"] = "oh"
-    p: float = 1.0
-    variant: Literal["exact", "paper"] = "exact"
-
-    @property
-    def request(self) -> NormRequest:
-        """Label, p and variant, as the kernels take them."""
-        return self.label, self.p, self.variant
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """Label, p and variant."""
-        return {"label": self.label, "p": self.p, "variant": self.variant}
-
-    @property
-    def function(self) -> Callable[[Any], Any]:
-        """The plain formula for this label, p and variant."""
-        formula: Callable[..., Any] = super().function
-        return partial(formula, request=self.request)
-
-
-def _resolved(path: str) -> Callable[[Any], Any]:
-    module, _, name = path.partition(":")
-    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
-    return function
-
-
-_GRADIENT = re.compile(r"pgn_(oh|uni)_p(\d+(?:\.\d+)?)(_paper)?")
-
-
-_EXTERNAL = re.compile(r"ext:[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-
-_LABEL_TEXT = {"oh": "one-hot of the predicted class", "uni": "1/C for every class"}
-
-
-def _gradient_norm(label: Any, p: float, variant: Any) -> GradientNorm:
-    number = np.format_float_positional(p, trim="-")
-    suffix = "_paper" if variant == "paper" else ""
-    if variant == "exact":
-        delta = "|pi_c - y_c|"
-        # The exact uniform norm vanishes where the softmax is flat, whatever p is.
-        orientation = 1 if label == "oh" else -1
-    else:
-        delta = "|pi_c (1 - y_c)|"
-        # (C-1)/C pi_c: its p-norm over classes grows with a flatter softmax for p < 1 and shrinks for p > 1. At
-        # p = 1 it is constant and leaves the feature norm, which is small on what the network does not know.
-        orientation = 1 if label == "oh" or p < 1 else -1
-    return GradientNorm(
-        name=f"pgn_{label}_p{number}{suffix}",
-        family="gradient",
-        orientation=orientation,
-        formula=f"log2 || {delta} psi_d ||_{number} over (c, d, taps), y = {_LABEL_TEXT[label]}",
-        units="log2",
-        title=rf"$\|\nabla_K \mathcal{{L}}_{{\mathrm{{{label}}}}}\|_{{{number}}}$" + (" (paper)" if suffix else ""),
-        source=_PAPER,
-        at="head",
-        needs=frozenset({"logits", "features"}),
-        compute="gradunc_viz.scores.gradients:gradient_norm",
-        label=label,
-        p=p,
-        variant=variant,
-    )
-
-
-_PAPER = "Maag and Riedlinger, arXiv:2303.06920"
-
-PAPER_NORMS = (0.1, 0.3, 0.5, 1.0, 2.0)
-"""The p of the paper's norms."""
-
-
-_SOFTMAX = "gradunc_viz.scores.softmax"
-_HENDRYCKS = "Hendrycks and Gimpel, arXiv:1610.02136"
-
-_OF_LOGITS = (
-    Score(
-        "msp", "softmax", +1, "1", "1 - max_c pi_c", r"$1 - \max_c \pi_c$", _HENDRYCKS,
-        compute=f"{_SOFTMAX}:msp", upper="1",
-    ),
-    Score(
-        "entropy", "softmax", +1, "nats", "-sum_c pi_c ln pi_c", r"entropy $H(\pi)$", "Shannon, 1948",
-        compute=f"{_SOFTMAX}:entropy", upper="log C",
-    ),
-    Score(
-        "margin", "softmax", +1, "1", "1 - (pi_(1) - pi_(2)), the two largest", r"$1 - (\pi_{(1)} - \pi_{(2)})$",
-        "Scheffer et al., 2001", compute=f"{_SOFTMAX}:margin", upper="1",
-    ),
-    Score(
-        "energy", "logit", +1, "logit", "-ln sum_c exp phi_c", r"energy $-\ln \sum_c e^{\phi_c}$",
-        "Liu et al., arXiv:2010.03759", compute=f"{_SOFTMAX}:energy",
-    ),
-    Score(
-        "max_logit", "logit", -1, "logit", "max_c phi_c", r"$\max_c \phi_c$", "Hendrycks et al., arXiv:1911.11132",
-        compute=f"{_SOFTMAX}:max_logit",
-    ),
-)  # fmt: skip
-
-SCORES: dict[str, Score] = {
-    entry.name: entry
-    for entry in (
-        *(_gradient_norm(label, p, "exact") for label in ("oh", "uni") for p in PAPER_NORMS),
-        *(_gradient_norm(label, p, "paper") for label in ("oh", "uni") for p in PAPER_NORMS),
-        *_OF_LOGITS,
-    )
-}
-"""Every named score, registered ones too. Gradient norms of any other p > 0 exist as well: see `lookup`."""
+PATTERNS: tuple[ScorePattern, ...] = tuple(pattern for kind in _KINDS for pattern in kind.PATTERNS)
+"""Scores with parameters in their names."""
 
 BUILT_IN = frozenset(SCORES)
 """Names that are known wherever the package is."""
 
-
-PAPER_SCORES = (*(name for name, entry in SCORES.items() if entry.family == "gradient"), "msp", "entropy")
+PAPER_SCORES = (*gradients.PAPER_NORM_NAMES, "msp", "entropy")
 """What the paper compares: ten exact and ten paper norms of the last layer, msp and entropy."""
-
 
 DEFAULT_SCORES = ("pgn_oh_p0.5", "pgn_oh_p1", "pgn_oh_p2", "pgn_uni_p0.5", "msp", "entropy")
 """What is computed when nothing is asked for."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 
 def register(score: Score) -> Score:
@@ -359,19 +143,15 @@ def lookup(name: str) -> Score:
 
 
 def _generated(name: str) -> Score | None:
-    """A score whose name tells all: a gradient norm of any p, or imported maps."""
-    match = _GRADIENT.fullmatch(name)
-    if match and 0 < float(match[2]) < np.inf:
-        norm = _gradient_norm(match[1], float(match[2]), "paper" if match[3] else "exact")
-        if norm.name == name:
-            return norm
-        raise UnknownScoreError(f"unknown score {name!r}: write it {norm.name!r}")
-    if _EXTERNAL.fullmatch(name):
-        # turned on import where small values mean uncertain, so that the name alone tells the orientation
-        return Score(
-            name, "external", +1, "1", "imported map, larger is more uncertain", name[4:], "imported",
-            lattice="quantiles", needs=frozenset(),
-        )  # fmt: skip
+    """A score whose name tells all, by the pattern that it matches."""
+    for pattern in PATTERNS:
+        match = pattern.name.fullmatch(name)
+        score = match and pattern.make(match)
+        if score is None:
+            continue
+        if score.name != name:
+            raise UnknownScoreError(f"unknown score {name!r}: write it {score.name!r}")
+        return score
     return None
 
 
@@ -381,29 +161,42 @@ def split_names(names: str | Iterable[str]) -> list[str]:
     return [part for part in parts if part]
 
 
+SETS: Mapping[str, str] = {
+    "default": "what is computed when nothing is asked for",
+    "paper": "what the paper compares",
+    "all": "every score of one forward pass of any network, registered ones too",
+}
+"""Words that stand for several scores, and for which."""
+
+
+def _of_set(word: str) -> tuple[str, ...]:
+    if word == "default":
+        return DEFAULT_SCORES
+    if word == "paper":
+        return PAPER_SCORES
+    _load_entry_points()
+    if word == "all":
+        return tuple(name for name, score in SCORES.items() if score.compute and score.needs <= {"logits", "features"})
+    return tuple(name for name, score in SCORES.items() if score.family == word)
+
+
 def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]:
     """Turn what a user wrote into a tuple of score names.
 
     Parameters
     ----------
     scores
-        ``None`` or ``"default"``, ``"paper"``, ``"all"``, a comma-separated string, or an iterable of names.
+        Names and words of `SETS`, as a comma-separated string or an iterable; None is ``"default"``.
 
     Raises
     ------
     UnknownScoreError
         If a name is no score, or none is left.
     """
-    if scores is None or scores == "default":
-        return DEFAULT_SCORES
-    if scores == "paper":
-        return PAPER_SCORES
-    if scores == "all":
-        _load_entry_points()
-        return tuple(name for name, score in SCORES.items() if score.compute)
-    unique = tuple(dict.fromkeys(split_names(scores)))
-    if not unique:
+    given = split_names("default" if scores is None else scores)
+    if not given:
         raise UnknownScoreError("no score was named: expected names such as 'msp', 'paper' or 'all'")
+    unique = tuple(dict.fromkeys(name for word in given for name in (_of_set(word) if word in SETS else (word,))))
     for name in unique:
         if lookup(name).family == "external":
             raise UnknownScoreError(f"score {name!r} cannot be computed: its maps are imported ('gradunc import')")

@@ -183,22 +183,19 @@ class Scorer:
         self, head: HeadOutput, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
     ) -> dict[str, Tensor]:
         """What no kernel knows, by the functions of the registry."""
-        resized = None
+        run = ForwardPass(head, size)
         maps = {}
         for score in self.scores:
             if score.name in found:
                 continue
             if score.at_head:
-                grid = head.on_grid()
-                values = own_map(score, ForwardPass(grid), grid.logits.shape[2:], frame_id)
+                values = own_map(score, run, run.head.logits.shape[2:], frame_id)
                 if head.tail is not None:
                     move = moved_log2 if score.is_log2 else moved
                     values = move(values[None, None], head.tail.steps)[0, 0]
                 maps[score.name] = values
-                continue
-            if resized is None:
-                resized = resize_logits(head.logits, size, head.align_corners)
-            maps[score.name] = own_map(score, resized, size, frame_id)
+            else:
+                maps[score.name] = own_map(score, run.resized if score.of_logits else run, size, frame_id)
         return maps
 
     @staticmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,19 @@ from torch import Tensor, nn
 from ..networks.tail import Tail, moved
 from ..schema.errors import HeadError, UnknownScoreError
 from ..schema.scores import Score
+from .resizing import resize_logits
 
-__all__ = ["NEEDS", "ForwardPass", "HeadOutput", "needs_of"]
+__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "needs_of"]
 
-NEEDS = frozenset({"logits", "features"})
-"""What a forward pass provides: what left the head, and what entered it."""
+NEEDS: Mapping[str, str] = {
+    "logits": "what left the head, of the classes",
+    "features": "what entered the head",
+    "void": "what left the head in channels that are no class",
+}
+"""What a score may ask of a forward pass, and what that is; besides, ``layer:NAME``, the output of a layer."""
+
+LAYER = "layer:"
+"""Begins the need of the output of a layer that is not the head."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,10 @@ class HeadOutput:
         `features` are then those of the first.
     threshold : float or None
         Of two classes, made of one logit: probability from which on the second is predicted; None: the larger one.
+    whole : HeadOutput or None
+        The same of all channels, where some were left out.
+    layers : mapping of str to Tensor (N, D, h, w)
+        Outputs of other layers that a score asks for, by their dotted names.
     """
 
     logits: Tensor
@@ -52,6 +65,8 @@ class HeadOutput:
     bias: bool = False
     tail: Tail | None = None
     threshold: float | None = None
+    whole: HeadOutput | None = None
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def predicted(self, logits: Tensor) -> Tensor | None:
         """Class of each pixel (N, h, w) where that is not simply the one of the largest logit."""
@@ -69,7 +84,7 @@ class HeadOutput:
         else:
             logits = self.logits.index_select(1, channels.to(self.logits.device))
         tail = None if self.tail is None else self.tail.only(channels)
-        return replace(self, logits=logits, channels=channels, tail=tail)
+        return replace(self, logits=logits, channels=channels, tail=tail, whole=self)
 
     def on_grid(self) -> HeadOutput:
         """The same where the tail's logits are computed, features too: what a function of both is handed.
@@ -98,19 +113,43 @@ class HeadOutput:
             return self
         some = slice(index, index + 1)
         features = None if self.features is None else self.features[some]
-        return replace(self, logits=self.logits[some], features=features)
+        layers = {name: values[some] for name, values in self.layers.items()}
+        return replace(self, logits=self.logits[some], features=features, layers=layers)
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """One pass of a network over a batch, as scores at the head are handed it.
+    """One pass of a network over an image, as scores are handed it that need more than logits.
 
     Attributes
     ----------
-    head : HeadOutput
+    output : HeadOutput
+        As the network has it.
+    size : (height, width), optional
+        Of the image; that of the logits where none is given.
     """
 
-    head: HeadOutput
+    output: HeadOutput
+    size: tuple[int, int] | None = None
+
+    @cached_property
+    def head(self) -> HeadOutput:
+        """Logits and features where they belong to each other: before whatever the network does behind its head."""
+        return self.output.on_grid()
+
+    @cached_property
+    def resized(self) -> Tensor:
+        """Logits at the image's resolution, (N, C, y, x)."""
+        return self.at_image(self.output)
+
+    def at_image(self, output: HeadOutput) -> Tensor:
+        """Logits of an output of the same image at the image's resolution."""
+        size = self.size or (output.logits.shape[2], output.logits.shape[3])
+        return resize_logits(output.logits, size, output.align_corners)
+
+    def layer(self, name: str) -> Tensor:
+        """Output of a layer, (N, D, h, w), that a score needs as ``layer:NAME``."""
+        return self.output.layers[name]
 
 
 def needs_of(scores: Iterable[Score]) -> frozenset[str]:
@@ -123,7 +162,7 @@ def needs_of(scores: Iterable[Score]) -> frozenset[str]:
     """
     needs: frozenset[str] = frozenset()
     for score in scores:
-        missing = score.needs - NEEDS
+        missing = {need for need in score.needs - NEEDS.keys() if not need.startswith(LAYER)}
         if missing:
             raise UnknownScoreError(
                 f"score {score.name!r} needs {', '.join(sorted(missing))}; a forward pass provides "

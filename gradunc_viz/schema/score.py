@@ -1,0 +1,187 @@
+"""What a score is, apart from the function that computes it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from .errors import UnknownScoreError
+
+__all__ = ["GradientNorm", "NormRequest", "Score", "ScorePattern"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number per pixel: what it is, and the name of the function that computes it.
+
+    Attributes
+    ----------
+    name
+        Unique name, for instance ``entropy``.
+    family
+        What it is made of, for grouping: ``"gradient"`` (norms of the last layer's gradient), ``"softmax"`` (class
+        probabilities), ``"logit"`` (logits before the softmax), ``"external"`` (maps that others computed,
+        ``ext:NAME``), or a name of one's own.
+    orientation
+        +1: larger is more uncertain; -1: smaller is more uncertain.
+    units
+        ``"log2"`` (values are logarithms: resized as what they are logarithms of), ``"nats"``, ``"logit"`` or ``"1"``.
+    formula
+        The definition as plain text.
+    title
+        Title for axes and tables, LaTeX in ``$...$``.
+    source
+        Where it was published.
+    at
+        Where it is computed and cached: ``"head"``, the resolution of the head's output, or ``"pixel"``, that of the
+        image, from resized logits.
+    lattice
+        Bins of its counts: ``"uniform"`` steps that no data set chooses, or ``"quantiles"`` of the values there are.
+    needs
+        What it reads of a forward pass, see `gradunc_viz.scores.needs`.
+    compute
+        ``module:function``, resolved when first used, or the function. At the pixel it returns (N, y, x), at the head
+        (N, h, w), not oriented. At the pixel, where it needs nothing but logits, it takes these resized to the image,
+        (N, C, y, x); otherwise a `gradunc_viz.scores.needs.ForwardPass`.
+    upper
+        Largest value that it can take: ``"1"``, ``"log C"`` (C classes) or ``""`` (unbounded).
+    """
+
+    name: str
+    family: str
+    orientation: int
+    units: str
+    formula: str
+    title: str
+    source: str
+    at: Literal["head", "pixel"] = "pixel"
+    lattice: Literal["uniform", "quantiles"] = "uniform"
+    needs: frozenset[str] = frozenset({"logits"})
+    compute: str | Callable[[Any], Any] = ""
+    upper: str = ""
+
+    @property
+    def at_head(self) -> bool:
+        """Whether the score is computed and cached at the head's resolution."""
+        return self.at == "head"
+
+    @property
+    def of_logits(self) -> bool:
+        """Whether its function takes the resized logits alone."""
+        return not self.at_head and self.needs == {"logits"}
+
+    @property
+    def is_log2(self) -> bool:
+        """Whether values are logarithms, to be resized as what they are logarithms of."""
+        return self.units == "log2"
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """What computes it.
+
+        Raises
+        ------
+        UnknownScoreError
+            If nothing does: its maps come from elsewhere, or from a function that is not registered here.
+        """
+        if not self.compute:
+            raise UnknownScoreError(f"score {self.name!r} cannot be computed: no function of it is registered here")
+        return _resolved(self.compute) if isinstance(self.compute, str) else self.compute
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """What tells this score from others of its formula."""
+        return {}
+
+    def _repr_html_(self) -> str:
+        from .display import card, code
+
+        ends = ("certain", "uncertain")[:: self.orientation]
+        # viridis, as maps of scores are coloured
+        stops = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")[:: self.orientation]
+        ramp = (
+            f"{ends[0]} (small) <span style='display:inline-block;width:110px;height:9px;"
+            f"background:linear-gradient(90deg,{','.join(stops)})'></span> {ends[1]} (large)"
+        )
+        rows = {
+            "formula": code(self.formula),
+            "units": code(self.units),
+            "values": ramp,
+            "largest": code(self.upper),
+            "computed": "at the head's resolution" if self.at_head else "at the image's resolution",
+        }
+        if not self.upper:
+            del rows["largest"]
+        return card(f"{self.name}: {self.family} score", rows)
+
+
+NormRequest = tuple[str, float, str]
+"""Label, p and variant of a gradient norm, as kernels take them."""
+
+
+@dataclass(frozen=True)
+class GradientNorm(Score):
+    """A norm of the gradient with respect to the last layer's kernel.
+
+    Attributes
+    ----------
+    label
+        Label of the loss: ``"oh"``, one-hot of the predicted class, or ``"uni"``, the same for every class.
+    p
+        Of the norm.
+    variant
+        ``"exact"``, the derivative, or ``"paper"``, the formula of the authors' published code.
+    """
+
+    label: Literal["oh", "uni"] = "oh"
+    p: float = 1.0
+    variant: Literal["exact", "paper"] = "exact"
+
+    @property
+    def request(self) -> NormRequest:
+        """Label, p and variant, as the kernels take them."""
+        return self.label, self.p, self.variant
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Label, p and variant."""
+        return {"label": self.label, "p": self.p, "variant": self.variant}
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """The plain formula for this label, p and variant."""
+        formula: Callable[..., Any] = super().function
+        return partial(formula, request=self.request)
+
+
+def _resolved(path: str) -> Callable[[Any], Any]:
+    module, _, name = path.partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+@dataclass(frozen=True)
+class ScorePattern:
+    """Scores whose names carry parameters, such as ``pgn_oh_p0.7``.
+
+    Attributes
+    ----------
+    text
+        The pattern for people, parameters in braces: ``"pgn_oh_p{P}"``.
+    about
+        What the parameters are, in a line.
+    name
+        Regular expression that the whole name has to match.
+    make
+        From such a match to the score, under its canonical name: of ``p0.50`` and ``p0.5`` one is the name. None where
+        a parameter has no meaning.
+    """
+
+    text: str
+    about: str
+    name: re.Pattern[str]
+    make: Callable[[re.Match[str]], Score | None]
