@@ -111,7 +111,14 @@ def _server(
         websocket_origin=[f"127.0.0.1:{port}", f"localhost:{port}", *hosts],
         prefix=prefix,
     )
+    _close_components(server)
     return server, f"http://127.0.0.1:{port}{prefix}/"
+
+
+def _close_components(server: pn.io.server.Server) -> None:
+    """Serve no files beside Python modules: Panel's route to them imports whatever module a request names."""
+    rules = server._tornado.wildcard_router.rules  # which the page needs none of
+    rules[:] = [rule for rule in rules if rule.target is not pn.io.server.ComponentResourceHandler]
 
 
 def _session(caches: tuple[Cache, ...], title: str) -> pn.viewable.Viewable:

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import logging
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -146,3 +148,17 @@ def test_everything_lies_below_the_prefix(server: tuple[Any, str]) -> None:
     for address in own:
         assert urlsplit(address).path.startswith("/user/me/")
         assert get(address)[0] == 200
+
+
+def test_no_request_imports_a_module(server: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_that_a_request_names.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    one, _ = server
+    for prefix in ("", "user/me/"):
+        for path in ("components/module_that_a_request_names/X/__css__/a", "components/unittest.__main__/X/_css/a"):
+            address = f"http://127.0.0.1:{one.port}/{prefix}{path}"
+            answer = one.io_loop.run_sync(
+                lambda address=address: AsyncHTTPClient().fetch(address, raise_error=False), timeout=20
+            )
+            assert answer.code == 404
+    assert "module_that_a_request_names" not in sys.modules
