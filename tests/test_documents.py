@@ -38,7 +38,7 @@ from gradunc_viz.explorer.state.tabs import tabs
 from gradunc_viz.metrics.metric import METRICS, BinCounts
 from gradunc_viz.networks.loaders import LOADERS
 from gradunc_viz.schema.scores import lookup
-assert lookup("gini").function(torch.zeros(1, 4, 2, 2)).allclose(torch.tensor(0.75))
+assert lookup("renyi").function(torch.zeros(1, 4, 2, 2)).allclose(torch.tensor(4.0).log())
 counts = BinCounts(np.array([1, 0, 1]), np.array([5, 3, 2]), np.ones(3, bool), np.arange(3.0))
 assert METRICS["fpr80"](counts) == 1.0
 assert "pairs" in LAYOUTS and "timm" in LOADERS and "notes" in tabs()

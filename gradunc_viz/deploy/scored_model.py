@@ -19,10 +19,10 @@ from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
 from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
-from ..schema.scores import GradientNorm, lookup, resolve_scores
+from ..schema.scores import GradientNorm, SoftmaxScore, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
 from ..scores.gradients import norms_and_softmax
-from ..scores.needs import ForwardPass, HeadOutput, needs_of
+from ..scores.needs import ForwardPass, HeadOutput, check_channels, needs_of
 from ..scores.resized_logits import resized_pixel_scores
 from ..scores.resizing import resize_log2_norms, resize_logits
 
@@ -105,9 +105,11 @@ class ScoredModel(nn.Module):
         # looked up here: a compiler would follow the parsing of names
         entries = [lookup(name) for name in self.scores]
         self.needs = needs_of(entries)
+        check_channels(entries, network)
         norms = [entry for entry in entries if isinstance(entry, GradientNorm)]
         self._norms, self._wanted = [norm.name for norm in norms], [norm.request for norm in norms]
-        self._softmax = [entry.name for entry in entries if not entry.at_head and Kernels.know(entry)]
+        softmax = [entry for entry in entries if isinstance(entry, SoftmaxScore)]
+        self._softmax, self._softmax_wanted = [one.name for one in softmax], [one.request for one in softmax]
         self._own = [entry for entry in entries if not Kernels.know(entry)]
         self._functions: Any = [entry.function for entry in self._own]
         self._orientation = [entry.orientation for entry in entries]
@@ -163,7 +165,7 @@ class ScoredModel(nn.Module):
                     logits, (size[0], size[1]), self._softmax, align_corners=self.align_corners
                 ).scores
             else:
-                found = traceable_softmax(resize_logits(logits, size, self.align_corners), self._softmax)
+                found = traceable_softmax(resize_logits(logits, size, self.align_corners), self._softmax_wanted)
             maps |= {name: found[:, i] for i, name in enumerate(self._softmax)}
         run = ForwardPass(head, (size[0], size[1]))
         for score, function in zip(self._own, self._functions, strict=True):

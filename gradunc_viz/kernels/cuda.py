@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..schema.scores import LOG2_FLOOR, NormRequest
+from ..schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
+from .reference import softmax_formulas
 
 __all__ = ["feature_sums", "label_pass"]
 
@@ -23,7 +24,8 @@ _LOG2_E = tl.constexpr(math.log2(math.e))
 _LN_2 = tl.constexpr(math.log(2))
 _PIXELS = 128
 _CHANNELS = 32
-_SCORES = ("msp", "entropy", "margin", "energy", "max_logit", "brier", "nll")
+_SCORES = tuple(map(SoftmaxRequest, ("msp", "entropy", "margin", "energy", "max_logit", "brier", "nll")))
+_PREDICTION = SoftmaxRequest("prediction")
 
 
 @triton.jit
@@ -252,16 +254,20 @@ def label_pass(
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,
-    softmax: Sequence[str],
+    softmax: Sequence[SoftmaxRequest],
     dtype: torch.dtype,
     label: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """See `gradunc_viz.kernels.torch_cpu.label_pass`; `dtype` is float32."""
+) -> tuple[Tensor, dict[SoftmaxRequest, Tensor]]:
+    """See `gradunc_viz.kernels.torch_cpu.label_pass`; `dtype` is float32.
+
+    Scores with parameters, and those that few ask for, take plain torch, one formula after the other.
+    """
     n, classes, height, width = logits.shape
     device = logits.device
     norms = torch.empty((n, len(wanted), height, width), dtype=dtype, device=device)
     scores = torch.empty((n, len(_SCORES) if softmax else 0, height, width), dtype=dtype, device=device)
     prediction = torch.empty((n, height, width) if softmax else (0, 0, 0), dtype=torch.int64, device=device)
+    others = softmax_formulas(logits, [one for one in softmax if one not in (*_SCORES, _PREDICTION)])
     logits, *strides = _strides(logits)
     block_classes = triton.next_power_of_2(classes)
     requests = tuple((name == "oh", variant == "exact", float(p), list(ps).index(p)) for name, p, variant in wanted)
@@ -286,5 +292,5 @@ def label_pass(
             block_classes=block_classes,
             block_pixels=_PIXELS,
         )
-    found = dict(zip(_SCORES, scores.unbind(1), strict=True)) if softmax else {}
-    return norms, {name: prediction if name == "prediction" else found[name] for name in softmax}
+    found = others | {_PREDICTION: prediction} | dict(zip(_SCORES, scores.unbind(1), strict=bool(softmax)))
+    return norms, {request: found[request] for request in softmax}

@@ -19,13 +19,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..schema.scores import GradientNorm, Score
+from ..schema.scores import GradientNorm, Score, SoftmaxScore
 from . import tallies
 
-__all__ = ["SOFTMAX", "Kernels", "is_traced", "kernels_on"]
-
-SOFTMAX = frozenset({"msp", "entropy", "margin", "energy", "max_logit"})
-"""Scores of logits that every module of sums computes from the same exponentials."""
+__all__ = ["Kernels", "is_traced", "kernels_on"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Kernels:
     @staticmethod
     def know(score: Score) -> bool:
         """Whether a score is one that they compute; all others are left to their own functions."""
-        return isinstance(score, GradientNorm) or (score.name in SOFTMAX and isinstance(score.compute, str))
+        return isinstance(score, (GradientNorm, SoftmaxScore))
 
     def sums_of(self, *tensors: Tensor, wide: bool = False) -> ModuleType | None:
         """Sums for these tensors, or None where plain torch has to do.

@@ -63,7 +63,7 @@ def power_plan(ps: tuple[float, ...], given: bool) -> tuple[PowerStep, ...]:
         return None
 
     for p in sorted(ps):
-        if place(p) is not None:
+        if any(step[0] == p for step in found):  # another one that is close is no answer to who asked for p
             continue
         factors = product(p)
         if factors is None:  # one more square may open the way: 0.1, 0.2, 0.3
@@ -81,8 +81,6 @@ def power_plan(ps: tuple[float, ...], given: bool) -> tuple[PowerStep, ...]:
             found.append((p, "exponential", ()))
     uses = {i: max((k for k, step in enumerate(found) if i in step[2]), default=i) for i in range(len(found))}
     return tuple(
-        PowerStep(
-            p, kind, factors, any(isclose(p, q, rel_tol=1e-12) for q in ps), tuple(i for i in uses if uses[i] == k)
-        )
+        PowerStep(p, kind, factors, p in ps, tuple(i for i in uses if uses[i] == k))
         for k, (p, kind, factors) in enumerate(found)
     )

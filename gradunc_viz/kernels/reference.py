@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
+
+from ..schema.scores import SoftmaxRequest
 
 __all__ = ["feature_sums", "label_sums", "label_vectors", "power", "row_tiles", "softmax_formulas"]
 
@@ -180,37 +184,103 @@ def label_vectors(logits: Tensor, label: str, variant: str, predicted: Tensor | 
     return vector, ((second - top) * _LOG2_E)[:, 0] - total
 
 
-def softmax_formulas(logits: Tensor, names: Sequence[str], label: Tensor | None = None) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class _Softmax:
+    """Softmax over the classes at a temperature, every exponential relative to that of the largest logit, 1.
+
+    Attributes
+    ----------
+    shifted : Tensor (N, C, h, w)
+        (phi - max phi) / T.
+    others : Tensor (N, C, h, w)
+        Its exponentials, 0 at the prediction: the others are summed without it.
+    predicted : LongTensor (N, 1, h, w)
+    """
+
+    shifted: Tensor
+    others: Tensor
+    predicted: Tensor
+
+    @cached_property
+    def rest(self) -> Tensor:
+        """Sum of the exponentials of all classes but the predicted one."""
+        return self.others.sum(1)
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of all exponentials."""
+        return 1 + self.rest
+
+    def msp(self) -> Tensor:
+        return self.rest / self.total
+
+    def entropy(self) -> Tensor:
+        # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
+        weighted = torch.where(self.others > 0, self.others * self.shifted, torch.zeros_like(self.others)).sum(1)
+        return (torch.log1p(self.rest) - weighted / self.total).clamp_min(0)
+
+    def margin(self) -> Tensor:
+        # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total; of one class there is no second
+        return ((self.rest + self.others.amax(1)) / self.total).clamp_max(1)
+
+    def gini(self) -> Tensor:
+        # with r and q the sum of the others and of their squares, 1 - (1 + q) / (1 + r)^2 = (2 r + r^2 - q) / (1 + r)^2
+        return (self.rest * (2 + self.rest) - self.others.square().sum(1)) / self.total.square()
+
+    def kl_uniform(self) -> Tensor:
+        # ln of the mean exponential less the mean logarithm; of a flat softmax digits remain in exp - 1 only
+        flat = torch.log1p(self.shifted.expm1().mean(1))
+        mean = torch.where(self.total > 0.6 * self.shifted.shape[1], flat, (self.total / self.shifted.shape[1]).log())
+        return (mean - self.shifted.mean(1)).clamp_min(0)
+
+    def gen(self, gamma: float, largest: int) -> Tensor:
+        # pi_c and 1 - pi_c as logarithms: a small power of what is too small for a float is not small
+        log_total = torch.log1p(self.rest)[:, None]
+        log_pi = self.shifted - log_total
+        log_others = self.shifted.scatter(1, self.predicted, -torch.inf).logsumexp(1, keepdim=True) - log_total
+        log_not_pi = (-log_pi.exp()).log1p().scatter(1, self.predicted, log_others)
+        terms = ((log_pi + log_not_pi) * gamma).exp()
+        if largest < terms.shape[1]:
+            terms = terms.gather(1, log_pi.topk(largest, 1).indices)
+        return terms.sum(1)
+
+
+def softmax_formulas(
+    logits: Tensor, wanted: Sequence[SoftmaxRequest], label: Tensor | None = None
+) -> dict[SoftmaxRequest, Tensor]:
     """Scores of logits, prediction and errors, as `gradunc_viz.scores.softmax.softmax_scores` describes them."""
     phi = logits if logits.dtype == torch.float64 else logits.float()
     top, predicted = phi.max(1, keepdim=True)
-    result: dict[str, Tensor] = {}
-    # exp(phi_c - max phi) is exactly 1 for the prediction; the others are summed without it.
-    shifted = phi - top
-    exps = shifted.exp()
-    others = exps.scatter(1, predicted, 0.0)
-    rest = others.sum(1)
-    total = 1 + rest
-    if "prediction" in names:
-        result["prediction"] = predicted[:, 0]
-    if "max_logit" in names:
-        result["max_logit"] = top[:, 0]
-    if "energy" in names:
-        result["energy"] = -torch.logsumexp(phi, 1)
-    if "msp" in names:
-        result["msp"] = rest / total
-    if "margin" in names:
-        # 1 - (pi_1 - pi_2) = (sum of the others + pi_2's numerator) / total; of one class there is no second
-        result["margin"] = ((rest + others.amax(1)) / total).clamp_max(1)
-    if "entropy" in names:
-        # H = ln Z - sum_c e_c s_c / Z with s = phi - max; e s -> 0 as e -> 0, where s may be -inf
-        weighted = torch.where(exps > 0, exps * shifted, torch.zeros_like(exps)).sum(1)
-        result["entropy"] = (torch.log1p(rest) - weighted / total).clamp_min(0)
-    if label is not None and {"brier", "nll"} & set(names):
-        index = label.unsqueeze(1)
-        log_pi = torch.log_softmax(phi, 1)
-        result["nll"] = -log_pi.gather(1, index)[:, 0]
+
+    @cache
+    def at(temperature: float) -> _Softmax:
+        shifted = (phi - top) / temperature
+        return _Softmax(shifted, shifted.exp().scatter(1, predicted, 0.0), predicted)
+
+    @cache
+    def log_pi() -> Tensor:
+        return torch.log_softmax(phi, 1)
+
+    def brier(index: Tensor) -> Tensor:
         # sum_c (pi_c - y_c)^2 = sum_{c != label} pi_c^2 + (sum_{c != label} pi_c)^2, free of cancellation
-        pi = log_pi.exp().scatter(1, index, 0.0)
-        result["brier"] = pi.square().sum(1) + pi.sum(1).square()
-    return {name: result[name] for name in names}
+        pi = log_pi().exp().scatter(1, index, 0.0)
+        return pi.square().sum(1) + pi.sum(1).square()
+
+    formulas: dict[str, Callable[[SoftmaxRequest], Tensor]] = {
+        "prediction": lambda _: predicted[:, 0],
+        "max_logit": lambda _: top[:, 0],
+        "msp": lambda r: at(r.temperature).msp(),
+        "entropy": lambda r: at(r.temperature).entropy(),
+        "margin": lambda r: at(r.temperature).margin(),
+        "energy": lambda r: -(top[:, 0] + r.temperature * at(r.temperature).rest.log1p()),
+        "gini": lambda _: at(1.0).gini(),
+        "kl_uniform": lambda _: at(1.0).kl_uniform(),
+        "gen": lambda r: at(1.0).gen(r.gamma, r.largest),
+    }
+    if label is not None:
+        index = label.unsqueeze(1)
+        formulas |= {
+            "nll": lambda _: -log_pi().gather(1, index)[:, 0],
+            "brier": lambda _: brier(index),
+        }
+    return {request: formulas[request.kind](request) for request in wanted}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema.scores import LOG2_FLOOR, NormRequest
+from ..schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
 from .powers import PowerStep, power_plan
 from .threads import empty
 
@@ -188,41 +188,80 @@ class _Softmax:
 
     top: Tensor  # largest logit
     second: Tensor  # how far the second largest is below it
-    ratio: Tensor  # exp(-second)
     sums: dict[float, Tensor]  # p -> sum over the other classes of exp(phi - second largest)^p
     log_total: Tensor  # ln of the sum over all classes of exp(phi - top)
-    weighted: Tensor | None  # sum over the other classes of (top - phi) exp(phi - top)
+    weighted: dict[float, Tensor]  # p -> sum over the other classes of (second largest - phi) exp(phi - second)^p
     prediction: Tensor | None
     truth: Tensor | None  # how far the label's logit is below the largest
     uniform: dict[float, Tensor]  # p -> sum over all classes of |exp(phi - top) - mean|^p
+    whole: dict[SoftmaxRequest, Tensor]  # scores that took a pass of their own
 
-    def score(self, name: str) -> Tensor:
+    def ratio(self, p: float = 1.0) -> Tensor:
+        """exp(phi - top)^p of the second largest."""
+        return torch.exp(self.second * -p)
+
+    def score(self, request: SoftmaxRequest) -> Tensor:
         """Values of one score of the softmax family, or the predicted classes."""
-        rest = self.sums[1.0] * self.ratio
-        if name == "msp":
-            return rest / (1 + rest)
-        if name == "entropy":
-            assert self.weighted is not None
-            return (self.log_total + self.weighted / (1 + rest)).clamp_min_(0)
-        if name == "margin":
-            return ((rest + self.ratio.where(rest > 0, 0)) / (1 + rest)).clamp_max_(1)
-        if name == "energy":
-            return -(self.top + self.log_total)
-        if name == "max_logit":
+        kind, temperature = request.kind, request.temperature
+        if request in self.whole:
+            return self.whole[request]
+        if kind == "max_logit":
             return self.top
-        if name == "prediction":
+        if kind == "prediction":
             assert self.prediction is not None
             return self.prediction
-        assert self.truth is not None
-        if name == "nll":
+        # of the softmax at the temperature, where the prediction has 1: the other classes' sum
+        p = 1 / temperature
+        ratio = self.ratio(p)
+        rest = self.sums[p] * ratio
+        if kind == "msp":
+            return rest / (1 + rest)
+        if kind == "entropy":
+            weighted = ratio * (self.weighted[p] + self.second * self.sums[p]) * p
+            return (rest.log1p() + weighted / (1 + rest)).clamp_min_(0)
+        if kind == "margin":
+            return ((rest + ratio.where(rest > 0, 0)) / (1 + rest)).clamp_max_(1)
+        if kind == "energy":
+            return -(self.top + temperature * rest.log1p())
+        if kind == "nll":
+            assert self.truth is not None
             return self.truth + self.log_total
-        assert name == "brier"
-        squares = self.sums[2.0] * self.ratio.square()
+        squares = self.sums[2.0] * self.ratio(2.0)
+        if kind == "gini":
+            return (rest * (2 + rest) - squares) / (1 + rest).square()
+        assert kind == "brier"
+        assert self.truth is not None
         at_truth, right = torch.exp(-self.truth), self.truth == 0
         # without cancellation: where the label is the prediction nothing is subtracted, elsewhere the sum exceeds 1
         others = torch.where(right, squares, 1 + squares - at_truth.square())
         missed = torch.where(right, rest, 1 + rest - at_truth)
         return (others + missed.square()) / (1 + rest).square()
+
+
+def _divergence(x: Tensor, top: Tensor, log_total: Tensor, buffers: _Buffers) -> Tensor:
+    """KL(u || pi) of (C, pixels) logits: ln of the mean exponential less the mean logarithm, both below the top."""
+    below = torch.sub(x, top, out=buffers.take(x.shape))
+    mean = below.mean(0)
+    log_mean = log_total - math.log(len(x))
+    flat = log_mean > math.log(0.6)
+    if bool(flat.any()):  # where the softmax is flat, digits remain in exp - 1 only
+        log_mean = torch.where(flat, below.expm1_().mean(0).log1p_(), log_mean)
+    buffers.give(below)
+    return (log_mean - mean).clamp_min_(0)
+
+
+def _generalised_entropy(
+    x: Tensor, top: Tensor, log_total: Tensor, log_others: Tensor, request: SoftmaxRequest, buffers: _Buffers
+) -> Tensor:
+    """Sum of pi_c^gamma (1 - pi_c)^gamma; `log_others` is ln of 1 - pi of the prediction."""
+    if request.largest < len(x):
+        x = x.topk(request.largest, 0).values
+    log_pi = torch.sub(x, top, out=buffers.take(x.shape)).sub_(log_total)
+    log_not_pi = torch.exp(log_pi, out=buffers.take(x.shape)).neg_().log1p_()
+    torch.where(x == top, log_others, log_not_pi, out=log_not_pi)
+    found = log_not_pi.add_(log_pi).mul_(request.gamma).exp_().sum(0)
+    buffers.give(log_pi, log_not_pi)
+    return found
 
 
 def _two_largest(x: Tensor, buffers: _Buffers) -> tuple[Tensor, Tensor]:
@@ -257,17 +296,19 @@ def _softmax_block(
     buffers: _Buffers,
     ps: tuple[float, ...],
     uniform_ps: tuple[float, ...],
-    names: Sequence[str],
+    softmax: Sequence[SoftmaxRequest],
     label: Tensor | None,
 ) -> _Softmax:
-    """Pass over (C, pixels) logits. `ps` contains 1, and 2 for the Brier score."""
+    """Pass over (C, pixels) logits. `ps` contains 1, and whatever powers the scores take."""
     classes = len(x)
     top, runner_up = _two_largest(x, buffers)
     runner_up = torch.where(runner_up.isneginf(), top, runner_up)  # no second class: nothing remains but the prediction
     second = top - runner_up
     ratio = torch.exp(-second)
     prediction = None
-    if "prediction" in names:
+    kinds = {request.kind for request in softmax}
+    weighted_ps = {1 / request.temperature for request in softmax if request.kind == "entropy"}
+    if "prediction" in kinds:
         small = torch.uint8 if classes <= 255 else torch.int32
         rank = torch.arange(classes, 0, -1, dtype=small)[:, None]
         prediction = classes - ((x == top) * rank).amax(0).long()
@@ -276,18 +317,18 @@ def _softmax_block(
     plan = power_plan(ps, False)
     below = torch.sub(runner_up, x, out=buffers.take(x.shape))
     # finite, so that 0 times it is 0
-    below.clamp_(0, -2 * math.log2(torch.finfo(x.dtype).tiny) / min(step.p for step in plan))
+    limits = torch.finfo(x.dtype)
+    below.clamp_(0, min(-2 * math.log2(limits.tiny) / min(step.p for step in plan), limits.max))
     sums = {p: torch.empty_like(top) for p in ps}
-    weighted = exps = None
+    weighted, exps = {}, None
     for p, power in buffers.powers(plan, below, unit=-_LOG2_E):
         torch.sum(power, 0, out=sums[p]).sub_(1)
-        if p == 1:
-            if "entropy" in names:
-                product = torch.mul(power, below, out=buffers.take(x.shape))
-                weighted = ratio * (product.sum(0) + second * sums[p])
-                buffers.give(product)
-            if uniform_ps:
-                exps = torch.mul(power, ratio, out=buffers.take(x.shape))
+        if p in weighted_ps:
+            product = torch.mul(power, below, out=buffers.take(x.shape))
+            weighted[p] = product.sum(0)
+            buffers.give(product)
+        if p == 1 and uniform_ps:
+            exps = torch.mul(power, ratio, out=buffers.take(x.shape))
     buffers.give(below)
     total = sums[1.0] * ratio
     uniform = {}
@@ -295,7 +336,15 @@ def _softmax_block(
         uniform = _uniform_sums(x, top, ratio, exps, (1 + total) / classes, buffers, uniform_ps)
         buffers.give(exps)
     truth = None if label is None else top - x.gather(0, label[None])[0]
-    return _Softmax(top, second, ratio, sums, total.log1p(), weighted, prediction, truth, uniform)
+    log_total = total.log1p()
+    whole = {}
+    for request in softmax:
+        if request.kind == "kl_uniform":
+            whole[request] = _divergence(x, top, log_total, buffers)
+        if request.kind == "gen":
+            log_others = sums[1.0].log() - second - log_total
+            whole[request] = _generalised_entropy(x, top, log_total, log_others, request, buffers)
+    return _Softmax(top, second, sums, log_total, weighted, prediction, truth, uniform, whole)
 
 
 def _uniform_sums(
@@ -330,10 +379,10 @@ def label_pass(
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,
-    softmax: Sequence[str],
+    softmax: Sequence[SoftmaxRequest],
     dtype: torch.dtype,
     label: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[SoftmaxRequest, Tensor]]:
     """Norms and scores of the softmax family in one pass over the logits.
 
     Parameters
@@ -343,8 +392,8 @@ def label_pass(
         Norms to be computed, none twice.
     sums : Tensor (N, len(ps), h, w), ps, log2_scale : Tensor (N,)
         The features' part of the norms: sums over channels and taps, in `dtype`.
-    softmax : sequence of str
-        See `gradunc_viz.scores.softmax.softmax_scores`.
+    softmax : sequence of SoftmaxRequest
+        What `gradunc_viz.scores.softmax.softmax_scores` asks for.
     dtype : torch.float32 or torch.float64
         In which sums are taken.
     label : LongTensor (N, h, w), optional
@@ -352,16 +401,19 @@ def label_pass(
 
     Returns
     -------
-    Tensor (N, len(wanted), h, w), dict of name -> Tensor (N, h, w)
+    Tensor (N, len(wanted), h, w), dict of request -> Tensor (N, h, w)
         log2 norms and scores, in `dtype`; predictions are int64.
     """
     n, classes, height, width = logits.shape
     others = {p for name, p, variant in wanted if (name, variant) != ("uni", "exact")} | {1.0}
     uniform_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("uni", "exact")}))
     rest_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("oh", "exact")}))
-    all_ps = tuple(sorted(others | ({2.0} if "brier" in softmax else set())))
+    all_ps = tuple(sorted(others.union(*(request.powers for request in softmax))))
     norms = empty((n, len(wanted), height, width), dtype)
-    scores = {name: empty((n, height, width), torch.int64 if name == "prediction" else dtype) for name in softmax}
+    scores = {
+        request: empty((n, height, width), torch.int64 if request.kind == "prediction" else dtype)
+        for request in softmax
+    }
     feature_rows = [list(ps).index(p) for _, p, _ in wanted]
     inverse = torch.tensor([1 / p for _, p, _ in wanted], dtype=dtype)[:, None]
     buffers = _Buffers(dtype)
@@ -397,8 +449,8 @@ def label_pass(
             x = copied = buffers.take(x.shape).copy_(x)
         truth = None if label is None else label[image, rows].flatten()
         found = _softmax_block(x, buffers, all_ps, uniform_ps, softmax, truth)
-        for name, target in scores.items():
-            target[image, rows].view(-1).copy_(found.score(name))
+        for request, target in scores.items():
+            target[image, rows].view(-1).copy_(found.score(request))
         if wanted:
             assert sums is not None
             assert log2_scale is not None

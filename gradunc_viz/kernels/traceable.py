@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR, SoftmaxRequest
 from .geometry import Geometry
 
 __all__ = ["traceable_norms", "traceable_softmax"]
@@ -41,22 +41,50 @@ def _is_top(phi: Tensor) -> Tensor:
     return classes == phi.argmax(1, keepdim=True)
 
 
-def traceable_softmax(logits: Tensor, names: Sequence[str]) -> Tensor:
+def traceable_softmax(logits: Tensor, wanted: Sequence[SoftmaxRequest]) -> Tensor:
     """Scores of the softmax and logit families, (N, S, h, w), not oriented; see `gradunc_viz.scores.softmax`."""
     phi = logits.float()
-    top = phi.amax(1, keepdim=True)
-    shifted = (phi - top).clamp_min(-200.0)
-    exps = torch.where(_is_top(phi), 0.0, shifted.exp())
-    rest = exps.sum(1)
-    log_total = rest.log1p()
-    formulas = {
-        "msp": lambda: rest / (1 + rest),
-        "entropy": lambda: (log_total - (exps * shifted).sum(1) / (1 + rest)).clamp_min(0),
-        "margin": lambda: ((rest + exps.amax(1)) / (1 + rest)).clamp_max(1),
-        "energy": lambda: -(top[:, 0] + log_total),
-        "max_logit": lambda: top[:, 0],
-    }
-    return torch.stack([formulas[name]() for name in names], 1)
+    n_classes = phi.shape[1]
+    is_top, top = _is_top(phi), phi.amax(1, keepdim=True)
+
+    def scored(request: SoftmaxRequest) -> Tensor:
+        kind, temperature = request.kind, request.temperature
+        if kind == "max_logit":
+            return top[:, 0]
+        below = (phi - top) / temperature
+        shifted = below.clamp_min(-200.0)
+        exps = torch.where(is_top, 0.0, shifted.exp())
+        rest = exps.sum(1)
+        log_total = rest.log1p()
+        if kind == "msp":
+            return rest / (1 + rest)
+        if kind == "entropy":
+            return (log_total - (exps * shifted).sum(1) / (1 + rest)).clamp_min(0)
+        if kind == "margin":
+            return ((rest + exps.amax(1)) / (1 + rest)).clamp_max(1)
+        if kind == "energy":
+            return -(top[:, 0] + temperature * log_total)
+        if kind == "gini":
+            return (rest * (2 + rest) - exps.square().sum(1)) / (1 + rest).square()
+        if kind == "kl_uniform":
+            mean = (1 + rest) / n_classes
+            # where the softmax is flat, digits remain in exp - 1 only
+            log_mean = torch.where(mean > 0.6, _expm1(shifted).mean(1).log1p(), mean.log())
+            return (log_mean - below.mean(1)).clamp_min(0)
+        assert kind == "gen"
+        log_pi = below - log_total[:, None]
+        # 1 - pi of the prediction is the sum of the others, relative to the largest of them
+        others = torch.where(is_top, _LOWEST, phi)
+        second = others.amax(1, keepdim=True)
+        relative = torch.where(is_top, 0.0, (others - second).clamp_min(-200.0).exp()).sum(1, keepdim=True)
+        log_others = relative.log() + second - top - log_total[:, None]
+        not_pi = torch.where(is_top, 1.0, 1 - log_pi.exp())
+        terms = ((log_pi + torch.where(is_top, log_others, not_pi.log())) * request.gamma).exp()
+        if request.largest < n_classes:
+            terms = terms.gather(1, phi.topk(request.largest, 1).indices)
+        return terms.sum(1)
+
+    return torch.stack([scored(request) for request in wanted], 1)
 
 
 def traceable_norms(

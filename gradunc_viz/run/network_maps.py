@@ -14,7 +14,7 @@ from ..networks.head import Head
 from ..networks.runner import Runner, out_of_memory
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
-from ..scores.needs import HeadOutput
+from ..scores.needs import HeadOutput, check_channels
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
 from .settings import Settings
@@ -54,6 +54,7 @@ class NetworkMaps:
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
         self._scorer = Scorer(self.settings.scores, self.device)
+        check_channels(self._scorer.scores, self.runner.network)
         self._needs_features = "features" in self._scorer.needs
 
     @property

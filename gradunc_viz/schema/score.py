@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .errors import UnknownScoreError
 
-__all__ = ["GradientNorm", "NormRequest", "Score", "ScorePattern"]
+__all__ = ["GradientNorm", "NormRequest", "Score", "ScorePattern", "SoftmaxRequest", "SoftmaxScore"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,58 @@ class GradientNorm(Score):
         """The plain formula for this label, p and variant."""
         formula: Callable[..., Any] = super().function
         return partial(formula, request=self.request)
+
+
+class SoftmaxRequest(NamedTuple):
+    """Formula of a score of logits and its parameters, as kernels take them.
+
+    Attributes
+    ----------
+    kind
+        Name of the formula, see `gradunc_viz.kernels.reference.softmax_formulas`.
+    temperature
+        Logits are divided by it before the softmax is taken.
+    gamma
+        Power of the generalised entropy.
+    largest
+        How many of the largest probabilities it sums over.
+    """
+
+    kind: str
+    temperature: float = 1.0
+    gamma: float = 0.1
+    largest: int = 100
+
+    @property
+    def powers(self) -> tuple[float, ...]:
+        """Powers of exp(phi) whose sums over the classes the formula takes: one for a softmax, of its temperature."""
+        return (1.0, 2.0) if self.kind in ("gini", "brier") else (1 / self.temperature,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxScore(Score):
+    """A score of logits alone whose formula the kernels know.
+
+    Attributes
+    ----------
+    request
+        Formula and parameters, as the kernels take them.
+    takes
+        Which of the parameters its function takes.
+    """
+
+    request: SoftmaxRequest
+    takes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Those that its name tells."""
+        return {name: getattr(self.request, name) for name in self.takes}
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """The plain formula for these parameters."""
+        return partial(super().function, **self.parameters)
 
 
 def _resolved(path: str) -> Callable[[Any], Any]:

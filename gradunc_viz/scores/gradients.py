@@ -28,10 +28,10 @@ from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import Head, geometry_of
 from ..networks.tail import Tail
 from ..schema.errors import HeadError
-from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
+from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest, SoftmaxRequest
 from .behind_head import moved_log2, norms_behind_head
 from .needs import ForwardPass, HeadOutput
-from .softmax import softmax_scores
+from .softmax import softmax_request, softmax_scores
 
 __all__ = ["gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
 
@@ -154,18 +154,20 @@ def norms_and_softmax(
         found = softmax_scores(logits, softmax, label, kernels)
     else:
         norms = logits.new_empty((logits.shape[0], len(once), *logits.shape[2:]), dtype=dtype)
-        found = {}
+        asked = {name: softmax_request(name) for name in softmax}
+        scores: dict[SoftmaxRequest, Tensor] = {}
         for some_dtype, some in parts.items():
             ps = sorted({p for _, p, _ in some})
             log2_scale, sums = _summed(sums_of.feature_sums, features, layer, logits.shape[2:], ps, some_dtype, bias)
             # scores of the softmax family come with the first part
-            names = softmax if some_dtype == next(iter(parts)) else ()
-            part, scores = sums_of.label_pass(logits, some, sums, ps, log2_scale, names, some_dtype, label)
-            found |= scores
+            beside = tuple(dict.fromkeys(asked.values())) if some_dtype == next(iter(parts)) else ()
+            part, found = sums_of.label_pass(logits, some, sums, ps, log2_scale, beside, some_dtype, label)
+            scores |= found
             if len(parts) == 1:
                 norms = part
             else:
                 norms[:, [once.index(request) for request in some]] = part.to(dtype)
+        found = {name: scores[request] for name, request in asked.items()}
     if len(once) != len(wanted):
         norms = norms[:, [once.index(request) for request in wanted]]
     return norms.to(dtype), found

@@ -10,12 +10,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..networks.network import Network
 from ..networks.tail import Tail, moved
-from ..schema.errors import HeadError, UnknownScoreError
+from ..schema.errors import HeadError, ModelError, UnknownScoreError
 from ..schema.scores import Score
 from .resizing import resize_logits
 
-__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "needs_of"]
+__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "check_channels", "needs_of"]
 
 NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
@@ -147,9 +148,38 @@ class ForwardPass:
         size = self.size or (output.logits.shape[2], output.logits.shape[3])
         return resize_logits(output.logits, size, output.align_corners)
 
+    @property
+    def all_channels(self) -> HeadOutput:
+        """What left the head, those channels with it that are no class.
+
+        Raises
+        ------
+        HeadError
+            If there are none.
+        """
+        if self.output.whole is None:
+            raise HeadError("no output channel is said to be no class; expected some that were left out")
+        return self.output.whole
+
     def layer(self, name: str) -> Tensor:
         """Output of a layer, (N, D, h, w), that a score needs as ``layer:NAME``."""
         return self.output.layers[name]
+
+
+def check_channels(scores: Iterable[Score], network: Network) -> None:
+    """Check that a network has the channels that are no class where a score is made of them.
+
+    Raises
+    ------
+    ModelError
+        Naming the score and the network.
+    """
+    for score in scores:
+        if "void" in score.needs and not network.drop_channels:
+            raise ModelError(
+                f"score {score.name!r} is made of output channels that are no class, and {network.name} is not said to "
+                "have any: name them (--drop-channels 19, drop_channels=(19,)), or leave the score out"
+            )
 
 
 def needs_of(scores: Iterable[Score]) -> frozenset[str]:

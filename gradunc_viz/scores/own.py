@@ -31,9 +31,9 @@ def register_score(
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a score: computed, cached, evaluated, explored and drawn like any other.
 
-    >>> @gv.register_score("gini", orientation=+1, formula="1 - sum_c pi_c^2")                     # doctest: +SKIP
-    ... def gini(logits, features):
-    ...     return 1 - logits.softmax(1).square().sum(1)
+    >>> @gv.register_score("renyi", orientation=+1, formula="-ln sum_c pi_c^2")                    # doctest: +SKIP
+    ... def renyi(logits, features):
+    ...     return -logits.softmax(1).square().sum(1).log()
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def pixel_scores(logits: Tensor, names: Sequence[str], label: Tensor | None = No
     ----------
     logits : Tensor (N, C, y, x)
     names : sequence of str
-        Names in `gradunc_viz.kernels.dispatch.SOFTMAX`.
+        Names of scores that `gradunc_viz.kernels.dispatch.Kernels.know`.
     label : LongTensor (N, y, x), optional
         Class ids, 255 = ignore; with it the Brier score and the negative log-likelihood are computed too.
     """

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..kernels.dispatch import SOFTMAX, Kernels, kernels_on
+from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.resize import neighbours
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores, pixel_scores_from
-from .softmax import softmax_scores
+from .softmax import softmax_request, softmax_scores
 
 __all__ = ["resized_pixel_scores"]
 
@@ -40,7 +40,7 @@ def resized_pixel_scores(
     size : (height, width)
         Size of the image.
     names : sequence of str
-        Names in `gradunc_viz.kernels.dispatch.SOFTMAX`.
+        Names of scores of logits that `gradunc_viz.kernels.dispatch.Kernels.know`.
     label : LongTensor (N, y, x), optional
         Class ids, 255 = ignore; with it the Brier score and the negative log-likelihood are computed too.
     align_corners : bool
@@ -52,9 +52,6 @@ def resized_pixel_scores(
     PixelScores
         In float32. The prediction is the first of equal largest logits.
     """
-    for name in names:
-        if name not in SOFTMAX:
-            raise ValueError(f"score {name!r} is none of logits alone")
     kernels = kernels or kernels_on(logits.device)
     fast = kernels.resizing_of(logits)
     if fast is not None:
@@ -93,7 +90,7 @@ def _in_one_pass(
     known = labelled(label, logits.shape[1])
     target = class_of(label, known)
     errors = () if label is None else ("brier", "nll")
-    asked = (*dict.fromkeys(names), *errors)
+    asked = [softmax_request(name) for name in (*names, *errors)]
     prediction, found = fast.resized_scores(logits.float(), size, asked, target, align_corners)
     scores = found[:, : len(names)]
     if known is None:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -340,22 +341,22 @@ def test_choices_are_what_is_registered() -> None:
 # --- scores of a user's own file
 
 SCORE = """
-from gini_formula import FORMULA
+from renyi_formula import FORMULA
 from gradunc_viz.schema.scores import Score, register
 
-def gini(logits):
-    return 1 - logits.softmax(1).square().sum(1)
+def renyi(logits):
+    return -logits.softmax(1).square().sum(1).log()
 
-register(Score("gini", "mine", +1, "1", FORMULA, "Gini", "a test", compute=gini, upper="1"))
+register(Score("renyi", "mine", +1, "nats", FORMULA, "Renyi", "a test", compute=renyi, upper="log C"))
 """
 
 
 @pytest.fixture
 def score_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that registers the score "gini" when it is executed."""
-    monkeypatch.setitem(gv.SCORES, "gini", None)  # removed when the test ends
-    monkeypatch.delitem(gv.SCORES, "gini")
-    (tmp_path / "gini_formula.py").write_text("FORMULA = '1 - sum_c pi_c^2'")
+    """A file that registers the score "renyi" when it is executed."""
+    monkeypatch.setitem(gv.SCORES, "renyi", None)  # removed when the test ends
+    monkeypatch.delitem(gv.SCORES, "renyi")
+    (tmp_path / "renyi_formula.py").write_text("FORMULA = '-ln sum_c pi_c^2'")
     file = tmp_path / "own.py"
     file.write_text(SCORE)
     return file
@@ -365,7 +366,7 @@ def test_a_file_of_scores_is_executed_once(score_file: Path) -> None:
     path = list(sys.path)
     run_score_file(score_file)
     run_score_file(str(score_file))  # the score would be registered already
-    assert gv.lookup("gini").function(torch.zeros(1, 4, 1, 1)).item() == 0.75
+    assert gv.lookup("renyi").function(torch.zeros(1, 4, 1, 1)).item() == pytest.approx(math.log(4))
     assert sys.path == path
 
 
@@ -373,11 +374,11 @@ def test_scores_of_ones_own_are_named_like_any_other(
     score_file: Path, tiny_cache: gv.Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("scores") == 0
-    assert "gini" not in capsys.readouterr().out
+    assert "renyi" not in capsys.readouterr().out
     assert run("scores", "--score-file", score_file) == 0
-    assert "1 - sum_c pi_c^2" in capsys.readouterr().out
-    assert run("evaluate", tiny_cache.path, "--scores", "gini", "--score-file", score_file) == 1
-    assert "gini" in error_line(capsys)  # known, though not in this cache
+    assert "-ln sum_c pi_c^2" in capsys.readouterr().out
+    assert run("evaluate", tiny_cache.path, "--scores", "renyi", "--score-file", score_file) == 1
+    assert "renyi" in error_line(capsys)  # known, though not in this cache
     assert run("info", tiny_cache.path, "--score-file", score_file, "--score-file", score_file) == 0
 
 

@@ -18,14 +18,19 @@ from gradunc_viz.kernels import tallies
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.kernels.powers import power_plan
 from gradunc_viz.kernels.reference import softmax_formulas
-from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
+from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS, SCORES, SoftmaxScore
 from gradunc_viz.scores import gradients
 from gradunc_viz.scores.needs import HeadOutput
+from gradunc_viz.scores.softmax import softmax_request
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available()
 PS = (*PAPER_NORMS, 0.7, 1.5)
-NAMES = ("msp", "entropy", "margin", "energy", "max_logit", "prediction", "brier", "nll")
+NAMES = (
+    *(score.name for score in SCORES.values() if isinstance(score, SoftmaxScore)),
+    *("msp_T1000", "entropy_T1.5", "entropy_T0.3", "margin_T2", "energy_T0.7", "gen_g0.5", "gen_g0.1_m3"),
+    *("prediction", "brier", "nll"),
+)
 DEVICE = {"cpu": "cpu", "llvm": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -102,9 +107,10 @@ def check(backend: str, logits: Tensor, features: Tensor, layer: nn.Module, *, p
     allowed = atol + 1e-6 * expected.abs() + unavoidable(logits, ps)
     error = (norms.cpu().double() - expected).abs()
     assert (error <= allowed).all(), f"{(error / allowed).max():.1f} times what is allowed"
-    expected = softmax_formulas(logits.double(), NAMES, label)
+    expected = softmax_formulas(logits.double(), [softmax_request(name) for name in NAMES], label)
     for name, found in scores.items():
-        torch.testing.assert_close(found.cpu().double(), expected[name].double(), rtol=5e-6, atol=2e-6)
+        wanted_values = expected[softmax_request(name)].double()
+        torch.testing.assert_close(found.cpu().double(), wanted_values, rtol=5e-6, atol=2e-6)
 
 
 def case(classes=7, depth=12, size=(9, 13), n=1, kernel=1, spread=3.0) -> tuple[Tensor, Tensor, nn.Module]:
@@ -235,7 +241,8 @@ def test_large_p_beside_small_ones_in_float64(backend):
     found, scores = gradients.norms_and_softmax(HeadOutput(logits, features, layer), wanted((0.5, 8.0, 20.0)), ("msp",))
     expected = reference(logits, features, layer, (0.5, 8.0, 20.0))
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(scores["msp"].double(), softmax_formulas(logits.double(), ("msp",))["msp"])
+    msp = softmax_request("msp")
+    torch.testing.assert_close(scores["msp"].double(), softmax_formulas(logits.double(), (msp,))[msp])
 
 
 @pytest.mark.parametrize("backend", ["cpu", "llvm"], indirect=True)
@@ -321,7 +328,7 @@ def test_what_is_not_finite_is_not_made_so(number):
     found = []
     for module in (llvm, gradients_cpu):
         _, sums = module.feature_sums(features, PS, torch.float32)
-        names = ("msp", "entropy", "margin", "energy")
+        names = [softmax_request(name) for name in ("msp", "entropy", "margin", "energy", "entropy_T2", "gini")]
         found.append((sums, *module.label_pass(logits, wanted(), sums, PS, torch.zeros(1), names, torch.float32)))
     (sums, norms, scores), (other_sums, other_norms, other_scores) = found
     torch.testing.assert_close(sums, other_sums, rtol=1e-5, atol=0, equal_nan=True)

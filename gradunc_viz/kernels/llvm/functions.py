@@ -63,6 +63,6 @@ def expm1(x: Value) -> Value:
 
 
 def log1p(x: Value) -> Value:
-    """ln(1 + x) for x >= 0 with the digits of small x."""
+    """ln(1 + x) for x >= -1/2 with the digits of small x."""
     above = x + 1.0
     return log2(above) * _LN_2 + (x - (above - 1.0)) / above

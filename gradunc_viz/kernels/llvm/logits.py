@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ...schema.scores import LOG2_FLOOR, NormRequest
+from ...schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
 from ..powers import power_plan
 from .code import LANES, Code, Value, built_once, exp2, log2
-from .functions import LARGEST, exp, expm1, log1p, powers_of
+from .functions import LARGEST, exp, expm1, log1p, positive_log2, powers_of
 
 __all__ = ["LABEL_TILE", "blend", "label_kernel", "workspace"]
 
@@ -22,12 +23,18 @@ LABEL_TILE = 128
 
 
 _LOG2_E = math.log2(math.e)
+_LN_2 = math.log(2)
+_HALVINGS = 30  # of the range of a pixel's logits, to less than float32 resolves
 _LIFT = 60  # log2 of a factor that makes every subnormal normal
 
 
 @built_once
 def label_kernel(
-    wanted: tuple[NormRequest, ...], rows: tuple[int, ...], names: tuple[str, ...], kind: str, blended: bool = False
+    wanted: tuple[NormRequest, ...],
+    rows: tuple[int, ...],
+    softmax: tuple[SoftmaxRequest, ...],
+    kind: str,
+    blended: bool = False,
 ) -> Callable[..., None]:
     """Norms and scores of the softmax family; `pixels` is a multiple of LANES.
 
@@ -35,6 +42,8 @@ def label_kernel(
     ----------
     rows : tuple of int
         Which of the features' sums each norm takes.
+    kind : str
+        Type of the logits.
     blended : bool
         Whether there are `lines` rows of pixels, each a weighted mean of two: the weight of the second, and where
         either starts, stand in `weight`, `above` and `below`.
@@ -47,7 +56,7 @@ def label_kernel(
         arguments |= {"lines": "long", "above": "pointer", "below": "pointer", "weight": "pointer"}
     code = Code("label_pass", arguments)
     given = code.arguments
-    kernel = _LabelKernel(code, wanted, rows, names)
+    kernel = _LabelKernel(code, wanted, rows, softmax)
 
     def one_line(start: Value, logit: Callable[[Value, Value], Value]) -> None:
         with code.loop(given["pixels"] + (LABEL_TILE - 1), step=LABEL_TILE) as first:
@@ -77,14 +86,17 @@ def blend(code: Code, line: Value) -> Callable[[Value, Value], Value]:
 class _LabelKernel:
     """What `label_kernel` does with a tile, in the making."""
 
-    def __init__(self, code: Code, wanted: Sequence[NormRequest], rows: Sequence[int], names: Sequence[str]) -> None:
-        self.code, self.wanted, self.rows, self.names = code, wanted, rows, names
+    def __init__(
+        self, code: Code, wanted: Sequence[NormRequest], rows: Sequence[int], softmax: Sequence[SoftmaxRequest]
+    ) -> None:
+        self.code, self.wanted, self.rows, self.softmax = code, wanted, rows, softmax
+        self.kinds = {request.kind for request in softmax}
         of = {kind: {p for label, p, v in wanted if (label, v) == kind} for kind in {w[::2] for w in wanted}}
         self.uniform_ps = sorted(of.get(("uni", "exact"), ()))
         self.rest_ps = sorted(of.get(("oh", "exact"), ()))
-        self.ps = sorted({p for kind in of if kind != ("uni", "exact") for p in of[kind]} | {1.0})
-        if "brier" in names and 2.0 not in self.ps:
-            self.ps = sorted([*self.ps, 2.0])
+        other_ps = {p for kind in of if kind != ("uni", "exact") for p in of[kind]} | {1.0}
+        self.ps = sorted(other_ps.union(*(request.powers for request in softmax)))
+        self.weighted_ps = sorted({1 / request.temperature for request in softmax if request.kind == "entropy"})
         self.tops, self.seconds, self.places = (code.room(LABEL_TILE) for _ in range(3))
         self.share = code.vector(code.arguments["share"])
 
@@ -111,7 +123,7 @@ class _LabelKernel:
                     best = code.vector((index + k).to_int()).where(larger, best)
                 code.store(top, self.tops, place)
                 code.store(second, self.seconds, place)
-                if "prediction" in self.names:
+                if "prediction" in self.kinds:
                     code.store(best, self.places, place, "int32")
 
         code.by_fours(given["classes"], go_on)
@@ -124,11 +136,13 @@ class _LabelKernel:
         runner_up = top.where(second.equals(-math.inf), second)  # no second class: only the prediction remains
         gap = top - runner_up
         ratio = exp(-gap)
-        label = code.load(given["label"], pixel, "int32") if {"brier", "nll"} & set(self.names) else None
+        label = code.load(given["label"], pixel, "int32") if {"brier", "nll"} & self.kinds else None
         # Relative to the second largest no sum is too small for float32. The prediction itself is put beside the second
         # class, so that it adds 1 to every sum and is taken off without loss, for the others add 1 at least.
-        sums, weighted, at_label = code.sums(self.ps), code.variable(code.vector(0.0)), code.variable(top)
-        finite = 252 / min(step.p for step in power_plan(tuple(self.ps), False))  # so that 0 times it is 0
+        sums, weighted, at_label = code.sums(self.ps), code.sums(self.weighted_ps), code.variable(top)
+        spread, lowest = code.variable(code.vector(0.0)), code.variable(top)
+        # so that 0 times it is 0
+        finite = min(252 / min(step.p for step in power_plan(tuple(self.ps), False)), LARGEST)
         exps = self._exps()
         with code.loop(given["classes"]) as index:
             x = code.load(given["work"], index * LABEL_TILE + place)
@@ -136,17 +150,28 @@ class _LabelKernel:
             powers = powers_of(self.ps, log2_x=below * -_LOG2_E)
             for p in self.ps:
                 sums[p].add(powers[p])
-            if "entropy" in self.names:
-                weighted.add(powers[1.0] * below)
+            for p in self.weighted_ps:
+                weighted[p].add(powers[p] * below)
+            if "kl_uniform" in self.kinds:
+                spread.add(top - x)
+            if "gen" in self.kinds:
+                lowest.set(lowest.value.at_most(x))
             if self.uniform_ps:
                 code.store(one.where(x.equals(top), powers[1.0] * ratio), given["work"], exps + index * LANES)
             if label is not None:
                 at_label.set(x.where(label.equals(code.vector(index.to_int())), at_label.value))
-        found = {p: total.value - 1.0 for p, total in sums.items()}
-        log_total = log1p(found[1.0] * ratio)
-        uniform = self._uniform(place, top, found[1.0] * ratio) if self.uniform_ps else {}
-        self._norms(pixel, found, uniform, gap, log_total)
-        self._scores(place, pixel, found, weighted.value, top, gap, ratio, log_total, top - at_label.value)
+        found = _Found(
+            top=top,
+            gap=gap,
+            sums={p: total.value - 1.0 for p, total in sums.items()},
+            weighted={p: total.value for p, total in weighted.items()},
+            truth=top - at_label.value,
+            spread=spread.value,
+            lowest=lowest.value,
+        )
+        uniform = self._uniform(place, top, found.rest(1.0)) if self.uniform_ps else {}
+        self._norms(pixel, found.sums, uniform, gap, log1p(found.rest(1.0)))
+        self._scores(place, pixel, found)
 
     def _exps(self) -> Value:
         """Where in `work` the exponentials of a vector of pixels stand, behind the tile's logits."""
@@ -203,43 +228,132 @@ class _LabelKernel:
             norm = norm.where((total > 0.0) & (total < LARGEST), beyond)
             code.store(norm, given["norms"], given["norms_stride"] * row + pixel)
 
-    def _scores(
-        self,
-        place: Value,
-        pixel: Value,
-        found: Mapping[float, Value],
-        weighted: Value,
-        top: Value,
-        gap: Value,
-        ratio: Value,
-        log_total: Value,
-        truth: Value,
-    ) -> None:
+    def _scores(self, place: Value, pixel: Value, found: _Found) -> None:
         """Scores of the softmax family, as `gradunc_viz.kernels.torch_cpu` words them."""
         code, given = self.code, self.code.arguments
-        rest = found[1.0] * ratio
-        total = rest + 1.0
+        top, gap, rest = found.top, found.gap, found.rest(1.0)
+        total, log_total = rest + 1.0, log1p(rest)
+
+        def margin(p: float) -> Value:
+            rest, second = found.rest(p), exp(gap * -p)
+            return ((rest + second.where(rest > 0.0, 0.0)) / (rest + 1.0)).at_most(1.0)
+
+        def entropy(p: float) -> Value:
+            rest = found.rest(p)
+            weighted = exp(gap * -p) * (found.weighted[p] + gap * found.sums[p]) * p
+            return (log1p(rest) + weighted / (rest + 1.0)).at_least(0.0)
 
         def brier() -> Value:
-            squares, at_truth, right = found[2.0] * ratio * ratio, exp(-truth), truth.equals(0.0)
+            squares, at_truth, right = found.rest(2.0), exp(-found.truth), found.truth.equals(0.0)
             # without cancellation: where the label is the prediction nothing is subtracted, else the sum exceeds 1
             others = squares.where(right, squares + 1.0 - at_truth * at_truth)
             missed = rest.where(right, rest + 1.0 - at_truth)
             return (others + missed * missed) / (total * total)
 
-        formulas: dict[str, Callable[[], Value]] = {
-            "msp": lambda: rest / total,
-            "entropy": lambda: (log_total + ratio * (weighted + gap * found[1.0]) / total).at_least(0.0),
-            "margin": lambda: ((rest + ratio.where(rest > 0.0, 0.0)) / total).at_most(1.0),
-            "energy": lambda: -(top + log_total),
-            "max_logit": lambda: top,
-            "nll": lambda: truth + log_total,
-            "brier": brier,
+        formulas: dict[str, Callable[[SoftmaxRequest], Value]] = {
+            "msp": lambda r: found.rest(1 / r.temperature) / (found.rest(1 / r.temperature) + 1.0),
+            "entropy": lambda r: entropy(1 / r.temperature),
+            "margin": lambda r: margin(1 / r.temperature),
+            "energy": lambda r: -(top + log1p(found.rest(1 / r.temperature)) * r.temperature),
+            "max_logit": lambda _: top,
+            "gini": lambda _: (rest * (rest + 2.0) - found.rest(2.0)) / (total * total),
+            "kl_uniform": lambda _: self._divergence(place, found, total),
+            "gen": lambda r: self._generalised_entropy(place, found, log_total, r),
+            "nll": lambda _: found.truth + log_total,
+            "brier": lambda _: brier(),
         }
-        for row, name in enumerate(name for name in self.names if name != "prediction"):
-            code.store(formulas[name](), given["scores"], given["scores_stride"] * row + pixel)
-        if "prediction" in self.names:
+        for row, request in enumerate(request for request in self.softmax if request.kind != "prediction"):
+            code.store(formulas[request.kind](request), given["scores"], given["scores_stride"] * row + pixel)
+        if "prediction" in self.kinds:
             code.store(code.load(self.places, place, "int32"), given["prediction"], pixel, "int64")
+
+    def _divergence(self, place: Value, found: _Found, total: Value) -> Value:
+        """Divergence from the uniform distribution: ln of the mean exponential, less the mean logarithm."""
+        code, given = self.code, self.code.arguments
+        mean = total * self.share
+        log_mean = code.variable(log2(mean) * _LN_2)
+        flat = mean > 0.6
+        with code.when(flat.any()):  # where the softmax is flat, digits remain in exp - 1 only
+            above = code.variable(code.vector(0.0))
+            with code.loop(given["classes"]) as index:
+                above.add(expm1(code.load(given["work"], index * LABEL_TILE + place) - found.top))
+            log_mean.set(log1p(above.value * self.share).where(flat, log_mean.value))
+        return (log_mean.value + found.spread * self.share).at_least(0.0)
+
+    def _generalised_entropy(self, place: Value, found: _Found, log_total: Value, request: SoftmaxRequest) -> Value:
+        """Sum of pi^gamma (1 - pi)^gamma over the largest pi, each factor as a logarithm."""
+        code, given = self.code, self.code.arguments
+        log2_total = log_total * _LOG2_E
+        # of the prediction 1 - pi is the sum of the others, which need not be in range; of all others it exceeds 1/2
+        log2_others = positive_log2(found.sums[1.0]) - found.gap * _LOG2_E - log2_total
+        none = found.sums[1.0].equals(0.0)
+
+        def term(x: Value) -> Value:
+            log2_pi = (x - found.top) * _LOG2_E - log2_total
+            log2_not_pi = log2_others.where(x.equals(found.top), log2((1.0 - exp2(log2_pi)).at_least(0.25)))
+            return exp2((log2_pi + log2_not_pi) * request.gamma)
+
+        def logit(index: Value) -> Value:
+            return code.load(given["work"], index * LABEL_TILE + place)
+
+        above, missing = code.variable(code.vector(-LARGEST)), code.variable(code.vector(0.0))
+        many = given["classes"] > request.largest
+        count = code.variable(code.vector(0.0))
+
+        def count_above(threshold: Value) -> Value:
+            count.set(code.vector(0.0))
+            with code.loop(given["classes"]) as index:
+                count.add(code.vector(1.0).where(logit(index) > threshold, 0.0))
+            return count.value
+
+        with code.when(many):
+            # the least of the largest, between a number that too many exceed and one that too few do
+            low, high = code.variable(found.lowest - 1.0), code.variable(found.top)
+            with code.loop(code.long(_HALVINGS)):
+                middle = (low.value + high.value) * 0.5
+                few = count_above(middle) < request.largest
+                low.set(low.value.where(few, middle))
+                high.set(middle.where(few, high.value))
+            above.set(high.value)
+            missing.set(float(request.largest) - count_above(high.value))
+        total = code.variable(term(above.value) * missing.value)
+        with code.loop(given["classes"]) as index:
+            x = logit(index)
+            total.add(term(x).where(x > above.value, 0.0))
+        return code.vector(0.0).where(none, total.value)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the pass over the classes of a vector of pixels found.
+
+    Attributes
+    ----------
+    top, gap : Value
+        Largest logit, and how far the second largest is below it.
+    sums : mapping of p to Value
+        Sum over the other classes of exp(phi - second largest)^p.
+    weighted : mapping of p to Value
+        Sum over the other classes of (second largest - phi) exp(phi - second largest)^p.
+    truth : Value
+        How far the label's logit is below the largest.
+    spread : Value
+        Sum of how far all logits are.
+    lowest : Value
+        Smallest logit.
+    """
+
+    top: Value
+    gap: Value
+    sums: Mapping[float, Value]
+    weighted: Mapping[float, Value]
+    truth: Value
+    spread: Value
+    lowest: Value
+
+    def rest(self, p: float) -> Value:
+        """Sum over the other classes of exp(phi - top)^p."""
+        return self.sums[p] * exp(self.gap * -p)
 
 
 def workspace(classes: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...schema.scores import NormRequest
+from ...schema.scores import NormRequest, SoftmaxRequest
 from .. import torch_cpu as gradients_cpu
 from ..threads import in_threads
 from .code import LANES, Code, Value, built_once
@@ -127,24 +127,23 @@ def label_pass(
     sums: Tensor | None,
     ps: Sequence[float],
     log2_scale: Tensor | None,
-    softmax: Sequence[str],
+    softmax: Sequence[SoftmaxRequest],
     dtype: torch.dtype,
     label: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[SoftmaxRequest, Tensor]]:
     """See `gradunc_viz.kernels.torch_cpu.label_pass`."""
     if dtype != torch.float32 or logits.dtype not in _DTYPES:
         return gradients_cpu.label_pass(logits, wanted, sums, ps, log2_scale, softmax, dtype, label)
     n, classes, height, width = logits.shape
     planes = PixelRows(logits)
     slabs = planes.slabs(LABEL_TILE)
-    names = tuple(dict.fromkeys(softmax))
-    plain = [name for name in names if name != "prediction"]
+    plain = [request for request in softmax if request.kind != "prediction"]
     norms = np.empty((n, len(wanted), planes.pixels), "f4")
     scores = np.empty((len(plain), n, planes.pixels), "f4")
     prediction = np.empty((n, 1, planes.pixels), "i8")
     features = PixelRows(sums) if wanted and sums is not None else None
     labels = None if label is None else PixelRows(label[:, None].to(torch.int32))
-    kernel = label_kernel(tuple(wanted), tuple(list(ps).index(p) for _, p, _ in wanted), names, planes.kind)
+    kernel = label_kernel(tuple(wanted), tuple(list(ps).index(p) for _, p, _ in wanted), tuple(softmax), planes.kind)
     paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
 
     def score(at: tuple[int, int]) -> None:
@@ -174,9 +173,9 @@ def label_pass(
 
     in_threads(score, [(image, index) for image in range(n) for index in range(len(slabs))])
     shape = (n, height, width)
-    found = {name: torch.from_numpy(plane).view(shape) for name, plane in zip(plain, scores, strict=True)}
-    found["prediction"] = torch.from_numpy(prediction).view(shape)
-    return torch.from_numpy(norms).view(n, len(wanted), height, width), {name: found[name] for name in softmax}
+    found = dict.fromkeys(softmax, torch.from_numpy(prediction).view(shape))
+    found |= {request: torch.from_numpy(plane).view(shape) for request, plane in zip(plain, scores, strict=True)}
+    return torch.from_numpy(norms).view(n, len(wanted), height, width), found
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...schema.scores import LOG2_FLOOR
+from ...schema.scores import LOG2_FLOOR, SoftmaxRequest
 from ..resize import neighbours
 from ..threads import empty, in_threads
 from .code import LANES, Code, Value, built_once
@@ -102,28 +102,32 @@ def _column_kernel() -> Callable[..., None]:
 
 
 def resized_scores(
-    logits: Tensor, size: tuple[int, int], names: Sequence[str], label: Tensor | None, align_corners: bool
+    logits: Tensor,
+    size: tuple[int, int],
+    wanted: Sequence[SoftmaxRequest],
+    label: Tensor | None,
+    align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
     """Prediction and scores of the softmax family of logits resized to an image.
 
     Parameters
     ----------
     logits : Tensor (N, C, h, w), float32
-    names : sequence of str
-        As in `gradunc_viz.scores.softmax.softmax_scores`, none twice.
+    wanted : sequence of SoftmaxRequest
+        Scores; the prediction comes without.
     label : Tensor (N, y, x), optional
         Class ids, for the scores that need them.
 
     Returns
     -------
-    Tensor (N, y, x), Tensor (N, len(names), y, x)
+    Tensor (N, y, x), Tensor (N, len(wanted), y, x)
     """
     n, classes = logits.shape[:2]
     lines = _Lines(logits, size, align_corners)
-    scores = empty((n, len(names), size[0], lines.filled), torch.float32)
+    scores = empty((n, len(wanted), size[0], lines.filled), torch.float32)
     prediction = empty((n, size[0], lines.filled), torch.int64)
     truth = None if label is None else F.pad(label.to(torch.int32), (0, lines.filled - size[1])).contiguous()
-    kernel = label_kernel((), (), (*names, "prediction"), "float32", True)
+    kernel = label_kernel((), (), (*wanted, SoftmaxRequest("prediction")), "float32", True)
 
     def score(at: tuple[int, slice]) -> None:
         image, some = at
