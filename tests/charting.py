@@ -18,6 +18,7 @@ def exact_cache(folder: Path) -> Cache:
     """Three frames of two sizes whose maps are stored with every digit that was counted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frame_dataset, "half_if_it_fits", lambda values: values)
+        patch.setattr(frame_dataset, "halved_maps", lambda values: values)
         patch.setattr(frame_dataset, "quantise_log2", lambda values: values)
         return write_cache(folder, ["a", "b", "c"], [(64, 128), (64, 128), (50, 46)])
 

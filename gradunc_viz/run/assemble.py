@@ -56,6 +56,39 @@ def half_if_it_fits(values: Tensor) -> Tensor:
     return values.half() if max(-low, high) < 65000 else values.float()
 
 
+def halved_maps(maps: Tensor) -> Tensor:
+    """Maps (S, y, x), each rounded to float16 where that keeps its pixels apart, in the narrowest type that holds all.
+
+    A map that overflows float16 is kept as float32; so is one whose values lie so close together, beside how large
+    they are, that fewer than `FEWEST_HALVES` numbers of float16 lie between its ends: rounded, most of its pixels would
+    be equal. Softmaxes of a high temperature are such.
+
+    Raises
+    ------
+    SchemaError
+        If a value is not finite.
+    """
+    rounded = [half_if_it_fits(each) for each in maps]
+    kept = [
+        each if half.dtype != torch.float16 or 0 < _halves_between(each) < FEWEST_HALVES else half
+        for each, half in zip(maps, rounded, strict=True)
+    ]
+    narrow = all(each.dtype == torch.float16 for each in kept)
+    return torch.stack([each if narrow else each.float() for each in kept]) if kept else maps.half()
+
+
+FEWEST_HALVES = 1024
+"""Numbers of float16 in an octave, such as from 0.5 to 1."""
+
+
+def _halves_between(values: Tensor) -> float:
+    """How many numbers of float16 lie between the ends of a map, more than 0 if these are not equal."""
+    low, high = torch.stack(torch.aminmax(values)).cpu()
+    bits = torch.stack([low, high]).half().view(torch.int16).int()
+    steps = torch.where(bits < 0, -(bits & 0x7FFF), bits)  # in the order of the numbers
+    return max(float(steps[1] - steps[0]), 0.5 * float(high > low))
+
+
 def frame_dataset(
     frame: DecodedFrame,
     maps: ScoredImage,
@@ -102,7 +135,7 @@ def frame_dataset(
     if maps.pixel is not None and at_pixel:
         # others' maps keep every digit
         given = any(entry.family == "external" for entry in entries)
-        arrays["pixel_score"] = (maps.pixel if given else half_if_it_fits(maps.pixel)).cpu().numpy()
+        arrays["pixel_score"] = (maps.pixel if given else halved_maps(maps.pixel)).cpu().numpy()
     names = {
         "class": list(classes),
         "label_class": list(classes),

@@ -63,6 +63,11 @@ _BY_NAME: Mapping[str, Look] = {
     "margin": Look("#2f9360", "dashdotdot", "1"),
     "energy": Look("#675ee1", "dashdotdot", "2"),
     "max_logit": Look("#e0760c", "dashdotdot", "3"),
+    "gini": Look("#675ee1", "long", "4"),
+    "variation_ratio": Look("#c629a6", "long", "x"),
+    "gen": Look("#a45e28", "long", "|"),
+    "kl_uniform": Look("#c629a6", "dashdotdot", "4"),
+    "void": Look("#7a7779", "long", "_"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")

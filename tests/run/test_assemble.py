@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradunc_viz.run.assemble import frame_dataset, half_if_it_fits, quantise_log2
+from gradunc_viz.run.assemble import frame_dataset, half_if_it_fits, halved_maps, quantise_log2
 from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.schema.errors import GraduncError, NonFiniteError
 from gradunc_viz.schema.frame import validate
@@ -147,6 +147,26 @@ def test_log2_norms_are_rounded_finely():
     assert stored.dtype == torch.float32
     torch.testing.assert_close(stored / 2.0**-9, (stored / 2.0**-9).round(), atol=0, rtol=0)
     assert (stored - norms).abs().max() <= 2.0**-10
+
+
+def test_maps_whose_values_crowd_together_keep_their_digits():
+    """Each map by itself: what another one needs changes no value."""
+    logits = 3 * torch.randn(1, 19, 40, 50, generator=torch.Generator().manual_seed(0))
+    names = ("msp", "max_logit", "msp_T1000", "entropy_T50", "energy_T1000")
+    given = torch.stack([lookup(name).function(logits)[0] for name in names])
+    stored = halved_maps(given)
+    assert stored.dtype == torch.float32
+    for name, before, after in zip(names, given, stored, strict=True):
+        crowded = name not in ("msp", "max_logit")
+        assert torch.equal(after, before if crowded else before.half().float()), name
+        # as many values as before, but for what float32 tells apart and float16 does not in ordinary maps
+        assert len(after.unique()) > 0.5 * len(before.unique()) * (1 if crowded else 0.5)
+        assert not crowded or len(before.half().unique()) < 0.1 * len(before.unique())
+    assert halved_maps(given[:2]).dtype == torch.float16
+    assert halved_maps(given[:0]).shape == (0, 40, 50)
+    level = torch.full((1, 4, 4), 0.123)
+    assert torch.equal(halved_maps(level), level.half())  # nothing to tell apart
+    assert halved_maps(torch.tensor([[[-7e4, 0.0]]])).dtype == torch.float32
 
 
 def test_float16_only_where_the_range_allows():

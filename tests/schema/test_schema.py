@@ -95,7 +95,7 @@ def test_unknown_name_offers_the_nearest(name, hint):
         (None, DEFAULT_SCORES),
         ("default", DEFAULT_SCORES),
         ("paper", PAPER_SCORES),
-        ("all", tuple(SCORES)),
+        ("all", tuple(name for name, score in SCORES.items() if score.needs <= {"logits", "features"})),
         ("msp", ("msp",)),
         (" entropy , msp,entropy,", ("entropy", "msp")),
         (["pgn_oh_p0.7", "msp", "msp"], ("pgn_oh_p0.7", "msp")),
