@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .values import integers, names, numbers, port, positive, size
+from .values import integer, integers, names, numbers, port, positive, size
 
 __all__ = [
     "cache",
@@ -14,6 +14,7 @@ __all__ = [
     "debug",
     "frames",
     "network",
+    "passes",
     "quiet",
     "running",
     "score_files",
@@ -32,8 +33,10 @@ def network(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     from ..networks.loaders import sources
 
-    parser.add_argument("--model", required=True, metavar="SPEC", help=sources())
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or a state dict")
+    parser.add_argument("--model", required=True, action="append", metavar="SPEC", help=sources())
+    parser.add_argument(
+        "--weights", type=Path, action="append", default=[], metavar="FILE", help="safetensors or a state dict"
+    )
     parser.add_argument("--normalize", choices=("none", "imagenet"), help="default: what the model says, else none")
     for name, what in (("mean", "mean (default: 0)"), ("std", "standard deviation (default: 1)")):
         parser.add_argument(
@@ -86,6 +89,28 @@ def running(parser: argparse.ArgumentParser) -> None:
 def limit(parser: argparse.ArgumentParser) -> None:
     """How many frames."""
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N frames")
+
+
+def passes(parser: argparse.ArgumentParser) -> None:
+    """Several passes over each frame."""
+    group = parser.add_argument_group(
+        "several passes",
+        "A score mcd_... makes a run of passes with dropout on, tta_... one of passes over mirror images and copies of "
+        "other sizes; several --model, or several --weights of one, make an ensemble, with scores ens_... Every other "
+        "score of such a run is of the mean prediction.",
+    )
+    group.add_argument("--passes", type=positive, metavar="N", help="with dropout on (default: 8)")
+    group.add_argument(
+        "--dropout-layers",
+        type=names,
+        metavar="NAME,..",
+        help="dropout layers, modules that hold some, or how their names begin (default: all)",
+    )
+    group.add_argument("--seed", type=integer, metavar="N", help="what dropout is drawn from, per frame (default: 0)")
+    group.add_argument(
+        "--scales", type=numbers, metavar="S,..", help="sizes of augmented copies beside the usual one (default: 1)"
+    )
+    group.add_argument("--no-flips", action="store_true", help="augment without mirror images")
 
 
 def frames(parser: argparse.ArgumentParser) -> None:

@@ -8,24 +8,50 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..schema.errors import SettingsError
 from . import options
 from .command import command
 from .values import DONE, SKIPPED, class_options, console, normalization, positive, size_on_disk
 
 
 def _network(arguments: argparse.Namespace) -> Any:
+    networks = _networks(arguments)
+    if len(networks) > 1:
+        raise SettingsError(f"{len(networks)} networks were given, {_listed(networks)}; expected one")
+    return networks[0]
+
+
+def _networks(arguments: argparse.Namespace) -> list[Any]:
+    """Every model with its weights; one model with several weights is several networks."""
     from ..networks.load import load_model
 
-    return load_model(
-        arguments.model,
-        arguments.weights,
-        drop_channels=arguments.drop_channels,
-        normalize=normalization(arguments),
-        channels=arguments.channels,
-        head=arguments.head,
-        output=arguments.output,
-        threshold=arguments.threshold,
-    )
+    models, weights = arguments.model, arguments.weights
+    if len(models) == 1:
+        models = models * max(1, len(weights))
+    elif weights and len(weights) != len(models):
+        raise SettingsError(
+            f"{len(models)} times --model and {len(weights)} times --weights; expected as many, or one model"
+        )
+    networks = []
+    for model, file in zip(models, weights or [None] * len(models), strict=True):
+        network = load_model(
+            model,
+            file,
+            drop_channels=arguments.drop_channels,
+            normalize=normalization(arguments),
+            channels=arguments.channels,
+            head=arguments.head,
+            output=arguments.output,
+            threshold=arguments.threshold,
+        )
+        if len(models) > 1 and file is not None:
+            network.name = f"{network.name} ({file.name})"
+        networks.append(network)
+    return networks
+
+
+def _listed(networks: list[Any]) -> str:
+    return ", ".join(network.name for network in networks)
 
 
 def _frames(arguments: argparse.Namespace) -> Any:
@@ -48,6 +74,18 @@ def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "images": not arguments.no_images,
         **class_options(arguments.classes),
     }
+
+
+def _passes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What of several passes was asked for."""
+    given = {
+        "passes": arguments.passes,
+        "dropout": arguments.dropout_layers,
+        "seed": arguments.seed,
+        "scales": arguments.scales,
+        "flips": False if arguments.no_flips else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +127,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     options.frames,
     options.scores_to_compute,
     options.running,
+    options.passes,
     _compute_options,
     options.quiet,
 )
@@ -107,9 +146,10 @@ def _compute(arguments: argparse.Namespace) -> int:
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         profile=arguments.profile,
+        **_passes(arguments),
         **_run_settings(arguments),
     )
-    report = compute_report(_network(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
+    report = compute_report(_networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
     return _print_report(report, arguments.out)
@@ -214,7 +254,6 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 )
 def _import(arguments: argparse.Namespace) -> int:
     from ..exchange.imports import ImportSettings, import_maps_report
-    from ..schema.errors import SettingsError
 
     frames = _frames(arguments)
     maps = arguments.maps

@@ -40,15 +40,17 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Types that layers may be cast to while the network runs."""
 
 _M = TypeVar("_M", bound=nn.Module)
+_X = TypeVar("_X")
 
 
-class Runner(Protocol):
+class Runner(Protocol[_X]):
     """Turns images into what the head of a network says of them: all that a run asks of a network.
 
     `prepare` makes the input of one image, in threads that read ahead; a call takes a batch of them, in one thread.
     How logits and features come about is the runner's own business: one forward pass (`Inference`), many on parts of
     the image or on flipped copies that are put together, masks and classes of queries multiplied out, or files that
-    were written before, which `prepare` finds by the frame's id.
+    were written before, which `prepare` finds by the frame's id. Passes whose predictions are to be compared are kept
+    apart, in a `gradunc_viz.networks.passes.JointHead`.
 
     Attributes
     ----------
@@ -64,20 +66,20 @@ class Runner(Protocol):
     @property
     def device(self) -> torch.device: ...  # noqa: D102
 
-    def prepare(self, image: np.ndarray, frame_id: str) -> Tensor:
+    def prepare(self, image: np.ndarray, frame_id: str) -> _X:
         """Input for one image, (y, x, channels) as `network` takes it: (1, ...) on the CPU.
 
-        Those of one shape are batched.
+        Those of one `shape` are batched: a tensor, or `gradunc_viz.networks.passes.Inputs` of several.
         """
         ...
 
-    def __call__(self, x: Tensor, what: str) -> Head:
+    def __call__(self, x: _X, what: str) -> Head:
         """Logits and features (N, C or D, h, w) of a batch, and the layer between them.
 
         Parameters
         ----------
-        x : Tensor (N, ...)
-            Inputs from `prepare`.
+        x : Tensor (N, ...), or what else `prepare` returns
+            A batch of it.
         what : str
             What they are of, for errors.
 
@@ -176,24 +178,41 @@ class Inference:
         ModelError
             If the network cannot take the input; `DeviceError` if memory runs out.
         """
+        with self._told(x, what):
+            x = x.to(self.device, non_blocking=True)
+            if self.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            plan = self.network.plans.get(x.shape)
+            if self.compile and plan is not None:
+                if plan.simple:
+                    return self._run_compiled(x, plan)
+                self.compile = False
+                warnings.warn(
+                    f"the network runs without torch.compile: what it does behind {plan.name!r} is followed "
+                    "operation by operation",
+                    stacklevel=2,
+                )
+            with self._precision():
+                return self.network.infer(x)
+
+    def returned(self, x: Tensor, what: str) -> Tensor:
+        """What the network itself returns for an input on the device, with a derivative by it where it asks for one.
+
+        Raises
+        ------
+        ModelError
+            As for a call.
+        """
+        with self._told(x, what), evaluating(self.network.net), self._precision():
+            return logits_of(self.network.net(x), self.network.output, tuple(x.shape[2:]))
+
+    @contextmanager
+    def _told(self, x: Tensor, what: str) -> Iterator[None]:
+        """Turn whatever a network raises into one line that says on which input."""
         size = f"{x.shape[-2]}x{x.shape[-1]}"
         try:
             with out_of_memory(f"{what}, an input of {x.shape[0]}x{size}", self.device):
-                x = x.to(self.device, non_blocking=True)
-                if self.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                plan = self.network.plans.get(x.shape)
-                if self.compile and plan is not None:
-                    if plan.simple:
-                        return self._run_compiled(x, plan)
-                    self.compile = False
-                    warnings.warn(
-                        f"the network runs without torch.compile: what it does behind {plan.name!r} is followed "
-                        "operation by operation",
-                        stacklevel=2,
-                    )
-                with self._precision():
-                    return self.network.infer(x)
+                yield
         except GraduncError:
             raise
         except Exception as error:  # a network may raise anything

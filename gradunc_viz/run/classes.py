@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class NetworkClasses:
         return {channel: place.get(channel) for channel in range(self.n_channels)}
 
 
-def known_class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place) -> NetworkClasses:
+def known_class_table(runner: Runner[Any], frames: Sequence[Frame], settings: Settings, out: Place) -> NetworkClasses:
     """Classes of a run of a network.
 
     Names that were given come first, then those of the network, of the frames, and of Cityscapes where there are as
@@ -140,7 +141,7 @@ def _counted_before(network: Network, out: Place) -> int:
     return len(open_cache(out).classes) + len(network.drop_channels)
 
 
-def _channels(runner: Runner, frames: Sequence[Frame], input_size: InputSize) -> int:
+def _channels(runner: Runner[Any], frames: Sequence[Frame], input_size: InputSize) -> int:
     """Count the network's channels by a forward pass, before the frames have theirs."""
     size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
     what, depth = "an empty image", runner.network.in_channels

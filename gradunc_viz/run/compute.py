@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch import nn
 from ..datasets.bands import BANDS_SUFFIX, read_bands
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
+from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
-from ..networks.runner import Inference, restored
-from ..schema.errors import FrameError
+from ..networks.runner import restored
+from ..schema.errors import FrameError, ModelError
 from ..schema.scores import lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
@@ -31,14 +33,19 @@ from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report, cautions
+from .runners import runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
 __all__ = ["Report", "compute", "compute_report", "finished_cache", "score_image"]
 
 
+Model = str | nn.Module
+"""What `gradunc_viz.networks.load.load_model` takes."""
+
+
 def compute(
-    model: str | nn.Module,
+    model: Model | Sequence[Model],
     frames: Frames | Iterable[Frame] | Frame,
     out: Place,
     settings: Settings | None = None,
@@ -51,7 +58,8 @@ def compute(
     Parameters
     ----------
     model : str, nn.Module or Network
-        See `load_model`. It is given back as it was: device, memory layout, mode.
+        See `load_model`. It is given back as it was: device, memory layout, mode. Or a list of such, the members of an
+        ensemble: maps are those of their mean prediction.
     frames : Frames, iterable of Frame, or Frame
         See `open_frames`. Whatever holds the frames makes no difference.
     out : path-like
@@ -104,7 +112,7 @@ def finished_cache(report: Report, out: Place) -> Cache:
 
 
 def compute_report(
-    model: str | nn.Module,
+    model: Model | Sequence[Model],
     frames: Frames | Iterable[Frame] | Frame,
     out: Place,
     settings: Settings | None = None,
@@ -117,23 +125,30 @@ def compute_report(
     device = resolve_device(settings.device)
     chosen = chosen_frames(frames, settings.limit)
     place = backend_of(out)
-    with restored(_network(model)) as network:
-        runner = _inference(network, device, settings)
-        settings = replace(settings, input_size=runner.size)  # what came of it decides
-        known = known_class_table(runner, chosen, settings, place)
+    with ExitStack() as stack:
+        networks = _networks(model)
+        for one in networks:
+            stack.enter_context(restored(one))
+        network = networks[0]
+        runner = runner_of(networks, device, settings)
+        sizes = {one.preprocessing.chosen_size(settings.input_size) for one in networks}
+        if len(sizes) == 1:  # what came of it decides
+            settings = replace(settings, input_size=sizes.pop())
+        # one pass of one network tells its classes; members of an ensemble are to be compared
+        known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
-        with CacheWriter(place, cache_key(network, settings, classes), classes, colors) as writer:
+        with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
 
 
 def score_image(
-    model: str | nn.Module,
+    model: Model | Sequence[Model],
     image: np.ndarray | str | os.PathLike[str],
     settings: Settings | None = None,
     **changes: Unpack[SettingsChanges],
@@ -143,7 +158,7 @@ def score_image(
     Parameters
     ----------
     model : str, nn.Module or Network
-        See `load_model`. It is given back as it was.
+        See `load_model`. It is given back as it was. Or a list of such, the members of an ensemble.
     image : array (y, x, 3) uint8 RGB, or the path of an image file
         For a network of other than three channels, (y, x, channels) or (y, x): 8 or 16 bits, or floating point, which
         is taken as it is.
@@ -157,12 +172,18 @@ def score_image(
         is more uncertain.
     """
     settings = changed(settings or Settings(), changes)
-    with restored(_network(model)) as network:
-        runner = _inference(network, resolve_device(settings.device), settings)
+    with ExitStack() as stack:
+        networks = _networks(model)
+        for one in networks:
+            stack.enter_context(restored(one))
+        network = networks[0]
+        runner = runner_of(networks, resolve_device(settings.device), settings)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
-        head = runner(runner.prepare(frame.image, frame.id), frame.id)
+        source = NetworkMaps(runner, settings, (), Stages())
+        x = runner.prepare(frame.image, frame.id)
+        head = runner(x, frame.id)
         names = network.class_names(head.logits.shape[1])
-        maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
+        maps = source.score(frame, head, x=x).maps
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (
@@ -173,7 +194,10 @@ def score_image(
         for i, entry in enumerate(entries)
     }
     variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
-    return xr.Dataset(variables, attrs={"network": network.name, "head": head.name, "classes": list(names)})
+    return xr.Dataset(
+        variables,
+        attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
+    )
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
@@ -194,16 +218,16 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.nda
     return pixels
 
 
-def _network(model: str | nn.Module) -> Network:
-    return model if isinstance(model, Network) else load_model(model)
+def _networks(model: Model | Sequence[Model]) -> list[Network]:
+    """The network, or the members of an ensemble in their order.
 
-
-def _inference(network: Network, device: torch.device, settings: Settings) -> Inference:
-    return Inference(
-        network,
-        device,
-        compile=settings.compile,
-        channels_last=settings.channels_last,
-        autocast=settings.autocast,
-        input_size=settings.input_size,
-    )
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    given: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
+    if not given:
+        raise ModelError("an empty list of networks; expected one network, or the members of an ensemble")
+    networks = [one if isinstance(one, Network) else load_model(one) for one in given]
+    return in_order(networks) if len(networks) > 1 else networks

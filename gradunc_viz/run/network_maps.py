@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..datasets.frames import Frame
 from ..networks.head import Head
-from ..networks.runner import Runner, out_of_memory
+from ..networks.network import Network
+from ..networks.passes import Inputs, JointHead, heads_of, image_of, joined
+from ..networks.runner import Inference, Runner, out_of_memory
+from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
-from ..scores.needs import HeadOutput, check_channels
+from ..scores.needs import HeadOutput, Rerun, check_channels, check_passes
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
+from .runners import ChangedInput
 from .settings import Settings
 from .stages import Stages
 
@@ -28,7 +34,7 @@ class _Ready:
     """A decoded frame with the runner's input."""
 
     frame: DecodedFrame
-    tensor: Tensor
+    x: Tensor | Inputs
 
 
 @dataclass
@@ -44,7 +50,7 @@ class NetworkMaps:
         Told what takes how long.
     """
 
-    runner: Runner
+    runner: Runner[Any]
     settings: Settings
     classes: tuple[str, ...]
     stages: Stages
@@ -53,9 +59,13 @@ class NetworkMaps:
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
+        self.batch = min(self.batch, getattr(self.runner, "largest_batch", self.batch))
         self._scorer = Scorer(self.settings.scores, self.device)
         check_channels(self._scorer.scores, self.runner.network)
         self._needs_features = "features" in self._scorer.needs
+        self._needs_input = "input_grad" in self._scorer.needs
+        kind, changeable = getattr(self.runner, "kind", None), isinstance(self.runner, Inference)
+        check_passes(self._scorer.scores, kind, input_grad=changeable)
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +109,7 @@ class NetworkMaps:
 
     def _batches(self, ready: Iterator[_Ready | LeftOut]) -> Iterator[list[_Ready | LeftOut]]:
         """Group frames of one input size, in order, `batch` at most."""
-        for _, same in groupby(ready, key=lambda one: None if isinstance(one, LeftOut) else tuple(one.tensor.shape)):
+        for _, same in groupby(ready, key=lambda one: None if isinstance(one, LeftOut) else tuple(one.x.shape)):
             group: list[_Ready | LeftOut] = []
             for item in same:
                 group.append(item)
@@ -143,14 +153,15 @@ class NetworkMaps:
         """Forward a group, in smaller parts where memory runs out: per frame, head and place in it."""
         if len(group) <= self.batch:
             try:
-                x = torch.cat([item.tensor for item in group])
+                x = joined([item.x for item in group])
                 with self.stages("forward"):
                     head = self.runner(x, f"frame {group[0].frame.id!r}")
                 if head.tail is not None and len(group) > 1:
                     self.batch = 1  # what stands behind the head is replayed for one image at a time
                     return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
-                    del head.features  # which may be many times larger than the logits
+                    for one in heads_of(head):
+                        del one.features  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
             except DeviceError:
                 if len(group) == 1:
@@ -161,14 +172,14 @@ class NetworkMaps:
         return self._infer(group[:half]) + self._infer(group[half:])
 
     def _score(self, item: _Ready, head: Head, index: int) -> Scored:
-        scored = self.score(item.frame, head, index)
-        scored.attrs["input_size"] = list(item.tensor.shape[-2:])
+        scored = self.score(item.frame, head, index, item.x)
+        scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
         if scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
 
-    def score(self, frame: DecodedFrame, head: Head, index: int = 0) -> Scored:
-        """Maps of a frame that is the `index`-th of the runner's batch.
+    def score(self, frame: DecodedFrame, head: Head, index: int = 0, x: Tensor | Inputs | None = None) -> Scored:
+        """Maps of a frame that is the `index`-th of the runner's batch; `x` is the runner's input of it alone.
 
         Raises
         ------
@@ -177,25 +188,48 @@ class NetworkMaps:
         """
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
-        output = HeadOutput(
-            head.logits,
-            head.features if self._needs_features else None,
-            head.layer,
-            align_corners=bool(options.align_corners),
-            bias=options.bias,
-            tail=head.tail,
-            threshold=self.runner.network.threshold,
-        )
-        channels = self.runner.network.class_channels(head.logits.shape[1])
+        attrs: dict[str, Any] = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
+        attrs["network"] = self.runner.network.name
+        if isinstance(head, JointHead):
+            passes = tuple(
+                replace(self._output(one.head, one.network, index), mirrored=one.mirrored) for one in head.passes
+            )
+            output = replace(passes[0], passes=passes, kind=head.kind)
+            attrs["network"] = " + ".join(dict.fromkeys(one.network.name for one in head.passes))
+            attrs["passes"] = f"{len(passes)} of {KINDS[head.kind]}"
+        else:
+            output = self._output(head, self.runner.network, index)
+            if self._needs_input and x is not None:
+                output = replace(output, rerun=self._rerun(frame, head, index, image_of(x)))
         with (
             self.stages("score"),
             torch.inference_mode(),
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
-            maps = self._scorer(output.image(index).only(channels), frame.size, frame.label, frame.id)
-        layer = " ".join(str(head.layer).split())
-        attrs = {"head": head.name, "head_layer": layer, "network": self.runner.network.name}
+            maps = self._scorer(output, frame.size, frame.label, frame.id)
         return Scored(frame, maps, options, attrs)
+
+    def _output(self, head: Head, network: Network, index: int) -> HeadOutput:
+        """What scores are handed of one pass over one image of the batch: the classes alone."""
+        align = self.settings.align_corners
+        output = HeadOutput(
+            head.logits,
+            head.features if self._needs_features else None,
+            head.layer,
+            align_corners=head.align_corners if align is None else align,
+            bias=self.settings.bias,
+            tail=head.tail,
+            threshold=network.threshold,
+        )
+        return output.image(index).only(network.class_channels(head.logits.shape[1]))
+
+    def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:
+        """What lets scores run the network on a changed input."""
+        runner = self.runner
+        assert isinstance(runner, Inference)
+        output = HeadOutput(head.logits, None, head.layer, align_corners=head.align_corners, tail=head.tail)
+        made = partial(self._output, network=runner.network, index=0)
+        return ChangedInput(runner, x.to(self.device), output.image(index), made, f"frame {frame.id!r}")
 
     def _empty_cache(self) -> None:
         if self.device.type == "cuda":

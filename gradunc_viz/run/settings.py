@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -11,13 +13,15 @@ import torch
 from ..networks.network import Network
 from ..networks.preprocessing import InputSize, Preprocessing
 from ..networks.runner import check_autocast, check_input_size
+from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
-from ..schema.scores import DEFAULT_SCORES, resolve_scores
+from ..schema.scores import DEFAULT_SCORES, lookup, resolve_scores
 from ..scores.maps import ScoreOptions
 from ..scores.own import fingerprints
 
 __all__ = [
+    "PASS_SETTINGS",
     "RunChanges",
     "RunSettings",
     "Settings",
@@ -32,6 +36,16 @@ Color = tuple[int, int, int]
 
 DECIDES = {"decides": True}
 """Metadata of a field on which the content of a cached frame depends: a cache is resumed only under the same value."""
+
+
+PASS_SETTINGS: Mapping[str, tuple[str, Any]] = {
+    "passes": ("dropout", 8),
+    "dropout": ("dropout", None),
+    "seed": ("dropout", 0),
+    "flips": ("augmented", True),
+    "scales": ("augmented", (1.0,)),
+}
+"""Fields that decide in runs of one kind of passes alone: which, and their defaults."""
 
 
 class RunChanges(TypedDict, total=False):
@@ -57,6 +71,11 @@ class SettingsChanges(RunChanges, total=False):
     channels_last: bool
     autocast: str | None
     profile: bool
+    passes: int
+    dropout: str | Sequence[str] | None
+    seed: int
+    flips: bool
+    scales: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +163,13 @@ class Settings(RunSettings):
         frames may be reused; the other two change their rounding only, as another device does.
     profile : bool
         Whether `Report.stages` is exact on a GPU too, which then waits for each stage.
+    passes, dropout, seed
+        Of MC dropout, which a run is that computes a score ``mcd_...``: how many passes; names of the dropout layers
+        that are switched on, of modules that hold some, or how such names begin (all by default); what masks are drawn
+        from, together with the frame.
+    flips, scales
+        Of test-time augmentation, which a run is that computes a score ``tta_...``: whether each copy of the image is
+        seen mirrored too, and how large the copies are beside the network's usual input.
     classes, colors, on_error, limit, images
         As in `RunSettings`.
 
@@ -165,6 +191,11 @@ class Settings(RunSettings):
     channels_last: bool = False
     autocast: str | None = field(default=None, metadata=DECIDES)
     profile: bool = False
+    passes: int = PASS_SETTINGS["passes"][1]
+    dropout: tuple[str, ...] | None = PASS_SETTINGS["dropout"][1]
+    seed: int = PASS_SETTINGS["seed"][1]
+    flips: bool = PASS_SETTINGS["flips"][1]
+    scales: tuple[float, ...] = PASS_SETTINGS["scales"][1]
 
     if TYPE_CHECKING:  # what may be given is wider than what is kept
 
@@ -176,7 +207,33 @@ class Settings(RunSettings):
         check_autocast(self.autocast)
         check_input_size(self.input_size)
         size = self.input_size if self.input_size is None or self.input_size == "own" else tuple(self.input_size)
-        self._set(scores=resolve_scores(self.scores), input_size=size)
+        dropout = (self.dropout,) if isinstance(self.dropout, str) else self.dropout
+        _check_passes(self.passes, dropout, self.seed, self.scales)
+        self._set(
+            scores=resolve_scores(self.scores),
+            input_size=size,
+            dropout=None if dropout is None else tuple(dropout),
+            scales=tuple(map(float, self.scales)),
+        )
+        _ = self.passes_kind
+
+    @property
+    def passes_kind(self) -> str | None:
+        """The kind of passes that the scores ask for, see `KINDS`; None for one pass.
+
+        Raises
+        ------
+        SettingsError
+            If they ask for several kinds; the text names two such scores.
+        """
+        kinds = {kind: name for name in self.scores if (kind := kind_needed(lookup(name)))}
+        if len(kinds) > 1:
+            (kind, name), (other_kind, other), *_ = kinds.items()
+            raise SettingsError(
+                f"score {name!r} needs passes of {KINDS[kind]} and {other!r} of {KINDS[other_kind]}: expected one kind "
+                "in a run"
+            )
+        return next(iter(kinds), None)
 
     @property
     def options(self) -> ScoreOptions:
@@ -204,26 +261,46 @@ def changed(settings: _S, changes: Mapping[str, Any]) -> _S:
 
 def decisive(settings: RunSettings) -> dict[str, Any]:
     """The fields on which the content of a cached frame depends, and their values."""
-    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.metadata.get("decides")}
+    found = {one.name: getattr(settings, one.name) for one in fields(settings) if one.metadata.get("decides")}
+    if isinstance(settings, Settings):
+        kind = settings.passes_kind
+        found |= {name: getattr(settings, name) for name, (of, _) in PASS_SETTINGS.items() if of == kind}
+    return found
 
 
-def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> dict[str, Any]:
-    """State what decides whether a cached frame may be reused; frames carry their content hash besides."""
+def cache_key(network: Network | Sequence[Network], settings: Settings, classes: Sequence[str]) -> dict[str, Any]:
+    """State what decides whether a cached frame may be reused; frames carry their content hash besides.
+
+    Of several networks, the members of an ensemble, the order is that of `gradunc_viz.networks.ensemble.in_order`.
+    """
     own = fingerprints(settings.scores)
+    networks = [network] if isinstance(network, Network) else list(network)
+    members = [_described(one, classes) for one in networks]
+    described = members[0]
+    if len(members) > 1:
+        for member, one in zip(members, networks, strict=True):  # each has its own, where none is asked for
+            member["input_size"] = one.preprocessing.chosen_size(settings.input_size)
+        weights = hashlib.blake2b("".join(one["weights"] for one in members).encode(), digest_size=20).hexdigest()
+        name = " + ".join(one["name"] for one in members)
+        described = {**members[0], "name": name, "weights": weights, "members": members}
     return {
         "schema_version": SCHEMA_VERSION,
-        "network": {
-            "name": network.name,
-            "weights": network.weights_digest(),
-            "head": network.head or "auto",
-            "drop_channels": list(network.drop_channels),
-            "normalize": [list(part) for part in network.normalize] if network.normalize else None,
-            "classes": list(classes),
-            **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
-        }
-        | _unusual(network),
+        "network": described,
         "settings": decisive(settings),
     } | ({"own_scores": own} if own else {})
+
+
+def _described(network: Network, classes: Sequence[str]) -> dict[str, Any]:
+    """What of a network decides."""
+    return {
+        "name": network.name,
+        "weights": network.weights_digest(),
+        "head": network.head or "auto",
+        "drop_channels": list(network.drop_channels),
+        "normalize": [list(part) for part in network.normalize] if network.normalize else None,
+        "classes": list(classes),
+        **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
+    } | _unusual(network)
 
 
 def _unusual(network: Network) -> dict[str, Any]:
@@ -259,3 +336,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 def _check_count(name: str, count: int | None) -> None:
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise SettingsError(f"{name} is {count!r}; expected a whole number of 1 or more")
+
+
+def _check_passes(passes: object, dropout: Sequence[str] | None, seed: object, scales: object) -> None:
+    if not isinstance(passes, int) or isinstance(passes, bool) or passes < 2:
+        raise SettingsError(f"passes is {passes!r}; expected a whole number of 2 or more")
+    if dropout is not None and (not dropout or not all(isinstance(name, str) and name for name in dropout)):
+        raise SettingsError(f"dropout is {dropout!r}; expected names of layers, or None for all")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise SettingsError(f"seed is {seed!r}; expected a whole number")
+    numbers = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
+    fit = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers)
+    if not numbers or not fit or not all(0 < one < math.inf for one in numbers) or len({*numbers}) < len(numbers):
+        raise SettingsError(f"scales is {scales!r}; expected different positive numbers such as (0.75, 1, 1.25)")

@@ -167,6 +167,7 @@ SETS: Mapping[str, str] = {
     "default": "what is computed when nothing is asked for",
     "paper": "what the paper compares",
     "all": "every score of one forward pass of any network, registered ones too",
+    **{word: f"all scores of {passes.KINDS[kind]}, {word}_..." for word, kind in passes.WORDS.items()},
 }
 """Words that stand for several scores, and for which."""
 
@@ -176,6 +177,8 @@ def _of_set(word: str) -> tuple[str, ...]:
         return DEFAULT_SCORES
     if word == "paper":
         return PAPER_SCORES
+    if word in passes.WORDS:
+        return passes.of_word(word)
     _load_entry_points()
     if word == "all":
         return tuple(name for name, score in SCORES.items() if score.compute and score.needs <= {"logits", "features"})

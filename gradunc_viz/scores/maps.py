@@ -16,11 +16,14 @@ from torch import Tensor
 from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
 from ..networks.tail import moved
+from ..schema.entries.passes import PassesScore
 from ..schema.errors import GraduncError, NonFiniteError
 from ..schema.scores import GradientNorm, Score, lookup
 from .behind_head import moved_log2
 from .gradients import norms_and_softmax
-from .needs import ForwardPass, HeadOutput, needs_of
+from .mean_norms import mean_norms
+from .mean_prediction import MeanPrediction
+from .needs import ForwardPass, HeadOutput, check_passes, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
@@ -51,7 +54,8 @@ class ScoredImage:
     pixel : Tensor (S_pixel, y, x) or None
         Scores of the resized logits, likewise.
     logits : Tensor (C, v, u) or None
-        Of the classes; None for maps that others computed.
+        Of the classes; None for maps that others computed, and for several passes: the mean of their softmax is no
+        softmax of logits that could be resized.
     confidence, brier, nll : Tensor (y, x) or None
         Largest probability, and how far the probabilities are from the label.
     """
@@ -120,6 +124,7 @@ class Scorer:
         self._together = slice(first, first + len(self._norms))
         self._in_place = self.scores[self._together] == tuple(self._norms)
         self._by_sums = {score.name for score in self._norms}
+        self._statistics = [score.statistic for score in self.at_pixel if isinstance(score, PassesScore)]
 
     def __call__(
         self, head: HeadOutput, size: tuple[int, int], label: np.ndarray | None = None, frame_id: str = "image"
@@ -129,7 +134,7 @@ class Scorer:
         Parameters
         ----------
         head : HeadOutput
-            Of one image.
+            Of one image; of several passes over it all maps are of the mean prediction.
         size : (height, width)
             Of the image.
         label : uint8 array (y, x), or uint16 of more than 255 classes, optional
@@ -144,25 +149,28 @@ class Scorer:
         GraduncError
             If a score's own function fails, or returns something else than finite numbers of the expected shape.
         """
-        if "features" in self.needs and head.features is not None:
-            check_finite(head.features, "features", frame_id)
-        check_finite(head.logits, "logits", frame_id)
+        check_passes(self.scores, head.kind or None, input_grad=head.rerun is not None)
+        for one in head.passes or (head,):
+            if "features" in self.needs and one.features is not None:
+                check_finite(one.features, "features", frame_id)
+            check_finite(one.logits, "logits", frame_id)
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
-        norms, pixel = self._by_kernels(head, size, target)
+        run = ForwardPass(head, size, MeanPrediction(head.passes, size, self.kernels) if head.passes else None)
+        norms, pixel = self._by_kernels(head, size, target) if run.mean is None else self._of_mean(run.mean, target)
         check_finite(pixel.scores, "scores", frame_id)
         if head.threshold is not None:
-            predicted = head.predicted(resize_logits(head.logits, size, head.align_corners))
+            predicted = head.predicted(run.resized)
             pixel.prediction = pixel.prediction if predicted is None else predicted
         found = dict(zip((*self._softmax, "msp"), pixel.scores[0], strict=False))
         found |= dict(zip((score.name for score in self._norms), norms[0], strict=True))
         if any(score.name not in found for score in self.scores):
-            found |= self._by_functions(head, size, found, frame_id)
+            found |= self._by_functions(run, size, found, frame_id)
         return ScoredImage(
             prediction=pixel.prediction[0],
             head=self._stack(self.at_head, self._norms, norms[0], found, head.logits.shape[2:]),
             pixel=self._stack(self.at_pixel, self._softmax, pixel.scores[0, : len(self._softmax)], found, size),
             oriented=self._oriented(norms[0], found, size, head.align_corners),
-            logits=head.logits[0],
+            logits=None if head.passes else head.logits[0],
             confidence=1 - found["msp"],
             brier=None if pixel.probability_error is None else pixel.probability_error[0],
             nll=None if pixel.nll is None else pixel.nll[0],
@@ -179,12 +187,21 @@ class Scorer:
         norms = norms_and_softmax(head, requests, kernels=self.kernels)[0]
         return norms, resized_pixel_scores(head.logits, size, names, label, head.align_corners, self.kernels)
 
+    def _of_mean(self, mean: MeanPrediction, label: Tensor | None) -> tuple[Tensor, PixelScores]:
+        """The same of the mean prediction of several passes."""
+        names = self._softmax if "msp" in self._softmax else (*self._softmax, "msp")
+        known = labelled(label, mean.passes[0].logits.shape[1])
+        own = [score for score in self.at_pixel if score.of_logits and score.name not in self._softmax]
+        more = (*self._statistics, *(("logits",) if own else ()))
+        mean.sweep((*asked_of_logits(names, label), *more), class_of(label, known))
+        norms = mean_norms(mean.passes, [(score.label, score.p) for score in self._norms])
+        return norms, pixel_scores_from(mean.maps, names, known)
+
     def _by_functions(
-        self, head: HeadOutput, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
+        self, run: ForwardPass, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
     ) -> dict[str, Tensor]:
         """What no kernel knows, by the functions of the registry."""
-        run = ForwardPass(head, size)
-        maps = {}
+        head, maps = run.output, {}
         for score in self.scores:
             if score.name in found:
                 continue

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..networks.network import Network
 from ..networks.tail import Tail, moved
+from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import HeadError, ModelError, UnknownScoreError
-from ..schema.scores import Score
+from ..schema.scores import GradientNorm, Score
 from .resizing import resize_logits
 
-__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "check_channels", "needs_of"]
+if TYPE_CHECKING:
+    from .mean_prediction import MeanPrediction
+
+__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "Rerun", "check_channels", "check_passes", "needs_of"]
 
 NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
     "features": "what entered the head",
     "void": "what left the head in channels that are no class",
+    "input_grad": "derivatives by the network's input, and another pass on a changed one",
+    **{f"passes:{kind}": f"several passes: {text}" for kind, text in KINDS.items()},
 }
 """What a score may ask of a forward pass, and what that is; besides, ``layer:NAME``, the output of a layer."""
 
 LAYER = "layer:"
 """Begins the need of the output of a layer that is not the head."""
+
+
+class Rerun(Protocol):
+    """The input of a network, and what lets it be changed.
+
+    Attributes
+    ----------
+    input : Tensor (1, channels, h, w)
+        As the network was given it: normalised, where it is.
+    """
+
+    @property
+    def input(self) -> Tensor: ...  # noqa: D102
+
+    def output(self, x: Tensor) -> HeadOutput:
+        """What enters and leaves the head for another input."""
+        ...
+
+    def gradient(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Derivative by the input of a number that is made of the network's own logits, of the classes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +84,14 @@ class HeadOutput:
         The same of all channels, where some were left out.
     layers : mapping of str to Tensor (N, D, h, w)
         Outputs of other layers that a score asks for, by their dotted names.
+    passes : tuple of HeadOutput
+        Those of all passes, where there are several: everything else is then that of the first.
+    kind : str
+        What these passes are, see `gradunc_viz.schema.entries.passes.KINDS`.
+    mirrored : bool
+        Whether the image was mirrored, left to right: maps are to be mirrored back.
+    rerun : Rerun or None
+        Lets a score run the network on a changed input; None where nobody needs it.
     """
 
     logits: Tensor
@@ -68,6 +104,10 @@ class HeadOutput:
     threshold: float | None = None
     whole: HeadOutput | None = None
     layers: Mapping[str, Tensor] = field(default_factory=dict)
+    passes: tuple[HeadOutput, ...] = ()
+    kind: str = ""
+    mirrored: bool = False
+    rerun: Rerun | None = None
 
     def predicted(self, logits: Tensor) -> Tensor | None:
         """Class of each pixel (N, h, w) where that is not simply the one of the largest logit."""
@@ -128,10 +168,13 @@ class ForwardPass:
         As the network has it.
     size : (height, width), optional
         Of the image; that of the logits where none is given.
+    mean : MeanPrediction, optional
+        Of several passes.
     """
 
     output: HeadOutput
     size: tuple[int, int] | None = None
+    mean: MeanPrediction | None = None
 
     @cached_property
     def head(self) -> HeadOutput:
@@ -140,8 +183,27 @@ class ForwardPass:
 
     @cached_property
     def resized(self) -> Tensor:
-        """Logits at the image's resolution, (N, C, y, x)."""
-        return self.at_image(self.output)
+        """Logits at the image's resolution, (N, C, y, x); of several passes the logarithm of their mean softmax."""
+        return self.at_image(self.output) if self.mean is None else self.mean["logits"]
+
+    @property
+    def _rerun(self) -> Rerun:
+        if self.output.rerun is None:
+            raise HeadError("another pass on a changed input was asked for where the network is not at hand")
+        return self.output.rerun
+
+    @property
+    def input(self) -> Tensor:
+        """The network's input, (N, channels, h, w), for scores that need ``input_grad``."""
+        return self._rerun.input
+
+    def again(self, x: Tensor) -> ForwardPass:
+        """Another pass of the same network, on another input of the same image."""
+        return ForwardPass(self._rerun.output(x), self.size)
+
+    def input_gradient(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Derivative by the input of a number that `loss` makes of the network's own logits (N, C, y', x')."""
+        return self._rerun.gradient(loss)
 
     def at_image(self, output: HeadOutput) -> Tensor:
         """Logits of an output of the same image at the image's resolution."""
@@ -202,3 +264,43 @@ def needs_of(scores: Iterable[Score]) -> frozenset[str]:
             score.function  # noqa: B018  says that it has none
         needs |= score.needs
     return needs
+
+
+def check_passes(scores: Iterable[Score], kind: str | None, *, input_grad: bool = False) -> None:
+    """Check that scores can be computed of the passes that there are.
+
+    Parameters
+    ----------
+    scores : iterable of Score
+    kind : str, optional
+        What the passes of one image are, see `gradunc_viz.schema.entries.passes.KINDS`; None, where there is one.
+    input_grad : bool
+        Whether the network can be run on a changed input.
+
+    Raises
+    ------
+    UnknownScoreError
+        Naming the score, and what it needs.
+    """
+    given = f"several passes, {KINDS[kind]}" if kind else "one forward pass"
+    for score in scores:
+        needed = kind_needed(score)
+        if needed is not None and needed != kind:
+            raise UnknownScoreError(f"score {score.name!r} needs passes of {KINDS[needed]}; there is {given}")
+        if kind is None and "input_grad" in score.needs and not input_grad:
+            raise UnknownScoreError(
+                f"score {score.name!r} needs {NEEDS['input_grad']}, which 'gradunc compute' provides; there is {given}"
+            )
+        if kind is None or needed is not None:
+            continue
+        if isinstance(score, GradientNorm):
+            if score.variant != "exact" or score.label not in ("oh", "uni"):
+                raise UnknownScoreError(
+                    f"score {score.name!r} is defined for one forward pass; of the mean of several there are exact "
+                    "norms for the labels oh and uni"
+                )
+        elif score.family != "softmax" or not score.of_logits:
+            raise UnknownScoreError(
+                f"score {score.name!r} is one of a single forward pass ({', '.join(sorted(score.needs))}, family "
+                f"{score.family}), and this run has {given}: compute it in a run of its own"
+            )

@@ -18,7 +18,7 @@ from ..kernels.resize import neighbours
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores, pixel_scores_from
 from .softmax import softmax_request, softmax_scores
 
-__all__ = ["resized_pixel_scores"]
+__all__ = ["resized_pixel_scores", "row_resizer"]
 
 _TILE = 1 << 19  # logits of a tile: a few float32 copies of it stay in a core's cache
 
@@ -59,7 +59,7 @@ def resized_pixel_scores(
     n, n_classes = logits.shape[:2]
     known = labelled(label, n_classes)
     target = class_of(label, known)
-    rows_of = _row_resizer(logits.float(), size, align_corners)
+    rows_of = row_resizer(logits.float(), size, align_corners)
     asked = asked_of_logits(names, label)
     found = {
         name: torch.empty((n, *size), dtype=torch.long if name == "prediction" else None, device=logits.device)
@@ -99,10 +99,10 @@ def _in_one_pass(
     return PixelScores(prediction, scores, brier, nll)
 
 
-def _row_resizer(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Callable[[int, slice], Tensor]:
+def row_resizer(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Callable[[int, slice], Tensor]:
     """(image, rows) -> those rows of the image's resized logits, (C, rows, x).
 
-    Columns are resized at once, at the head's few rows; rows when they are asked for.
+    Columns are resized at once, at the head's few rows; rows when they are asked for. Those may be a view of `logits`.
     """
     if tuple(logits.shape[2:]) == tuple(size):
         return lambda image, rows: logits[image, :, rows]

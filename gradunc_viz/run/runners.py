@@ -1,0 +1,142 @@
+"""Which runner a run has: of one pass, of several of one network, or of several networks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..networks.augmentation import AugmentedPasses
+from ..networks.dropout import DropoutPasses
+from ..networks.ensemble import Ensemble
+from ..networks.head import Head
+from ..networks.network import Network
+from ..networks.own_logits import own_logits
+from ..networks.runner import Inference, Runner
+from ..schema.entries.passes import KINDS, kind_needed
+from ..schema.errors import GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
+from ..schema.scores import lookup
+from ..scores.needs import HeadOutput
+from .settings import PASS_SETTINGS, Settings
+
+__all__ = ["ChangedInput", "runner_of"]
+
+
+def runner_of(networks: Sequence[Network], device: torch.device, settings: Settings) -> Runner[Any]:
+    """What runs the networks as the settings ask.
+
+    Raises
+    ------
+    SettingsError
+        If scores of one kind of passes are asked for in a run of another.
+    ModelError
+        If a network has not what such passes need; the text names score and network.
+
+    Warns
+    -----
+    UserWarning
+        Where a setting of passes makes no difference.
+    """
+    kind = settings.passes_kind
+    score = next((name for name in settings.scores if kind_needed(lookup(name)) == kind), "")
+    names = ", ".join(network.name for network in networks)
+    if len(networks) > 1 and kind not in (None, "members"):
+        raise SettingsError(
+            f"score {score!r} needs passes of {KINDS[kind or '']}, and {len(networks)} networks were given ({names}), "
+            "which make an ensemble: expected one network"
+        )
+    if len(networks) == 1 and kind == "members":
+        raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
+    _warn_of_idle(settings)
+    members = [
+        Inference(
+            network,
+            device,
+            compile=settings.compile,
+            channels_last=settings.channels_last,
+            autocast=settings.autocast,
+            input_size=settings.input_size,
+        )
+        for network in networks
+    ]
+    if len(members) > 1:
+        return Ensemble(members)
+    try:
+        if kind == "dropout":
+            return DropoutPasses(members[0], settings.passes, settings.dropout, settings.seed)
+        if kind == "augmented":
+            return AugmentedPasses(members[0], settings.flips, settings.scales)
+    except GraduncError as error:
+        raise type(error)(f"score {score!r}: {error}") from error
+    return members[0]
+
+
+def _warn_of_idle(settings: Settings) -> None:
+    """Say which settings of passes were changed though there are no such passes."""
+    for name, (kind, default) in PASS_SETTINGS.items():
+        value = getattr(settings, name)
+        if value != default and settings.passes_kind != kind:
+            warnings.warn(
+                f"{name}={value!r} makes no difference: no score of {KINDS[kind]} was asked for", stacklevel=4
+            )
+
+
+@dataclass
+class ChangedInput:
+    """Lets scores of one frame run the network on a changed input; a `gradunc_viz.scores.needs.Rerun`.
+
+    Parameters
+    ----------
+    runner : Inference
+    input : Tensor (1, channels, h, w)
+        What the network was given, on the device.
+    head : HeadOutput
+        What came of it, all channels.
+    made : callable
+        From a head to what scores are handed, the classes alone.
+    what : str
+        The frame, for errors.
+    """
+
+    runner: Inference
+    input: Tensor
+    head: HeadOutput
+    made: Callable[[Head], HeadOutput]
+    what: str
+
+    def output(self, x: Tensor) -> HeadOutput:
+        """What enters and leaves the head for another input."""
+        with torch.inference_mode(False):
+            return self.made(self.runner(x.clone(), self.what))
+
+    def gradient(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Derivative by the input of a number that is made of the network's own logits, of the classes.
+
+        Raises
+        ------
+        ModelError
+            If there is none: the network returns no logits, or hinders derivatives.
+        NonFiniteError
+            If it is NaN or infinite.
+        """
+        network = self.runner.network
+        with torch.inference_mode(False), torch.enable_grad():
+            x = self.input.clone().requires_grad_()
+            logits = own_logits(self.runner.returned(x, self.what), self.head.logits, self.head.align_corners)
+            if logits is None:
+                raise HeadError(
+                    f"{self.what}: what {network.name} returns are not the logits that its prediction is made of, or "
+                    "their softmax: a derivative by its input cannot be taken of them"
+                )
+            channels = network.class_channels(logits.shape[1])
+            value = loss(logits if channels is None else logits[:, channels.to(logits.device)])
+            found = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+        if found is None:
+            raise ModelError(f"{self.what}: the output of {network.name} has no derivative by its input")
+        if not bool(torch.isfinite(found).all()):
+            raise NonFiniteError(f"{self.what}: the derivative by the input of {network.name} is NaN or infinite")
+        return found
