@@ -17,6 +17,7 @@ import xarray as xr
 from torch import nn
 
 from ..datasets.bands import BANDS_SUFFIX, read_bands
+from ..datasets.conventions import some
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
 from ..networks.ensemble import in_order
@@ -37,7 +38,7 @@ from .runners import runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["Report", "compute", "compute_report", "finished_cache", "score_image"]
+__all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "score_image"]
 
 
 Model = str | nn.Module
@@ -126,14 +127,12 @@ def compute_report(
     chosen = chosen_frames(frames, settings.limit)
     place = backend_of(out)
     with ExitStack() as stack:
-        networks = _networks(model)
+        networks = loaded(model)
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
         runner = runner_of(networks, device, settings)
-        sizes = {one.preprocessing.chosen_size(settings.input_size) for one in networks}
-        if len(sizes) == 1:  # what came of it decides
-            settings = replace(settings, input_size=sizes.pop())
+        settings = _sized(settings, networks)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
@@ -141,8 +140,10 @@ def compute_report(
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
+        _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
+        _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
 
@@ -173,17 +174,20 @@ def score_image(
     """
     settings = changed(settings or Settings(), changes)
     with ExitStack() as stack:
-        networks = _networks(model)
+        networks = loaded(model)
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
         runner = runner_of(networks, resolve_device(settings.device), settings)
+        settings = _sized(settings, networks)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
         source = NetworkMaps(runner, settings, (), Stages())
+        _warn_of_fit(settings)
         x = runner.prepare(frame.image, frame.id)
-        head = runner(x, frame.id)
+        head = source.run(x, frame.id)
         names = network.class_names(head.logits.shape[1])
         maps = source.score(frame, head, x=x).maps
+    _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (
@@ -198,6 +202,34 @@ def score_image(
         variables,
         attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
     )
+
+
+def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:
+    """The settings with the size of the network's input that comes of them, which decides."""
+    sizes = {one.preprocessing.chosen_size(settings.input_size) for one in networks}
+    return replace(settings, input_size=sizes.pop()) if len(sizes) == 1 else settings
+
+
+def _warn_of_fit(settings: Settings) -> None:
+    """Warn where a fit is of no use, or was made under other settings."""
+    if settings.fit is not None and settings.fit_of_scores is None:
+        warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
+    elif settings.fit is not None:
+        for name, value in (("input_size", settings.input_size), ("autocast", settings.autocast)):
+            then = settings.fit.provenance[name]
+            if then != (list(value) if isinstance(value, tuple) else value):
+                warnings.warn(
+                    f"the fit was made with {name} {then}, and is used with {value}: features may differ", stacklevel=4
+                )
+
+
+def _warn_of_fitted(frame_ids: list[str]) -> None:
+    if frame_ids:
+        warnings.warn(
+            f"scores were fitted on {len(frame_ids)} of the frames that they are computed of ("
+            f"{some('frame', frame_ids)}): they look better there than on others",
+            stacklevel=4,
+        )
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
@@ -218,7 +250,7 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.nda
     return pixels
 
 
-def _networks(model: Model | Sequence[Model]) -> list[Network]:
+def loaded(model: Model | Sequence[Model]) -> list[Network]:
     """The network, or the members of an ensemble in their order.
 
     Raises

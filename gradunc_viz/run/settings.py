@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -17,6 +18,7 @@ from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import DEFAULT_SCORES, lookup, resolve_scores
+from ..scores.fit import Fit
 from ..scores.maps import ScoreOptions
 from ..scores.own import fingerprints
 
@@ -76,6 +78,7 @@ class SettingsChanges(RunChanges, total=False):
     seed: int
     flips: bool
     scales: Sequence[float]
+    fit: Fit | str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,8 @@ class Settings(RunSettings):
     flips, scales
         Of test-time augmentation, which a run is that computes a score ``tta_...``: whether each copy of the image is
         seen mirrored too, and how large the copies are beside the network's usual input.
+    fit : Fit or path-like, optional
+        What scores that need it were fitted on: of `gradunc_viz.fit`, or a file of it. It decides as well.
     classes, colors, on_error, limit, images
         As in `RunSettings`.
 
@@ -196,6 +201,7 @@ class Settings(RunSettings):
     seed: int = PASS_SETTINGS["seed"][1]
     flips: bool = PASS_SETTINGS["flips"][1]
     scales: tuple[float, ...] = PASS_SETTINGS["scales"][1]
+    fit: Fit | None = None
 
     if TYPE_CHECKING:  # what may be given is wider than what is kept
 
@@ -214,6 +220,7 @@ class Settings(RunSettings):
             input_size=size,
             dropout=None if dropout is None else tuple(dropout),
             scales=tuple(map(float, self.scales)),
+            fit=self.fit if self.fit is None or isinstance(self.fit, Fit) else Fit.load(self.fit),
         )
         _ = self.passes_kind
 
@@ -234,6 +241,11 @@ class Settings(RunSettings):
                 "in a run"
             )
         return next(iter(kinds), None)
+
+    @property
+    def fit_of_scores(self) -> Fit | None:
+        """The fit, if any of the scores needs one."""
+        return self.fit if any("fit" in lookup(name).needs for name in self.scores) else None
 
     @property
     def options(self) -> ScoreOptions:
@@ -273,7 +285,7 @@ def cache_key(network: Network | Sequence[Network], settings: Settings, classes:
 
     Of several networks, the members of an ensemble, the order is that of `gradunc_viz.networks.ensemble.in_order`.
     """
-    own = fingerprints(settings.scores)
+    own, fit = fingerprints(settings.scores), settings.fit_of_scores
     networks = [network] if isinstance(network, Network) else list(network)
     members = [_described(one, classes) for one in networks]
     described = members[0]
@@ -287,7 +299,9 @@ def cache_key(network: Network | Sequence[Network], settings: Settings, classes:
         "schema_version": SCHEMA_VERSION,
         "network": described,
         "settings": decisive(settings),
-    } | ({"own_scores": own} if own else {})
+        **({"own_scores": own} if own else {}),
+        **({"fit": fit.summary} if fit else {}),
+    }
 
 
 def _described(network: Network, classes: Sequence[str]) -> dict[str, Any]:
