@@ -75,8 +75,8 @@ def fit(
     progress : bool
         Whether a progress bar is shown.
     **changes
-        Fields of `Settings`: ``scores="vim,knn", input_size=(512, 1024)``. ``seed`` tells, with the id of a frame, which
-        of its pixels are drawn; the order of frames and the batch do not.
+        Fields of `Settings`: ``scores="vim,knn", input_size=(512, 1024)``. With the id of a frame ``seed``
+        tells which of its pixels are drawn; the order of frames and the batch do not.
 
     Returns
     -------
