@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..schema.scores import GradientNorm, Score
+from ..schema.scores import GradientScore, Score
 from . import tallies
 
 __all__ = ["SOFTMAX", "Kernels", "is_traced", "kernels_on"]
@@ -49,7 +49,7 @@ class Kernels:
     @staticmethod
     def know(score: Score) -> bool:
         """Whether a score is one that they compute; all others are left to their own functions."""
-        return isinstance(score, GradientNorm) or (score.name in SOFTMAX and isinstance(score.compute, str))
+        return isinstance(score, GradientScore) or (score.name in SOFTMAX and isinstance(score.compute, str))
 
     def sums_of(self, *tensors: Tensor, wide: bool = False) -> ModuleType | None:
         """Sums for these tensors, or None where plain torch has to do.

@@ -12,7 +12,7 @@ from .entries import combined, external, fitted, gradients, logits, passes
 from .entries.gradients import PAPER_NORMS
 from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
-from .score import GradientNorm, NormRequest, Score, ScorePattern
+from .score import GradientNorm, GradientScore, NormRequest, Score, ScorePattern
 
 __all__ = [
     "BUILT_IN",
@@ -24,6 +24,7 @@ __all__ = [
     "SCORES",
     "SETS",
     "GradientNorm",
+    "GradientScore",
     "NormRequest",
     "Score",
     "ScorePattern",

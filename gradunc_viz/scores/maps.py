@@ -17,7 +17,7 @@ from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
 from ..networks.tail import moved
 from ..schema.errors import GraduncError, NonFiniteError
-from ..schema.scores import GradientNorm, Score, lookup
+from ..schema.scores import GradientScore, Score, lookup
 from .behind_head import moved_log2
 from .gradients import norms_and_softmax
 from .needs import ForwardPass, HeadOutput, needs_of
@@ -113,7 +113,7 @@ class Scorer:
         self.at_head = tuple(score for score in self.scores if score.at_head)
         self.at_pixel = tuple(score for score in self.scores if not score.at_head)
         known = self.kernels.know
-        self._norms = [score for score in self.at_head if isinstance(score, GradientNorm) and known(score)]
+        self._norms = [score for score in self.at_head if isinstance(score, GradientScore) and known(score)]
         self._softmax = tuple(score.name for score in self.at_pixel if known(score))
         # norms stand together as a rule, and are resized where they are to stand
         first = self.scores.index(self._norms[0]) if self._norms else 0

@@ -20,6 +20,7 @@ __all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "needs_of"]
 NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
     "features": "what entered the head",
+    "hidden": "what entered the convolution before the head, and the derivative of what stands between the two",
     "void": "what left the head in channels that are no class",
 }
 """What a score may ask of a forward pass, and what that is; besides, ``layer:NAME``, the output of a layer."""
