@@ -19,10 +19,10 @@ from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
 from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
-from ..schema.scores import GradientNorm, SoftmaxScore, lookup, resolve_scores
+from ..schema.scores import GradientScore, SoftmaxScore, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
 from ..scores.fit import states_of
-from ..scores.gradients import norms_and_softmax
+from ..scores.gradients import check_requests, norms_and_softmax
 from ..scores.needs import ForwardPass, HeadOutput, check_channels, check_passes, needs_of
 from ..scores.resized_logits import resized_pixel_scores
 from ..scores.resizing import resize_log2_norms, resize_logits
@@ -109,7 +109,13 @@ class ScoredModel(nn.Module):
         check_channels(entries, network)
         check_passes(entries, None)
         states_of(entries, None)  # says which need a fit
-        norms = [entry for entry in entries if isinstance(entry, GradientNorm)]
+        for entry in entries:
+            if "hidden" in entry.needs:
+                raise ModelError(
+                    f"score {entry.name!r} needs the second-to-last convolution, of which a ScoredModel keeps nothing; "
+                    "'compute' and 'score_image' do"
+                )
+        norms = [entry for entry in entries if isinstance(entry, GradientScore)]
         self._norms, self._wanted = [norm.name for norm in norms], [norm.request for norm in norms]
         softmax = [entry for entry in entries if isinstance(entry, SoftmaxScore)]
         self._softmax, self._softmax_wanted = [one.name for one in softmax], [one.request for one in softmax]
@@ -128,6 +134,7 @@ class ScoredModel(nn.Module):
         self._threshold = network.threshold
         self._tail, self._shape = head.tail, tuple(example.shape)
         self._geometry = geometry_of(head.layer)
+        check_requests(self._wanted, self._geometry)
         device = head.logits.device
         channels = network.class_channels(head.logits.shape[1])
         self.register_buffer("channels", None if channels is None else channels.to(device), persistent=False)
@@ -153,7 +160,7 @@ class ScoredModel(nn.Module):
             if fast:
                 norms = norms_and_softmax(head, self._wanted)[0]
             elif head.tail is not None:
-                dtype = torch.float64 if any(p > 2 for _, p, _ in self._wanted) else torch.float32
+                dtype = torch.float64 if any(request.p > 2 for request in self._wanted) else torch.float32
                 norms = norms_behind_head(
                     head.tail, self._wanted, dtype, predict=head.predicted, pull_back=self._pull_back
                 ).float()

@@ -48,7 +48,8 @@ __all__ = [
     "working",
 ]
 
-_LABELS = {"oh": "one-hot", "uni": "uniform"}
+_LABELS = {"oh": "one-hot", "uni": "uniform", "exp": "expected"}
+_AGAINST = {"oh": "the prediction", "uni": "the uniform label", "exp": "a label drawn from the prediction"}
 
 
 def score_options(names: Sequence[str]) -> dict[str, str]:
@@ -181,7 +182,7 @@ def _about(entry: Score) -> str:
     """What a score is, in a few words."""
     if isinstance(entry, GradientNorm):
         turned = ", negated" if entry.orientation < 0 else ""
-        return f"gradient norm against the {'prediction' if entry.label == 'oh' else 'uniform label'}{turned}"
+        return f"gradient norm against {_AGAINST[entry.label]}{turned}"
     if entry.family == "external":
         return "imported map"
     # a title with a formula in it is for figures

@@ -213,7 +213,9 @@ def p_ablation(
                     one[v].sel(score=[e.name for e in own]).values for v in (metric, f"{metric}_low", f"{metric}_high")
                 )
                 look = line_style(norm_look(label, variant))
-                title = {"oh": "one-hot", "uni": "uniform"}[label] + (", paper" if variant == "paper" else ", exact")
+                title = {"oh": "one-hot", "uni": "uniform", "exp": "expected"}[label] + (
+                    ", paper" if variant == "paper" else ", exact"
+                )
                 axis.plot(p, value, **look, markersize=3.5, label=title, gid=f"{label}:{variant}")
                 own_norms = one.sel(score=[e.name for e in own])
                 wrong = own_norms["wrong_side"].values

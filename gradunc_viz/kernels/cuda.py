@@ -162,7 +162,7 @@ def _label_kernel(
     stride_image,
     stride_channel,
     stride_pixel,
-    requests: tl.constexpr,  # ((one-hot, exact, p, place of p among the sums), ...)
+    requests: tl.constexpr,  # ((label, exact, p, place of p among the sums or -1), ...)
     n_requests: tl.constexpr,
     floor: tl.constexpr,
     with_scores: tl.constexpr,
@@ -204,24 +204,38 @@ def _label_kernel(
     spread = tl.where(valid, tl.abs(spread), 0.0)
     log2_spread, tenth_spread = _log2_and_tenth(spread)
     scale = tl.load(log2_scale + image) if n_requests > 0 else 0.0
-    uniform = scale - log_total * _LOG2_E
-    one_hot = uniform - gap * _LOG2_E
+    log2_sure = -log_total * _LOG2_E
     shrunk = tl.log2((classes - 1.0) / classes + 1e-45) if n_requests > 0 else 0.0
+    log2_unit = -(log_total + gap) * _LOG2_E  # pi_c is 2^log2_unit times exps, but for the prediction
+    unlike = tl.where(other, 1 - exps * tl.exp2(log2_unit)[None, :], 1.0)
+    log2_unlike, tenth_unlike = _log2_and_tenth(unlike)
     for k in tl.static_range(n_requests):
-        if requests[k][0]:
+        if requests[k][0] == 2:
+            # sum_c pi^p (1 - pi) + pi (1 - pi)^p, what all terms have in common taken out
+            least = min(requests[k][2], 1.0)
+            part = tl.sum(tl.where(other, _power(exps, log2, tenth, requests[k][2]) * unlike, 0.0), 0)
+            part += _power(rest, log2_rest, tenth_rest, requests[k][2]) * tl.exp2(-log_total * _LOG2_E)
+            part *= tl.exp2(log2_unit * (requests[k][2] - least))
+            likely = tl.sum(exps * _power(unlike, log2_unlike, tenth_unlike, requests[k][2]), 0)
+            likely += rest * tl.exp2(-log_total * (_LOG2_E * requests[k][2]))
+            part += likely * tl.exp2(log2_unit * (1.0 - least))
+            offset = log2_unit * (least / requests[k][2])
+        elif requests[k][0] == 1:
             part = tl.sum(tl.where(other, _power(exps, log2, tenth, requests[k][2]), 0.0), 0)
-            offset = one_hot
+            offset = log2_unit
             if requests[k][1]:
                 part += _power(rest, log2_rest, tenth_rest, requests[k][2])
         elif requests[k][1]:
             part = tl.sum(_power(spread, log2_spread, tenth_spread, requests[k][2]), 0)
-            offset = uniform
+            offset = log2_sure
         else:
             part = tl.sum(tl.where(other, _power(exps, log2, tenth, requests[k][2]), 0.0), 0)
             part = part * tl.exp2(-gap * (_LOG2_E * requests[k][2])) + 1
-            offset = tl.where(classes > 1, uniform + shrunk, -float("inf"))
-        feature = tl.load(sums + (image * n_sums + requests[k][3]) * pixels + pixel, mask=inside, other=1.0)
-        value = part * feature
+            offset = tl.where(classes > 1, log2_sure + shrunk, -float("inf"))
+        value = part
+        if requests[k][3] >= 0:
+            value *= tl.load(sums + (image * n_sums + requests[k][3]) * pixels + pixel, mask=inside, other=1.0)
+            offset += scale
         norm = tl.log2(tl.maximum(value, 1e-37)) / requests[k][2] + offset
         norm = tl.where(value >= 1e-37, tl.maximum(norm, floor), floor)
         tl.store(norms + (image * n_requests + k) * pixels + pixel, norm, mask=inside)
@@ -270,7 +284,11 @@ def label_pass(
     others = softmax_formulas(logits, [one for one in softmax if one not in (*_SCORES, _PREDICTION)])
     logits, *strides = _strides(logits)
     block_classes = triton.next_power_of_2(classes)
-    requests = tuple((name == "oh", variant == "exact", float(p), list(ps).index(p)) for name, p, variant in wanted)
+    labels = ("uni", "oh", "exp")
+    requests = tuple(
+        (labels.index(w.label), w.variant == "exact", float(w.p), list(ps).index(w.p) if w.part == "norm" else -1)
+        for w in wanted
+    )
     with torch.cuda.device_of(logits):
         _label_kernel[(triton.cdiv(height * width, _PIXELS), n)](
             logits,

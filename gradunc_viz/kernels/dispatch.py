@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..schema.scores import GradientNorm, Score, SoftmaxScore
+from ..schema.scores import GradientScore, Score, SoftmaxScore
 from . import tallies
 
 __all__ = ["Kernels", "is_traced", "kernels_on"]
@@ -46,7 +46,7 @@ class Kernels:
     @staticmethod
     def know(score: Score) -> bool:
         """Whether a score is one that they compute; all others are left to their own functions."""
-        return isinstance(score, (GradientNorm, SoftmaxScore))
+        return isinstance(score, (GradientScore, SoftmaxScore))
 
     def sums_of(self, *tensors: Tensor, wide: bool = False) -> ModuleType | None:
         """Sums for these tensors, or None where plain torch has to do.

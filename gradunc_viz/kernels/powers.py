@@ -5,11 +5,12 @@ The norms of the paper, p = 0.1, 0.3, 0.5, 1 and 2, are powers of u = x^0.1: one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isclose
 
-__all__ = ["PowerStep", "power_plan"]
+__all__ = ["PowerStep", "drawn_powers", "power_plan"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class PowerStep:
     factors: tuple[int, ...]
     wanted: bool
     last: tuple[int, ...] = ()
+
+
+def drawn_powers(ps: Iterable[float]) -> frozenset[float]:
+    """Of which powers of the probabilities the sums are needed for a label that is drawn from these, for every p.
+
+    The expected |pi - y|^p adds up to sum_c pi^p (1 - pi) + pi (1 - pi)^p, which is sum_c pi (1 - pi) for p = 2 and
+    twice that for p = 1.
+    """
+    return frozenset(power for p in ps for power in ((1.0, 2.0) if p in (1, 2) else (p, p + 1)))
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 
-from ..schema.scores import SoftmaxRequest
+from ..schema.scores import NormRequest, SoftmaxRequest
 
 __all__ = ["feature_sums", "label_sums", "label_vectors", "power", "row_tiles", "softmax_formulas"]
 
@@ -89,12 +89,15 @@ def feature_sums(
 
 def label_sums(
     logits: Tensor,
-    wanted: Sequence[tuple[str, float, str]],
+    wanted: Sequence[NormRequest],
     group: Tensor | None,
     n_groups: int,
     dtype: torch.dtype,
-) -> dict[tuple[str, float, str], tuple[Tensor, Tensor]]:
+) -> dict[NormRequest, tuple[Tensor, Tensor]]:
     """Sum over classes of |pi_c - y_c|^p (or the paper's variant), per request, with a factor taken out.
+
+    Of the expected label, where y is the one-hot of class c with probability pi_c, it is the expected sum: every class
+    adds pi^p (1 - pi) + pi (1 - pi)^p.
 
     Returns
     -------
@@ -126,27 +129,39 @@ def label_sums(
     log2_total = (rest * log2_ratio.exp2()).log1p() * _LOG2_E
 
     others_power, rest_power = _powers(others, log2_others), _powers(rest)
-    sums: dict[tuple[str, float, str], tuple[Tensor, Tensor]] = {}
-    for p in sorted({p for label, p, variant in wanted if (label, variant) != ("uni", "exact")}):
+    sums: dict[NormRequest, tuple[Tensor, Tensor]] = {}
+    for p in sorted({w.p for w in wanted if w.label == "oh" or w.variant == "paper"}):
         shared = over_classes(others_power(p))
-        for request in (w for w in wanted if w[1] == p):
-            if request[0] == "oh":
-                found = shared + at_prediction(rest_power(p)) if request[2] == "exact" else shared
+        for request in (w for w in wanted if w.p == p):
+            if request.label == "oh":
+                found = shared + at_prediction(rest_power(p)) if request.variant == "exact" else shared
                 sums[request] = found, (log2_ratio - log2_total)[:, 0]
-            elif request[2] == "paper":
+            elif request.variant == "paper":
                 ratio = (log2_ratio * p).exp2()
                 factor = math.log2((n_classes - 1) / n_classes) if n_classes > 1 else -math.inf
                 sums[request] = (
                     shared * ratio + at_prediction(torch.ones_like(ratio)),
                     factor - log2_total[:, 0],
                 )
-    uniform = [w for w in wanted if (w[0], w[2]) == ("uni", "exact")]
+    if any(w.label == "exp" for w in wanted):
+        # pi_c = u e_c of every class but the predicted one, with the e_c that are known already and u at most 1/2
+        log2_unit = (log2_ratio - log2_total).clamp_min(torch.finfo(dtype).min)
+        unlike = 1 - others * log2_unit.exp2()
+        log2_sure, log2_rest, log2_unlike = -log2_total, rest.log2(), unlike.log2()
+        for request in (w for w in wanted if w.label == "exp"):
+            p, least = request.p, min(request.p, 1.0)
+            # the power of u that all terms have in common is taken out
+            first, second = (log2_unit * (p - least)).exp2(), (log2_unit * (1 - least)).exp2()
+            own = first * others_power(p) * unlike + second * others * (log2_unlike * p).exp2()
+            at_top = first * (log2_sure + log2_rest * p).exp2() + second * (log2_rest + log2_sure * p).exp2()
+            sums[request] = over_classes(own) + at_prediction(at_top), log2_unit[:, 0] * (least / p)
+    uniform = [w for w in wanted if (w.label, w.variant) == ("uni", "exact")]
     if uniform:
         # pi_c - 1/C = (a_c - mean a) / total with a = exp(phi - max phi) - 1: digits remain where the softmax is flat
         above = (phi - top).expm1_()
         power = _powers(above.sub_(above.mean(1, keepdim=True)).abs_())
         for request in uniform:
-            sums[request] = over_classes(power(request[1])), -log2_total[:, 0]
+            sums[request] = over_classes(power(request.p)), -log2_total[:, 0]
     return sums
 
 
@@ -157,7 +172,7 @@ def label_vectors(logits: Tensor, label: str, variant: str, predicted: Tensor | 
     ----------
     logits : Tensor (N, C, h, w)
     label, variant : str
-        As of `label_sums`.
+        As of `label_sums`, one-hot or uniform.
     predicted : LongTensor (N, h, w), optional
         Class that a one-hot label stands for, where it is not that of the largest logit.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
-from .powers import PowerStep, power_plan
+from .powers import PowerStep, drawn_powers, power_plan
 from .threads import empty
 
 __all__ = ["feature_sums", "label_pass"]
@@ -194,6 +194,7 @@ class _Softmax:
     prediction: Tensor | None
     truth: Tensor | None  # how far the label's logit is below the largest
     uniform: dict[float, Tensor]  # p -> sum over all classes of |exp(phi - top) - mean|^p
+    expected: dict[float, Tensor]  # p -> sum over the classes of the expected |pi - y|^p, see `_expected_sums`
     whole: dict[SoftmaxRequest, Tensor]  # scores that took a pass of their own
 
     def ratio(self, p: float = 1.0) -> Tensor:
@@ -296,6 +297,7 @@ def _softmax_block(
     buffers: _Buffers,
     ps: tuple[float, ...],
     uniform_ps: tuple[float, ...],
+    expected_ps: tuple[float, ...],
     softmax: Sequence[SoftmaxRequest],
     label: Tensor | None,
 ) -> _Softmax:
@@ -320,7 +322,8 @@ def _softmax_block(
     limits = torch.finfo(x.dtype)
     below.clamp_(0, min(-2 * math.log2(limits.tiny) / min(step.p for step in plan), limits.max))
     sums = {p: torch.empty_like(top) for p in ps}
-    weighted, exps = {}, None
+    weighted: dict[float, Tensor] = {}
+    exps = relative = None
     for p, power in buffers.powers(plan, below, unit=-_LOG2_E):
         torch.sum(power, 0, out=sums[p]).sub_(1)
         if p in weighted_ps:
@@ -329,8 +332,14 @@ def _softmax_block(
             buffers.give(product)
         if p == 1 and uniform_ps:
             exps = torch.mul(power, ratio, out=buffers.take(x.shape))
+        if p == 1 and expected_ps:
+            relative = buffers.take(x.shape).copy_(power)
     buffers.give(below)
     total = sums[1.0] * ratio
+    expected = {}
+    if relative is not None:
+        expected = _expected_sums(relative, second, total.log1p(), sums, buffers, expected_ps)
+        buffers.give(relative)
     uniform = {}
     if exps is not None:
         uniform = _uniform_sums(x, top, ratio, exps, (1 + total) / classes, buffers, uniform_ps)
@@ -344,7 +353,7 @@ def _softmax_block(
         if request.kind == "gen":
             log_others = sums[1.0].log() - second - log_total
             whole[request] = _generalised_entropy(x, top, log_total, log_others, request, buffers)
-    return _Softmax(top, second, sums, log_total, weighted, prediction, truth, uniform, whole)
+    return _Softmax(top, second, sums, log_total, weighted, prediction, truth, uniform, expected, whole)
 
 
 def _uniform_sums(
@@ -373,6 +382,40 @@ def _uniform_sums(
     return found
 
 
+def _expected_sums(
+    relative: Tensor,
+    second: Tensor,
+    log_total: Tensor,
+    sums: dict[float, Tensor],
+    buffers: _Buffers,
+    ps: tuple[float, ...],
+) -> dict[float, Tensor]:
+    """Sum over the classes of pi^p (1 - pi) + pi (1 - pi)^p, divided by u^min(p, 1), pi = u e but for the prediction.
+
+    `relative` is e, and overwritten; the prediction stands there beside the second class, with 1. u is at most 1/2, so
+    that nothing cancels in 1 - pi.
+    """
+    log2_unit = (second + log_total).mul_(-_LOG2_E)
+    unit, log2_sure, log2_rest = log2_unit.exp2(), log_total * -_LOG2_E, sums[1.0].log2()
+    found = {p: (sums[1.0] - unit * sums[2.0] + torch.exp2(log2_rest + log2_sure)) * (2 / p) for p in ps if p in (1, 2)}
+    others = [p for p in ps if p not in found]
+    if not others:
+        return found
+    log2_unlike = torch.mul(relative, unit, out=buffers.take(relative.shape)).neg_().add_(1).log2_()
+    log2_at_top = (1 - unit).log2_()
+    for p in others:
+        least = min(p, 1.0)
+        powers = torch.mul(log2_unlike, p, out=buffers.take(relative.shape)).exp2_().mul_(relative)
+        likely = powers.sum(0).sub_(torch.exp2(log2_at_top * p)).add_(torch.exp2(log2_rest + log2_sure * p))
+        unlikely = sums[p] - unit * sums[p + 1] + torch.exp2(log2_sure + log2_rest * p)
+        found[p] = likely.mul_(torch.exp2(log2_unit * (1 - least))).add_(
+            unlikely.mul_(torch.exp2(log2_unit * (p - least)))
+        )
+        buffers.give(powers)
+    buffers.give(log2_unlike)
+    return found
+
+
 def label_pass(
     logits: Tensor,
     wanted: Sequence[NormRequest],
@@ -388,8 +431,8 @@ def label_pass(
     Parameters
     ----------
     logits : Tensor (N, C, h, w)
-    wanted : sequence of (label, p, variant)
-        Norms to be computed, none twice.
+    wanted : sequence of NormRequest
+        Norms and label parts to be computed, none twice.
     sums : Tensor (N, len(ps), h, w), ps, log2_scale : Tensor (N,)
         The features' part of the norms: sums over channels and taps, in `dtype`.
     softmax : sequence of SoftmaxRequest
@@ -405,40 +448,49 @@ def label_pass(
         log2 norms and scores, in `dtype`; predictions are int64.
     """
     n, classes, height, width = logits.shape
-    others = {p for name, p, variant in wanted if (name, variant) != ("uni", "exact")} | {1.0}
-    uniform_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("uni", "exact")}))
-    rest_ps = tuple(sorted({p for name, p, variant in wanted if (name, variant) == ("oh", "exact")}))
-    all_ps = tuple(sorted(others.union(*(request.powers for request in softmax))))
+    others = {w.p for w in wanted if w.label == "oh" or w.variant == "paper"} | {1.0}
+    uniform_ps, expected_ps, rest_ps = (
+        tuple(sorted({w.p for w in wanted if (w.label, w.variant) == (name, "exact")})) for name in ("uni", "exp", "oh")
+    )
+    of_softmax = {p for request in softmax for p in request.powers}
+    all_ps = tuple(sorted(others | drawn_powers(expected_ps) | of_softmax))
     norms = empty((n, len(wanted), height, width), dtype)
     scores = {
         request: empty((n, height, width), torch.int64 if request.kind == "prediction" else dtype)
         for request in softmax
     }
-    feature_rows = [list(ps).index(p) for _, p, _ in wanted]
-    inverse = torch.tensor([1 / p for _, p, _ in wanted], dtype=dtype)[:, None]
+    feature_rows = [list(ps).index(w.p) if w.part == "norm" else None for w in wanted]
+    inverse = torch.tensor([1 / w.p for w in wanted], dtype=dtype)[:, None]
     buffers = _Buffers(dtype)
 
-    def put_together(found: _Softmax, feature: Sequence[Tensor], scale: float, out: Tensor) -> None:
+    def put_together(found: _Softmax, feature: Sequence[Tensor | None], scale: float, out: Tensor) -> None:
         """Put the parts of every wanted norm together: (len(wanted), pixels)."""
         rest = {}
         if rest_ps:
             one = found.sums[1.0]
             rest = {p: x.clone() for p, x in buffers.powers(power_plan(rest_ps, True), one.log2(), given=one)}
         parts = buffers.take((len(wanted), len(found.top)))
-        for part, own, (name, p, variant) in zip(parts, feature, wanted, strict=True):
-            if variant == "exact":
-                torch.mul(found.sums[p] + rest[p] if name == "oh" else found.uniform[p], own, out=part)
-            elif name == "oh":
-                torch.mul(found.sums[p], own, out=part)
+        for part, own, (name, p, variant, *_) in zip(parts, feature, wanted, strict=True):
+            if name == "exp":
+                part.copy_(found.expected[p])
+            elif name == "uni" and variant == "exact":
+                part.copy_(found.uniform[p])
+            elif name == "uni":
+                torch.exp2(found.second * (-_LOG2_E * p), out=part).mul_(found.sums[p]).add_(1)
+            elif variant == "exact":
+                torch.add(found.sums[p], rest[p], out=part)
             else:
-                powers = torch.exp2(found.second * (-_LOG2_E * p)).mul_(found.sums[p]).add_(1)
-                torch.mul(powers, own, out=part)
+                part.copy_(found.sums[p])
+            if own is not None:
+                part.mul_(own)
         parts.log2_().mul_(inverse)
-        uniform = scale - found.log_total * _LOG2_E
+        uniform = found.log_total * -_LOG2_E
         one_hot = uniform - found.second * _LOG2_E
-        paper = uniform + (math.log2((classes - 1) / classes) if classes > 1 else -math.inf)
-        for part, row, (name, _, variant) in zip(parts, out, wanted, strict=True):
-            torch.add(part, one_hot if name == "oh" else uniform if variant == "exact" else paper, out=row)
+        paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
+        for part, own, row, (name, p, variant, *_) in zip(parts, feature, out, wanted, strict=True):
+            offset = one_hot if name == "oh" else one_hot * min(1.0, 1 / p) if name == "exp" else uniform
+            torch.add(part, offset, out=row)
+            row.add_((0.0 if own is None else scale) + (paper if (name, variant) == ("uni", "paper") else 0.0))
         out.clamp_min_(LOG2_FLOOR)
         buffers.give(parts)
 
@@ -448,14 +500,12 @@ def label_pass(
         if x.dtype != dtype or x.stride(1) != 1:
             x = copied = buffers.take(x.shape).copy_(x)
         truth = None if label is None else label[image, rows].flatten()
-        found = _softmax_block(x, buffers, all_ps, uniform_ps, softmax, truth)
+        found = _softmax_block(x, buffers, all_ps, uniform_ps, expected_ps, softmax, truth)
         for request, target in scores.items():
             target[image, rows].view(-1).copy_(found.score(request))
         if wanted:
-            assert sums is not None
-            assert log2_scale is not None
-            feature = sums[image, :, rows].flatten(1)
-            own = [feature[k] for k in feature_rows]
-            put_together(found, own, float(log2_scale[image]), norms[image, :, rows].flatten(1))
+            own = [None if k is None or sums is None else sums[image, k, rows].flatten() for k in feature_rows]
+            scale = 0.0 if log2_scale is None else float(log2_scale[image])
+            put_together(found, own, scale, norms[image, :, rows].flatten(1))
         buffers.give(copied)
     return norms, scores

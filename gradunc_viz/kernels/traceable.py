@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..schema.scores import LOG2_FLOOR, SoftmaxRequest
+from ..schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
 from .geometry import Geometry
 
 __all__ = ["traceable_norms", "traceable_softmax"]
@@ -91,10 +91,10 @@ def traceable_norms(
     logits: Tensor,
     features: Tensor,
     layer: Geometry,
-    wanted: Sequence[tuple[str, float, str]],
+    wanted: Sequence[NormRequest],
     channels: Tensor | None = None,
 ) -> Tensor:
-    """Log2 gradient norms of (label, p, variant), (N, S, h, w); see `gradunc_viz.scores.gradients.gradient_norms`.
+    """Log2 gradient norms and factors of them, (N, S, h, w); see `gradunc_viz.scores.gradients.norms_and_softmax`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def traceable_norms(
     channels : LongTensor (C,), optional
         Which of the layer's output channels the logits are.
     """
-    dtype = torch.float64 if any(p > 2 for _, p, _ in wanted) else torch.float32
+    dtype = torch.float64 if any(w.p > 2 for w in wanted) else torch.float32
     groups = layer.groups
     n, depth, height, width = features.shape
     psi = features.to(dtype).abs()
@@ -113,13 +113,18 @@ def traceable_norms(
     scale = torch.where(scale > 0, scale, 1.0)
     psi = (psi / scale).reshape(n, groups, depth // groups, height, width)
     size = logits.shape[2:]
-    feature_sums = {p: _sum_over_taps(_power(psi, p).sum(2), layer, size) for p in sorted({p for _, p, _ in wanted})}
-    label_sums = _label_sums(logits.to(dtype), wanted, _group_matrix(layer, logits, channels, dtype))
+    feature_sums = {p: _sum_over_taps(_power(psi, p).sum(2), layer, size) for p in sorted({w.p for w in wanted})}
+    of_labels = [w for w in wanted if w.part != "feature"]
+    found = _label_sums(logits.to(dtype), of_labels, _group_matrix(layer, logits, channels, dtype))
+    label_sums = dict(zip(of_labels, found, strict=True))
+    of_none = torch.ones_like(logits[:, :1], dtype=dtype), torch.zeros_like(scale)
     norms = []
-    for request, (label_sum, log2_factor) in zip(wanted, label_sums, strict=True):
-        total = (label_sum * feature_sums[request[1]]).sum(1)
-        norm = total.log2() / request[1] + (log2_factor + scale.log2())[:, 0]
-        norms.append(norm.clamp_min(LOG2_FLOOR).float())
+    for request in wanted:
+        total, log2_factor = label_sums.get(request, of_none)
+        if request.part != "label":
+            total, log2_factor = total * feature_sums[request.p], log2_factor + scale.log2()
+        norm = total.sum(1).log2() / request.p + log2_factor[:, 0]
+        norms.append((norm.clamp_min(LOG2_FLOOR) * request.power).clamp_min(LOG2_FLOOR).float())
     return torch.stack(norms, 1)
 
 
@@ -133,9 +138,7 @@ def _group_matrix(layer: Geometry, logits: Tensor, channels: Tensor | None, dtyp
     return (torch.arange(groups, device=logits.device)[:, None] == of_logit[None]).to(dtype)
 
 
-def _label_sums(
-    phi: Tensor, wanted: Sequence[tuple[str, float, str]], matrix: Tensor | None
-) -> list[tuple[Tensor, Tensor]]:
+def _label_sums(phi: Tensor, wanted: Sequence[NormRequest], matrix: Tensor | None) -> list[tuple[Tensor, Tensor]]:
     """Sums over a group's classes of (|pi_c - y_c| / factor)^p, (N, groups, h, w); log2 of factors, (N, 1, h, w)."""
 
     def over_classes(x: Tensor) -> Tensor:
@@ -156,7 +159,17 @@ def _label_sums(
         return x if matrix is None else over_classes(torch.where(is_top, x, 0.0))
 
     found = []
-    for label, p, variant in wanted:
+    log2_unit = log2_ratio - log2_total
+    unlike = 1 - (log2_others + log2_unit).exp2()  # 1 - pi of every class but the predicted one
+    for label, p, variant, *_ in wanted:
+        if label == "exp":
+            # pi^p (1 - pi) + pi (1 - pi)^p, what all terms have in common taken out
+            least = min(p, 1.0)
+            first, second = (log2_unit * (p - least)).exp2(), (log2_unit * (1 - least)).exp2()
+            own = first * (log2_others * p).exp2() * unlike + second * log2_others.exp2() * _power(unlike, p)
+            at_top = first * (-log2_total).exp2() * _power(rest, p) + second * rest * (-log2_total * p).exp2()
+            found.append((over_classes(own) + at_prediction(at_top), log2_unit * (least / p)))
+            continue
         if (label, variant) == ("uni", "exact"):
             above = _expm1(phi - top)
             above = (above - above.mean(1, keepdim=True)).abs()
@@ -165,7 +178,7 @@ def _label_sums(
         shared = over_classes((log2_others * p).exp2())
         if label == "oh":
             exact = shared + at_prediction(_power(rest, p)) if variant == "exact" else shared
-            found.append((exact, log2_ratio - log2_total))
+            found.append((exact, log2_unit))
         else:
             ratio = (log2_ratio * p).exp2()
             paper = shared * ratio + at_prediction(torch.ones_like(ratio))

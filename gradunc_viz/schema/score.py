@@ -5,13 +5,22 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from .errors import UnknownScoreError
 
-__all__ = ["FittedScore", "GradientNorm", "NormRequest", "Score", "ScorePattern", "SoftmaxRequest", "SoftmaxScore"]
+__all__ = [
+    "FittedScore",
+    "GradientNorm",
+    "GradientScore",
+    "NormRequest",
+    "Score",
+    "ScorePattern",
+    "SoftmaxRequest",
+    "SoftmaxScore",
+]
 
 
 @dataclass(frozen=True)
@@ -120,43 +129,76 @@ class Score:
         return card(f"{self.name}: {self.family} score", rows)
 
 
-NormRequest = tuple[str, float, str]
-"""Label, p and variant of a gradient norm, as kernels take them."""
-
-
-@dataclass(frozen=True)
-class GradientNorm(Score):
-    """A norm of the gradient with respect to the last layer's kernel.
+class NormRequest(NamedTuple):
+    """What kernels are asked for: a norm of the gradient with respect to a layer's kernel, or a factor of one.
 
     Attributes
     ----------
     label
-        Label of the loss: ``"oh"``, one-hot of the predicted class, or ``"uni"``, the same for every class.
+        Label of the loss: ``"oh"``, one-hot of the predicted class; ``"uni"``, the same for every class; ``"exp"``,
+        drawn from the probabilities, of which the p-th power of the norm has the expected value.
     p
         Of the norm.
     variant
         ``"exact"``, the derivative, or ``"paper"``, the formula of the authors' published code.
+    part
+        ``"norm"``, or one of its factors: ``"label"``, that of pi - y, or ``"feature"``, that of the features.
+    power
+        What the norm is raised to.
+    layer
+        Which layer's kernel, counted from the end.
     """
 
-    label: Literal["oh", "uni"] = "oh"
-    p: float = 1.0
-    variant: Literal["exact", "paper"] = "exact"
+    label: str
+    p: float
+    variant: str = "exact"
+    part: str = "norm"
+    power: int = 1
+    layer: int = 1
+
+
+@dataclass(frozen=True)
+class GradientScore(Score):
+    """A score that is a norm of a gradient, or a factor of one: what kernels are asked for together.
+
+    Attributes
+    ----------
+    request
+        What they are asked for.
+    """
+
+    request: NormRequest = field(kw_only=True)
 
     @property
-    def request(self) -> NormRequest:
-        """Label, p and variant, as the kernels take them."""
-        return self.label, self.p, self.variant
+    def function(self) -> Callable[[Any], Any]:
+        """The plain formula for this request."""
+        formula: Callable[..., Any] = super().function
+        return partial(formula, request=self.request)
+
+
+@dataclass(frozen=True)
+class GradientNorm(GradientScore):
+    """A norm of the gradient with respect to the last layer's kernel."""
+
+    @property
+    def label(self) -> str:
+        """Label of the loss."""
+        return self.request.label
+
+    @property
+    def p(self) -> float:
+        """Of the norm."""
+        return self.request.p
+
+    @property
+    def variant(self) -> str:
+        """``"exact"``, the derivative, or ``"paper"``, the formula of the authors' published code."""
+        return self.request.variant
 
     @property
     def parameters(self) -> Mapping[str, object]:
         """Label, p and variant."""
         return {"label": self.label, "p": self.p, "variant": self.variant}
-
-    @property
-    def function(self) -> Callable[[Any], Any]:
-        """The plain formula for this label, p and variant."""
-        formula: Callable[..., Any] = super().function
-        return partial(formula, request=self.request)
 
 
 class SoftmaxRequest(NamedTuple):

@@ -12,7 +12,16 @@ from .entries import combined, external, fitted, gradients, logits, passes
 from .entries.gradients import PAPER_NORMS
 from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
-from .score import FittedScore, GradientNorm, NormRequest, Score, ScorePattern, SoftmaxRequest, SoftmaxScore
+from .score import (
+    FittedScore,
+    GradientNorm,
+    GradientScore,
+    NormRequest,
+    Score,
+    ScorePattern,
+    SoftmaxRequest,
+    SoftmaxScore,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -25,6 +34,7 @@ __all__ = [
     "SETS",
     "FittedScore",
     "GradientNorm",
+    "GradientScore",
     "NormRequest",
     "Score",
     "ScorePattern",

@@ -11,11 +11,14 @@ product of :math:`V` for each label. Several kernels' gradients lie side by side
 where features are taken as they reach the pixel: resized, where the head's output is resized on its way. Of a layer
 that runs several times the gradients of all calls add up in its one kernel.
 
+A label that is drawn from :math:`\pi` has one vector-Jacobian product for each class, whose p-th powers are averaged.
+
 The norms then go the way of the logits from the grid to the network's output, as norms, not as logarithms.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -31,7 +34,7 @@ from ..networks.tail import Source, Step, Tail, moved
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, NormRequest
 
-__all__ = ["PullBack", "moved_log2", "norms_behind_head", "recorded_pull_back"]
+__all__ = ["PullBack", "moved_log2", "norms_behind_head", "powered", "recorded_pull_back"]
 
 PullBack = Callable[..., Sequence[Tensor]]
 """From a vector and the outputs of the heads on the grid to the vector-Jacobian product by each of these."""
@@ -48,12 +51,12 @@ def norms_behind_head(
     predict: Callable[[Tensor], Tensor | None] = lambda logits: None,
     pull_back: PullBack | None = None,
 ) -> Tensor:
-    """Log2 gradient norms at the places of the network's logits.
+    """Log2 gradient norms, and factors of them, at the places of the network's logits.
 
     Parameters
     ----------
     tail : Tail
-    wanted : sequence of (label, p, variant)
+    wanted : sequence of NormRequest
     dtype : torch.float32 or torch.float64
         Of the sums.
     bias : bool
@@ -70,50 +73,91 @@ def norms_behind_head(
     Raises
     ------
     HeadError
-        If a layer runs several times, and the classes of its outputs are not weighted alike.
+        If a layer runs several times, and the classes of its outputs are not weighted alike; or if a factor is asked
+        for of a norm that is a sum of products.
     """
     with nullcontext() if is_traced() else torch.inference_mode(False):
-        labels = _label_parts(tail, wanted, dtype, predict, pull_back)
-        layers: dict[int, list[Source]] = {}
-        for source in tail.sources:
-            layers.setdefault(id(source.layer), []).append(source)
-        features = [_FeaturePart(calls, dtype, bias) for calls in layers.values()]
-        scale = torch.stack([part.scale for part in features]).amax(0)
-        norms: list[Tensor] = []
-        for label, p, variant in wanted:
-            deltas, log2_factor = labels[label, variant]
-            total = torch.stack([part.weighted(deltas, p, scale) for part in features]).sum(0)
-            norms.append((total.log2() / p + log2_factor + scale.log2()).clamp_min(LOG2_FLOOR))
-        on_grid = torch.stack(norms, 1)
+        sums = _Sums(tail, dtype, bias)
+        sums.check_factors(wanted)
+        pulled = _PulledBack(tail, dtype, predict, pull_back)
+        drawn = [request for request in wanted if request.label == "exp"]
+        found = dict(zip(drawn, _drawn(pulled, sums, drawn), strict=True)) if drawn else {}
+        for request in wanted:
+            if request in found:
+                continue
+            deltas, log2_factor = pulled.labelled(request) if request.part != "feature" else ({}, 0.0)
+            found[request] = sums(deltas, request).log2() / request.p + log2_factor
+        norms = [found[w] if w.part == "label" else found[w] + sums.scale.log2() for w in wanted]
+        on_grid = powered(torch.stack(norms, 1).clamp_min(LOG2_FLOOR), wanted)
     return moved_log2(on_grid, tail.steps)
 
 
-def _label_parts(
-    tail: Tail,
-    wanted: Sequence[NormRequest],
-    dtype: torch.dtype,
-    predict: Callable[[Tensor], Tensor | None],
-    pull_back: PullBack | None,
-) -> dict[tuple[str, str], tuple[dict[Source, Tensor], Tensor]]:
-    """Derivatives by the outputs of the heads for each (label, variant), with log2 of a factor taken out."""
-    sources = tail.sources
-    leaves = [source.of({}).detach().clone() for source in sources]
+def powered(norms: Tensor, wanted: Sequence[NormRequest]) -> Tensor:
+    """Raise norms, (N, len(wanted), h, w) as log2, to the powers that are asked for."""
+    if all(request.power == 1 for request in wanted):
+        return norms
+    powers = torch.tensor([request.power for request in wanted], dtype=norms.dtype, device=norms.device)
+    return (norms * powers[:, None, None]).clamp_min(LOG2_FLOOR)
 
-    def logits_of(*given: Tensor) -> Tensor:
-        return tail.on_leaves(dict(zip(sources, given, strict=True)))
 
-    pulled_back: Callable[[Tensor], Sequence[Tensor]]
-    if pull_back is not None:
-        logits, pulled_back = logits_of(*leaves), lambda vector: pull_back(vector, *leaves)
-    else:
-        logits, pulled_back = _differentiated(logits_of, leaves)
-    parts = {}
-    for label, _, variant in wanted:
-        if (label, variant) not in parts:
-            vector, log2_factor = label_vectors(logits.to(dtype), label, variant, predict(logits))
-            deltas = [one.to(dtype) for one in pulled_back(vector.to(logits.dtype))]
-            parts[label, variant] = dict(zip(sources, deltas, strict=True)), log2_factor
-    return parts
+def _drawn(pulled: _PulledBack, sums: _Sums, wanted: Sequence[NormRequest]) -> list[Tensor]:
+    """Norms where the label is drawn: the mean of the p-th powers over the classes, by their probabilities."""
+    log2_probabilities = pulled.logits.to(sums.dtype).log_softmax(1) / math.log(2)
+    terms: list[list[Tensor]] = [[] for _ in wanted]
+    for index, log2_probability in enumerate(log2_probabilities.unbind(1)):
+        deltas, log2_factor = pulled.one_hot(torch.full_like(log2_probability, index, dtype=torch.long))
+        for request, own in zip(wanted, terms, strict=True):
+            own.append(sums(deltas, request).log2() + request.p * log2_factor + log2_probability)
+    total = [torch.stack(own) for own in terms]
+    largest = [one.amax(0).clamp_min(torch.finfo(sums.dtype).min) for one in total]
+    return [
+        ((one - top).exp2().sum(0).log2() + top) / request.p
+        for one, top, request in zip(total, largest, wanted, strict=True)
+    ]
+
+
+class _PulledBack:
+    """Derivatives by the outputs of the heads, with log2 of a factor taken out."""
+
+    def __init__(
+        self,
+        tail: Tail,
+        dtype: torch.dtype,
+        predict: Callable[[Tensor], Tensor | None],
+        pull_back: PullBack | None,
+    ) -> None:
+        self.sources, self.dtype, self.predict = tail.sources, dtype, predict
+        leaves = [source.of({}).detach().clone() for source in self.sources]
+
+        def logits_of(*given: Tensor) -> Tensor:
+            return tail.on_leaves(dict(zip(self.sources, given, strict=True)))
+
+        self.by: Callable[[Tensor], Sequence[Tensor]]
+        if pull_back is not None:
+            self.logits, self.by = logits_of(*leaves), lambda vector: pull_back(vector, *leaves)
+        else:
+            self.logits, self.by = _differentiated(logits_of, leaves)
+        self.known: dict[tuple[str, str], tuple[dict[Source, Tensor], Tensor]] = {}
+
+    def labelled(self, request: NormRequest) -> tuple[dict[Source, Tensor], Tensor]:
+        """Those of the loss against the label of a request."""
+        kind = request.label, request.variant
+        if kind not in self.known:
+            self.known[kind] = self._of(label_vectors(self._wide, *kind, self.predict(self.logits)))
+        return self.known[kind]
+
+    def one_hot(self, classes: Tensor) -> tuple[dict[Source, Tensor], Tensor]:
+        """Those of the loss against one class of each pixel, (N, h, w)."""
+        return self._of(label_vectors(self._wide, "oh", "exact", classes))
+
+    @property
+    def _wide(self) -> Tensor:
+        return self.logits.to(self.dtype)
+
+    def _of(self, label: tuple[Tensor, Tensor]) -> tuple[dict[Source, Tensor], Tensor]:
+        vector, log2_factor = label
+        deltas = [one.to(self.dtype) for one in self.by(vector.to(self.logits.dtype))]
+        return dict(zip(self.sources, deltas, strict=True)), log2_factor
 
 
 def _differentiated(
@@ -151,6 +195,35 @@ def recorded_pull_back(tail: Tail) -> PullBack:
     return recorded
 
 
+class _Sums:
+    """Sums over classes, channels and taps of all layers, features divided by one scale."""
+
+    def __init__(self, tail: Tail, dtype: torch.dtype, bias: bool) -> None:
+        self.dtype, self.sources = dtype, tail.sources
+        layers: dict[int, list[Source]] = {}
+        for source in self.sources:
+            layers.setdefault(id(source.layer), []).append(source)
+        self.parts = [_FeaturePart(calls, dtype, bias) for calls in layers.values()]
+        self.scale = torch.stack([part.scale for part in self.parts]).amax(0)
+
+    def check_factors(self, wanted: Sequence[NormRequest]) -> None:
+        """Check that the norm is a product where one of its factors is asked for."""
+        factors = [request.part for request in wanted if request.part != "norm"]
+        groups = self.parts[0].layer.groups
+        if factors and (len(self.sources) > 1 or groups > 1):
+            names = ", ".join(dict.fromkeys(repr(source.name) for source in self.sources))
+            why = f"several outputs, of {names}" if len(self.sources) > 1 else f"a layer with groups={groups}, {names}"
+            raise HeadError(f"the norm of {why}, is a sum of products, so that it has no {factors[0]} part")
+
+    def __call__(self, deltas: dict[Source, Tensor], request: NormRequest) -> Tensor:
+        """The p-th power of a norm, (N, h, w), or of one of its factors."""
+        if request.part == "label":
+            return power(deltas[self.sources[0]].abs(), request.p).sum(1)
+        if request.part == "feature":
+            return self.parts[0].sums(request.p)[:, 0]
+        return torch.stack([part.weighted(deltas, request.p, self.scale) for part in self.parts]).sum(0)
+
+
 class _FeaturePart:
     """What one layer's kernel contributes to the p-th power of the norm."""
 
@@ -167,18 +240,25 @@ class _FeaturePart:
         """Sum over groups of the label part's times the features' p-th powers, features divided by `scale`."""
         groups = self.layer.groups
         if len(self.calls) == 1:
-            delta = deltas[self.calls[0]]
-            if p not in self.known:
-                self.known[p] = self._sums(p)
-            sums = self.known[p]
+            delta, sums = deltas[self.calls[0]], self.sums(p)
         else:
             delta, shares = _in_common(deltas, self.calls)
             sums = self._lifted(p, [share.to(self.dtype) for share in shares])
         labels = power(delta.abs(), p).unflatten(1, (groups, -1)).sum(2)
         return (labels * sums).sum(1) * (self.scale / scale) ** p
 
+    def sums(self, p: float) -> Tensor:
+        """Sums over taps and the channels of each group of |psi / scale|^p on the grid, of a layer that runs once.
+
+        Returns
+        -------
+        Tensor (N, groups, h, w)
+        """
+        if p not in self.known:
+            self.known[p] = self._sums(p)
+        return self.known[p]
+
     def _sums(self, p: float) -> Tensor:
-        """Sums over taps and the channels of each group of |psi / scale|^p on the grid, (N, groups, h, w)."""
         (call,) = self.calls
         if call.mixing:
             return self._lifted(p, None)

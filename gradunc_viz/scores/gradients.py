@@ -23,17 +23,19 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.dispatch import Kernels, kernels_on
-from ..kernels.geometry import sum_over_taps
+from ..kernels.geometry import Geometry, sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import Head, geometry_of
 from ..networks.tail import Tail
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest, SoftmaxRequest
-from .behind_head import moved_log2, norms_behind_head
+from .behind_head import moved_log2, norms_behind_head, powered
 from .needs import ForwardPass, HeadOutput
 from .softmax import softmax_request, softmax_scores
 
-__all__ = ["gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
+__all__ = ["check_requests", "gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
+
+_LABELS = ("oh", "uni", "exp")
 
 
 def gradient_norms(
@@ -61,11 +63,13 @@ def gradient_norms(
         `gradunc_viz.networks.head.register_head`.
     p : float or sequence of float
         Norms, each > 0 and finite.
-    labels : "oh", "uni" or a sequence of these
-        ``"oh"``: y is the one-hot of the predicted class; ``"uni"``: y = 1/C.
+    labels : "oh", "uni", "exp" or a sequence of these
+        ``"oh"``: y is the one-hot of the predicted class; ``"uni"``: y = 1/C; ``"exp"``: y is the one-hot of a class
+        that is drawn from :math:`\pi`, and the p-th power of the norm its expected value, :math:`(\sum_c \pi_c
+        \|\pi - e_c\|_p^p \; \sum |\psi_d|^p)^{1/p}`.
     variant : "exact" or "paper"
         ``"exact"``: :math:`|\pi_c - y_c|`, the derivative, equal to automatic differentiation. ``"paper"``:
-        :math:`|\pi_c (1 - y_c)|`, what the authors' published code evaluates.
+        :math:`|\pi_c (1 - y_c)|`, what the authors' published code evaluates, not for ``"exp"``.
     bias : bool
         Whether the gradient of the layer's bias counts as well (a tap whose feature is 1).
     channels : LongTensor (C,), optional
@@ -102,29 +106,30 @@ def gradient_norms(
         head = HeadOutput(logits, features, layer, channels, bias=bias)
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)
-    wanted = [(label, float(value), variant) for label in names for value in ps]
+    wanted = [NormRequest(label, float(value), variant) for label in names for value in ps]
     return norms_and_softmax(head, wanted)[0]
 
 
 def gradient_norm(run: ForwardPass, request: NormRequest) -> Tensor:
-    """One norm of a forward pass, (N, h, w): what its entry in the registry names."""
+    """One norm of a forward pass, or a factor of one, (N, h, w): what its entry in the registry names."""
     return norms_and_softmax(run.head, [request])[0][:, 0]
 
 
 def norms_and_softmax(
     head: HeadOutput,
-    wanted: Sequence[NormRequest],
+    wanted: Sequence[NormRequest | tuple[str, float, str]],
     softmax: Sequence[str] = (),
     label: Tensor | None = None,
     kernels: Kernels | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`gradient_norms` for any list of (label, p, variant), and scores of logits from the same exponentials.
+    """`gradient_norms` for any list of requests, and scores of logits from the same exponentials.
 
     Parameters
     ----------
     head : HeadOutput
         With features where norms are wanted.
-    wanted : sequence of (label, p, variant)
+    wanted : sequence of NormRequest
+        Or of (label, p, variant).
     softmax, label
         See `gradunc_viz.scores.softmax.softmax_scores`.
     kernels : Kernels, optional
@@ -135,20 +140,19 @@ def norms_and_softmax(
     Tensor (N, len(wanted), h, w), dict of name -> Tensor (N, h, w)
         log2 norms in the order of `wanted`; scores of the layer's own logits.
     """
-    logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
-    kernels = kernels or kernels_on(logits.device)
+    requests = [NormRequest(*request) for request in wanted]
+    logits, kernels = head.logits, kernels or kernels_on(head.logits.device)
     if head.tail is not None:
-        return _behind_head(head, head.tail, wanted), softmax_scores(logits, softmax, label, kernels)
-    if features is None:
-        if wanted:
-            raise HeadError("gradient norms were asked for without the features that enter the last layer")
-        return logits.new_empty((len(logits), 0, *logits.shape[2:])), softmax_scores(logits, softmax, label, kernels)
-    _check(logits, features, layer, wanted, bias, head.channels)
-    once = list(dict.fromkeys(wanted))
-    dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
+        return _behind_head(head, head.tail, requests), softmax_scores(logits, softmax, label, kernels)
+    _check(head, requests)
+    once = list(dict.fromkeys(request._replace(power=1) for request in requests))
+    dtypes = {logits.dtype} if head.features is None else {logits.dtype, head.features.dtype}
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     parts = _by_precision(once, dtype) or {dtype: []}
-    wide = torch.float64 in parts
-    sums_of = kernels.sums_of(logits, features, wide=wide) if geometry_of(layer).groups == 1 else None
+    sums_of = None
+    if once and geometry_of(head.layer).groups == 1:
+        tensors = (logits,) if head.features is None else (logits, head.features)
+        sums_of = kernels.sums_of(*tensors, wide=torch.float64 in parts)
     if sums_of is None:
         norms = _reference_norms(head, once, dtype)
         found = softmax_scores(logits, softmax, label, kernels)
@@ -157,25 +161,30 @@ def norms_and_softmax(
         asked = {name: softmax_request(name) for name in softmax}
         scores: dict[SoftmaxRequest, Tensor] = {}
         for some_dtype, some in parts.items():
-            ps = sorted({p for _, p, _ in some})
-            log2_scale, sums = _summed(sums_of.feature_sums, features, layer, logits.shape[2:], ps, some_dtype, bias)
+            ps, log2_scale, sums = _summed(sums_of.feature_sums, head, some, some_dtype)
+            of_labels = [request for request in some if request.part != "feature"]
             # scores of the softmax family come with the first part
             beside = tuple(dict.fromkeys(asked.values())) if some_dtype == next(iter(parts)) else ()
-            part, found = sums_of.label_pass(logits, some, sums, ps, log2_scale, beside, some_dtype, label)
+            part, found = sums_of.label_pass(logits, of_labels, sums, ps, log2_scale, beside, some_dtype, label)
             scores |= found
-            if len(parts) == 1:
+            if len(of_labels) == len(once):
                 norms = part
-            else:
-                norms[:, [once.index(request) for request in some]] = part.to(dtype)
+                continue
+            norms[:, [once.index(request) for request in of_labels]] = part.to(dtype)
+            for request in (request for request in some if request.part == "feature"):
+                assert sums is not None
+                assert log2_scale is not None
+                feature = _feature_part(sums[:, ps.index(request.p)], request.p, log2_scale)
+                norms[:, once.index(request)] = feature.to(dtype)
         found = {name: scores[request] for name, request in asked.items()}
-    if len(once) != len(wanted):
-        norms = norms[:, [once.index(request) for request in wanted]]
-    return norms.to(dtype), found
+    if once != requests:
+        norms = norms[:, [once.index(request._replace(power=1)) for request in requests]]
+    return powered(norms.to(dtype), requests), found
 
 
 def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) -> Tensor:
     """Norms at the places of the network's logits, in the precision that each needs."""
-    _check_requests(wanted)
+    _check_words(wanted)
     if not wanted:
         return head.logits.new_empty((len(head.logits), 0, *head.logits.shape[2:]))
     source = tail.moved_head
@@ -195,48 +204,57 @@ def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) ->
 
 def _summed(
     feature_sums: Callable[..., tuple[Tensor, Tensor]],
-    features: Tensor,
-    layer: nn.Module,
-    size: Sequence[int],
-    ps: Sequence[float],
+    head: HeadOutput,
+    wanted: Sequence[NormRequest],
     dtype: torch.dtype,
-    bias: bool,
     **options: int,
-) -> tuple[Tensor, Tensor]:
-    """Sum over taps and channels of |psi / scale|^p; the bias's 1 is one more tap.
+) -> tuple[list[float], Tensor | None, Tensor | None]:
+    """Sum over taps and channels of |psi / scale|^p for each p that is asked for; the bias's 1 is one more tap.
 
     Returns
     -------
-    Tensor (N,), Tensor (N, planes, h, w)
-        log2 of the scale, and the sums.
+    list of p, Tensor (N,), Tensor (N, planes, h, w)
+        With log2 of the scale, and the sums; None where features make no difference.
     """
-    scale, sums = feature_sums(features, ps, dtype, at_least=1.0 if bias else 0.0, **options)
-    sums = sum_over_taps(sums, geometry_of(layer), size)
-    if bias:
+    ps = sorted({request.p for request in wanted if request.part != "label"})
+    if not ps:
+        return ps, None, None
+    scale, sums = feature_sums(head.features, ps, dtype, at_least=1.0 if head.bias else 0.0, **options)
+    sums = sum_over_taps(sums, geometry_of(head.layer), head.logits.shape[2:])
+    if head.bias:
         sums = sums.unflatten(1, (len(ps), -1))
         powers = torch.stack([scale**-p for p in ps], 1).to(dtype)
         sums = (sums + powers[:, :, None, None, None]).flatten(1, 2)
-    return scale.log2(), sums
+    return ps, scale.log2(), sums
+
+
+def _feature_part(sums: Tensor, p: float, log2_scale: Tensor) -> Tensor:
+    return (sums.log2() / p + log2_scale[:, None, None]).clamp_min(LOG2_FLOOR)
 
 
 def _reference_norms(head: HeadOutput, wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> Tensor:
-    """The norms in plain torch, whatever the device and the layer."""
-    logits, features, layer, bias = head.logits, head.features, head.layer, head.bias
-    assert features is not None
-    group = _groups(layer, logits.shape[1], head.channels, logits.device)
-    groups = geometry_of(layer).groups
+    """The norms and their factors in plain torch, whatever the device and the layer."""
+    logits, layer = head.logits, head.layer
     result = logits.new_empty((logits.shape[0], len(wanted), *logits.shape[2:]), dtype=out_dtype)
     if result.numel() == 0:
         return result
+    group = _groups(layer, logits.shape[1], head.channels, logits.device)
+    groups = geometry_of(layer).groups
     for dtype, some in _by_precision(wanted, out_dtype).items():
-        ps = sorted({p for _, p, _ in some})
-        log2_scale, sums = _summed(feature_sums, features, layer, logits.shape[2:], ps, dtype, bias, groups=groups)
-        of_p = dict(zip(ps, sums.unflatten(1, (len(ps), groups)).unbind(1), strict=True))
+        ps, log2_scale, sums = _summed(feature_sums, head, some, dtype, groups=groups)
+        of_p = {} if sums is None else dict(zip(ps, sums.unflatten(1, (len(ps), groups)).unbind(1), strict=True))
+        for request in (request for request in some if request.part == "feature"):
+            assert log2_scale is not None
+            feature = _feature_part(of_p[request.p][:, 0], request.p, log2_scale)
+            result[:, wanted.index(request)] = feature.to(out_dtype)
+        of_labels = [request for request in some if request.part != "feature"]
         for rows in row_tiles(logits):
-            for request, (label_sum, log2_label) in label_sums(logits[:, :, rows], some, group, groups, dtype).items():
-                p = request[1]
-                total = (label_sum * of_p[p][:, :, rows]).sum(1)
-                norm = total.log2() / p + log2_label + log2_scale[:, None, None]
+            found = label_sums(logits[:, :, rows], of_labels, group, groups, dtype)
+            for request, (total, log2_factor) in found.items():
+                if request.part == "norm":
+                    assert log2_scale is not None
+                    total, log2_factor = total * of_p[request.p][:, :, rows], log2_factor + log2_scale[:, None, None]
+                norm = total.sum(1).log2() / request.p + log2_factor
                 result[:, wanted.index(request), rows] = norm.clamp_min(LOG2_FLOOR).to(out_dtype)
     return result
 
@@ -256,51 +274,59 @@ def gradient_factors(
     HeadError
         For a layer with groups, whose norm is a sum of products and has no two factors.
     """
-    request = (label, float(p), variant)
-    _check(logits, features, layer, [request], False, None)
-    group = _groups(layer, logits.shape[1], None, logits.device)
-    if group is not None:
-        raise HeadError(
-            f"the norm of a layer with groups={geometry_of(layer).groups} does not factorise; expected groups=1"
-        )
-    out_dtype = torch.float64 if torch.float64 in (logits.dtype, features.dtype) else torch.float32
-    dtype = next(iter(_by_precision([request], out_dtype)))
-    log2_scale, sums = _summed(feature_sums, features, layer, logits.shape[2:], [request[1]], dtype, False)
-    feature = sums[:, 0].log2() / p + log2_scale[:, None, None]
-    tiles = []
-    for rows in row_tiles(logits):
-        label_sum, log2_label = label_sums(logits[:, :, rows], [request], None, 1, dtype)[request]
-        tiles.append(label_sum[:, 0].log2() / p + log2_label)
-    label_part = torch.cat(tiles, 1)
-    return label_part.clamp_min(LOG2_FLOOR).to(out_dtype), feature.clamp_min(LOG2_FLOOR).to(out_dtype)
+    parts = [NormRequest(label, float(p), variant, part) for part in ("label", "feature")]
+    found = norms_and_softmax(HeadOutput(logits, features, layer), parts)[0]
+    return found[:, 0], found[:, 1]
 
 
-def _check(
-    logits: Tensor,
-    features: Tensor,
-    layer: nn.Module,
-    wanted: Sequence[NormRequest],
-    bias: bool,
-    channels: Tensor | None,
-) -> None:
-    geometry = geometry_of(layer)
-    expected = geometry.outputs if channels is None else len(channels)
+def _check(head: HeadOutput, wanted: Sequence[NormRequest]) -> None:
+    _check_words(wanted)
+    logits, features = head.logits, head.features
+    if features is None and all(request.part == "label" for request in wanted):
+        if wanted:
+            check_requests(wanted, geometry_of(head.layer))
+        return
+    if features is None:
+        raise HeadError("gradient norms were asked for without the features that enter the last layer")
+    geometry = geometry_of(head.layer)
+    expected = geometry.outputs if head.channels is None else len(head.channels)
     if logits.ndim != 4 or logits.shape[1] != expected:
         raise HeadError(f"logits have shape {tuple(logits.shape)}; expected (N, {expected}, h, w)")
     if features.ndim != 4 or features.shape[1] != geometry.inputs or features.shape[0] != logits.shape[0]:
         expected_features = f"({logits.shape[0]}, {geometry.inputs}, h, w)"
         raise HeadError(f"features have shape {tuple(features.shape)}; expected {expected_features}")
-    if bias and not geometry.bias:
+    if head.bias and not geometry.bias:
         raise HeadError("the gradient of the bias was asked for, but the last layer has no bias")
-    _check_requests(wanted)
+    check_requests(wanted, geometry)
 
 
-def _check_requests(wanted: Sequence[NormRequest]) -> None:
-    for label, p, variant in wanted:
-        if label not in ("oh", "uni"):
-            raise ValueError(f"label is {label!r}; expected 'oh' or 'uni'")
+def check_requests(wanted: Sequence[NormRequest], geometry: Geometry) -> None:
+    """Check that a layer's gradient has the factors that are asked for.
+
+    Raises
+    ------
+    HeadError
+        For a layer with groups, whose norm is a sum of products and has no two factors.
+    """
+    factors = [request.part for request in wanted if request.part != "norm"]
+    if factors and geometry.groups != 1:
+        raise HeadError(
+            f"the norm of a layer with groups={geometry.groups} does not factorise, so that it has no {factors[0]} "
+            "part; expected groups=1"
+        )
+
+
+def _check_words(wanted: Sequence[NormRequest]) -> None:
+    for label, p, variant, part, *_ in wanted:
+        if label not in _LABELS and part != "feature":
+            raise ValueError(f"label is {label!r}; expected 'oh', 'uni' or 'exp'")
         if variant not in ("exact", "paper"):
             raise ValueError(f"variant is {variant!r}; expected 'exact' or 'paper'")
+        if (label, variant) == ("exp", "paper"):
+            raise ValueError(
+                "variant 'paper' leaves out the class that is the label, and with 'exp' that is drawn from all; "
+                "expected 'exact'"
+            )
         if not (p > 0 and math.isfinite(p)):
             raise ValueError(f"p is {p}; expected a positive finite number")
 
@@ -309,7 +335,7 @@ def _by_precision(wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> dict
     """Split requests by the dtype that their sums need."""
     parts: dict[torch.dtype, list[NormRequest]] = {}
     for request in dict.fromkeys(wanted):
-        dtype = torch.float64 if request[1] > 2 else out_dtype
+        dtype = torch.float64 if request.p > 2 else out_dtype
         parts.setdefault(dtype, []).append(request)
     return parts
 

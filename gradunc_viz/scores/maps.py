@@ -18,7 +18,7 @@ from ..kernels.threads import empty
 from ..networks.tail import moved
 from ..schema.entries.passes import PassesScore
 from ..schema.errors import GraduncError, NonFiniteError
-from ..schema.scores import GradientNorm, Score, lookup
+from ..schema.scores import GradientScore, Score, lookup
 from .behind_head import moved_log2
 from .fit import Fit, State, states_of
 from .gradients import norms_and_softmax
@@ -129,7 +129,7 @@ class Scorer:
         self.at_head = tuple(score for score in self.scores if score.at_head)
         self.at_pixel = tuple(score for score in self.scores if not score.at_head)
         known = self.kernels.know
-        self._norms = [score for score in self.at_head if isinstance(score, GradientNorm) and known(score)]
+        self._norms = [score for score in self.at_head if isinstance(score, GradientScore) and known(score)]
         self._softmax = tuple(score.name for score in self.at_pixel if known(score))
         # norms stand together as a rule, and are resized where they are to stand
         first = self.scores.index(self._norms[0]) if self._norms else 0
@@ -209,7 +209,7 @@ class Scorer:
         own = [score for score in self.at_pixel if score.of_logits and score.name not in self._softmax]
         more = (*self._statistics, *(("logits",) if own else ()))
         mean.sweep((*asked_of_logits(names, label), *more), class_of(label, known))
-        norms = mean_norms(mean.passes, [(score.label, score.p) for score in self._norms])
+        norms = mean_norms(mean.passes, [(score.request.label, score.request.p) for score in self._norms])
         return norms, pixel_scores_from(mean.maps, names, known)
 
     def _by_functions(

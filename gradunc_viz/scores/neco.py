@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..schema.errors import FitError
-from ..schema.scores import LOG2_FLOOR
+from ..schema.scores import LOG2_FLOOR, NormRequest
 from .fitted import DrawnPixels, at_logits, by_pixel, principal
 from .gradients import gradient_norm
 from .needs import ForwardPass
@@ -94,5 +94,5 @@ class GradOrth:
 
     def __call__(self, run: ForwardPass, state: Mapping[str, Tensor]) -> Tensor:
         """Log2 of the norms at the logits' places."""
-        norm = gradient_norm(run, ("oh", 2.0, "exact"))
+        norm = gradient_norm(run, NormRequest("oh", 2.0))
         return (norm + _ratio(run, state["directions"]).log2()).clamp_min(LOG2_FLOOR)

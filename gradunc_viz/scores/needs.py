@@ -15,7 +15,7 @@ from ..networks.network import Network
 from ..networks.tail import Resize, Tail, moved
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import HeadError, ModelError, UnknownScoreError
-from ..schema.scores import GradientNorm, Score
+from ..schema.scores import GradientScore, NormRequest, Score
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_logits
 
@@ -27,6 +27,7 @@ __all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "Rerun", "check_channe
 NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
     "features": "what entered the head",
+    "hidden": "what entered the convolution before the head, and the derivative of what stands between the two",
     "void": "what left the head in channels that are no class",
     "fit": "what the score itself was fitted on, see `gradunc_viz.scores.fitted`",
     "input_grad": "derivatives by the network's input, and another pass on a changed one",
@@ -324,8 +325,9 @@ def check_passes(scores: Iterable[Score], kind: str | None, *, input_grad: bool 
             )
         if kind is None or needed is not None:
             continue
-        if isinstance(score, GradientNorm):
-            if score.variant != "exact" or score.label not in ("oh", "uni"):
+        if isinstance(score, GradientScore):
+            label, p = score.request.label, score.request.p
+            if label not in ("oh", "uni") or score.request != NormRequest(label, p):
                 raise UnknownScoreError(
                     f"score {score.name!r} is defined for one forward pass; of the mean of several there are exact "
                     "norms for the labels oh and uni"

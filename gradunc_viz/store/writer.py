@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..schema.errors import CacheError, CacheMismatchError
 from ..schema.frame import check_frame_id, validate
-from ..schema.scores import BUILT_IN, GradientNorm, lookup
+from ..schema.scores import BUILT_IN, GradientScore, lookup
 from .backend import Backend, Place, Writing, backend_of
 from .group import KIND, SUMMARY, complete_attrs, encoded, frame_group, published, read_root, root_files
 from .local import write_error
@@ -186,7 +186,7 @@ def described(scores: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {field: getattr(entry, field) for field in fields}
         for entry in entries
-        if not isinstance(entry, GradientNorm) and entry.family != "external"  # whose names tell all
+        if not isinstance(entry, GradientScore) and entry.family != "external"  # whose names tell all
     ]
 
 

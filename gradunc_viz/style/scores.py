@@ -21,6 +21,8 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "dashdotdot": (4, 1, 1, 1, 1, 1),
     "short": (2, 2),
     "pairs": (4, 1, 4, 3),
+    "longdot": (8, 1.5, 2, 1.5),
+    "longdotdot": (8, 1, 1, 1, 1, 1),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -56,6 +58,7 @@ _NORM_DASHES = {
     ("uni", "exact"): "dashed",
     ("oh", "paper"): "dotted",
     ("uni", "paper"): "dotdash",
+    ("exp", "exact"): "longdot",
 }
 _BY_NAME: Mapping[str, Look] = {
     "entropy": Look("#7a7779", "solid", "x"),
@@ -68,6 +71,9 @@ _BY_NAME: Mapping[str, Look] = {
     "gen": Look("#a45e28", "long", "|"),
     "kl_uniform": Look("#c629a6", "dashdotdot", "4"),
     "void": Look("#7a7779", "long", "_"),
+    "gradnorm": Look("#169bdd", "longdotdot", "4"),
+    "expgrad": Look("#c629a6", "longdotdot", "|"),
+    "fisher": Look("#a45e28", "longdotdot", "_"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
@@ -112,7 +118,7 @@ def score_look(name: str) -> Look:
 
 def norm_look(label: str, variant: str) -> Look:
     """How all the gradient norms of a label and a formula are drawn together, over p: dashes as of each of them."""
-    color, marker = {"oh": ("#169bdd", "o"), "uni": ("#e0760c", "s")}[label]
+    color, marker = {"oh": ("#169bdd", "o"), "uni": ("#e0760c", "s"), "exp": ("#2f9360", "^")}[label]
     return Look(color, _NORM_DASHES[label, variant], marker, hollow=variant == "paper")
 
 

@@ -25,7 +25,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
 ]
 
-SCORES = (*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7")
+SCORES = (
+    *(*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7"),
+    *(*(f"pgn_exp_p{p}" for p in (0.1, 0.5, 1, 2, 3)), "gradnorm", "expgrad", "fisher"),
+)
+PARTS = ("label_oh_p1", "label_uni_p0.5", "label_exp_p2", "label_exp_p3", "feature_p1", "feature_p0.5")
 
 
 class Transposed(nn.Module):
@@ -160,6 +164,24 @@ def test_traceable_expressions_say_the_same(name):
     found = model(x).scores  # with gradients wanted, the kernels of `compute` do not serve
     assert found.requires_grad
     assert_same_maps(found.detach(), expected, relu=name == "segformer")
+
+
+@pytest.mark.parametrize("name", ["resized", "transposed"])
+def test_traceable_expressions_have_the_same_factors(name):
+    net, x = make(name)
+    model = ScoredModel(net, PARTS, example=x)
+    with torch.no_grad():
+        expected = model(x).scores
+    torch.testing.assert_close(expected, reference(net, x, PARTS), atol=1e-5, rtol=1e-5)
+    assert_same_maps(model(x.requires_grad_()).scores.detach(), expected, scores=PARTS)
+
+
+def test_what_it_cannot_compute_is_refused():
+    net, x = make("grouped")
+    with pytest.raises(HeadError, match="groups=2 does not factorise, so that it has no feature part"):
+        ScoredModel(net, "feature_p1", example=x)
+    with pytest.raises(ModelError, match="'pgn2_oh_p1' needs the second-to-last convolution"):
+        ScoredModel(TinyNet(), "msp,pgn2_oh_p1")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import math
 import os
 import subprocess
@@ -18,7 +19,7 @@ from gradunc_viz.kernels import tallies
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.kernels.powers import power_plan
 from gradunc_viz.kernels.reference import softmax_formulas
-from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS, SCORES, SoftmaxScore
+from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS, SCORES, NormRequest, SoftmaxScore
 from gradunc_viz.scores import gradients
 from gradunc_viz.scores.needs import HeadOutput
 from gradunc_viz.scores.softmax import softmax_request
@@ -68,8 +69,10 @@ def seed():
     torch.manual_seed(0)
 
 
-def wanted(ps=PS) -> list[tuple[str, float, str]]:
-    return [(label, p, variant) for variant in ("exact", "paper") for label in ("oh", "uni") for p in ps]
+def wanted(ps=PS) -> list[NormRequest]:
+    kinds = [*itertools.product(("exact",), ("oh", "uni", "exp")), *itertools.product(("paper",), ("oh", "uni"))]
+    norms = [NormRequest(label, p, variant) for variant, label in kinds for p in ps]
+    return [*norms, *(one._replace(part="label") for one in norms), *(NormRequest("", p, part="feature") for p in ps)]
 
 
 def reference(logits: Tensor, features: Tensor, layer: nn.Module, ps=PS, bias=False) -> Tensor:
@@ -89,7 +92,9 @@ def unavoidable(logits: Tensor, ps, rounding=2e-7) -> Tensor:
     none = torch.zeros_like(uniform[0])
     kinds = {("uni", "exact"): uniform}
     return torch.stack(
-        [kinds.get((label, variant), [none] * len(ps))[ps.index(p)] for label, p, variant in wanted(ps)], 1
+        [kinds.get((w.label, w.variant), [none] * len(ps))[ps.index(w.p)] for w in wanted(ps) if w.part != "feature"]
+        + [none] * len(ps),
+        1,
     )
 
 
@@ -286,10 +291,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from gradunc_viz.kernels import cuda as kernels
 ps = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0)
-requests = tuple((oh, exact, p, k) for oh in (True, False) for exact in (True, False) for k, p in enumerate(ps))
+requests = tuple((label, exact, p, k) for label in range(3) for exact in (True, False) for k, p in enumerate(ps))
+requests += tuple((label, True, p, -1) for label in range(3) for p in ps)
 constants = {{
     "_feature_kernel": dict(ps=ps, count=6, rows=8, block_channels=32, block_pixels=128),
-    "_label_kernel": dict(requests=requests, n_requests=24, floor=-149.0, with_scores=True, with_label=True,
+    "_label_kernel": dict(requests=requests, n_requests=54, floor=-149.0, with_scores=True, with_label=True,
                           block_classes=32, block_pixels=128),
 }}
 pointers = {{"features": "{dtype}", "logits": "{dtype}", "label": "i64", "prediction": "i64"}}

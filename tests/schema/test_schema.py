@@ -13,7 +13,7 @@ from gradunc_viz.schema.scores import (
     PAPER_NORMS,
     PAPER_SCORES,
     SCORES,
-    GradientNorm,
+    GradientScore,
     lookup,
     resolve_scores,
 )
@@ -36,7 +36,7 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
         assert entry.formula
         assert entry.units in ("log2", "nats", "1", "logit")
         assert entry.title
-        assert entry.at_head == (entry.units == "log2") == isinstance(entry, GradientNorm)
+        assert entry.at_head == (entry.units == "log2") == isinstance(entry, GradientScore)
         assert entry.source
 
 
@@ -52,6 +52,8 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
         ("pgn_uni_p3_paper", "uni", 3.0, "paper", -1),
         ("pgn_oh_p20", "oh", 20.0, "exact", 1),
         ("pgn_oh_p0.1234567", "oh", 0.1234567, "exact", 1),
+        ("pgn_exp_p0.1", "exp", 0.1, "exact", 1),
+        ("pgn_exp_p3", "exp", 3.0, "exact", 1),
         ("pgn_oh_p0.0000001", "oh", 1e-7, "exact", 1),
         ("pgn_oh_p1000000", "oh", 1e6, "exact", 1),
     ],
@@ -60,6 +62,27 @@ def test_entry_of_any_gradient_norm(name, label, p, variant, orientation):
     entry = lookup(name)
     assert (entry.name, entry.label, entry.p, entry.variant) == (name, label, p, variant)
     assert (entry.orientation, entry.units, entry.at_head) == (orientation, "log2", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "orientation", "needs"),
+    [
+        ("label_oh_p0.7", ("oh", 0.7, "exact", "label", 1, 1), 1, {"logits"}),
+        ("label_uni_p1", ("uni", 1.0, "exact", "label", 1, 1), -1, {"logits"}),
+        ("label_exp_p2", ("exp", 2.0, "exact", "label", 1, 1), 1, {"logits"}),
+        ("feature_p0.5", ("", 0.5, "exact", "feature", 1, 1), -1, {"logits", "features"}),
+        ("pgn2_oh_p2", ("oh", 2.0, "exact", "norm", 1, 2), 1, {"logits", "features", "hidden"}),
+        ("pgn2_uni_p3", ("uni", 3.0, "exact", "norm", 1, 2), -1, {"logits", "features", "hidden"}),
+        ("gradnorm", ("uni", 1.0, "exact", "norm", 1, 1), -1, {"logits", "features"}),
+        ("expgrad", ("exp", 1.0, "exact", "norm", 1, 1), 1, {"logits", "features"}),
+        ("fisher", ("exp", 2.0, "exact", "norm", 2, 1), 1, {"logits", "features"}),
+    ],
+)
+def test_entry_of_what_is_made_of_a_gradient(name, request_, orientation, needs):
+    entry = lookup(name)
+    assert (entry.name, entry.request, entry.orientation, entry.needs) == (name, request_, orientation, needs)
+    assert (entry.units, entry.at_head, entry.family) == ("log2", True, "gradient")
+    assert entry.source
 
 
 def test_orientation_of_the_softmax_family():
@@ -76,6 +99,10 @@ def test_orientation_of_the_softmax_family():
         ("pgn_oh_p1.0", "write it 'pgn_oh_p1'"),
         ("pgn_oh_p01", "write it 'pgn_oh_p1'"),
         ("pgn_oh_p0", "unknown score 'pgn_oh_p0'"),
+        ("pgn_exp_p1_paper", "leaves out the class that is the label"),
+        ("label_exp_p0.50", "write it 'label_exp_p0.5'"),
+        ("feature_p0", "unknown score 'feature_p0'"),
+        ("pgn2_exp_p1", "unknown score 'pgn2_exp_p1'"),
         ("pgn_oh_p" + "9" * 400, "unknown score"),
         ("xyz", "'gradunc scores' lists them all"),
         ("", "unknown score ''"),

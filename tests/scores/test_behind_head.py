@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 SIZE = (24, 40)
-SCORES = ("pgn_oh_p0.5", "pgn_uni_p2", "entropy")
+SCORES = ("pgn_oh_p0.5", "pgn_uni_p2", "pgn_exp_p0.5", "fisher", "entropy")
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 X = torch.from_numpy(IMAGE).permute(2, 0, 1)[None].float() / 255
 
@@ -47,27 +47,51 @@ class Ends(nn.Module):
         return ((self.fine(padded) + coarse) / 0.3).flip(3)[..., :h, :w]
 
 
-def by_autograd(net: nn.Module, parameters: list[Tensor], pixels: list[tuple[int, int]], p: float) -> Tensor:
+def by_autograd(
+    net: nn.Module, parameters: list[Tensor], pixels: list[tuple[int, int]], p: float, label: str = "oh"
+) -> Tensor:
     logits, norms = net(X.double()), []
     for y, x in pixels:
         phi = logits[:, :, y, x]
-        gradients = torch.autograd.grad(F.cross_entropy(phi, phi.argmax(1)), parameters, retain_graph=True)
-        norms.append(torch.cat([one.flatten() for one in gradients]).norm(p).log2())
+        classes = phi.argmax(1) if label == "oh" else range(phi.shape[1])
+        weights = [1.0] if label == "oh" else phi[0].detach().softmax(0)
+        power = torch.zeros((), dtype=torch.float64)
+        for weight, one in zip(weights, classes, strict=True):
+            gradients = torch.autograd.grad(
+                F.cross_entropy(phi, torch.tensor([int(one)])), parameters, retain_graph=True
+            )
+            power += weight * torch.cat([one.flatten() for one in gradients]).norm(p) ** p
+        norms.append(power.log2() / p)
     return torch.stack(norms)
 
 
+@pytest.mark.parametrize("label", ["oh", "exp"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_captured_head_has_the_norms_of_the_networks_output(bias: bool) -> None:
+def test_a_captured_head_has_the_norms_of_the_networks_output(bias: bool, label: str) -> None:
     net = Ends().double()
     with torch.no_grad(), gv.capture(net) as head:
         net(X.double())
     assert head.name == "fine + coarse"
-    found = gv.gradient_norms(head, p=(0.5, 1), labels="oh", bias=bias)
+    found = gv.gradient_norms(head, p=(0.5, 1), labels=label, bias=bias)
     pixels = [(0, 0), (3, 7), (23, 39), (12, 20)]
     parameters = [one for name, one in net.named_parameters() if bias or name.endswith("weight")]
     for place, p in enumerate((0.5, 1)):
-        expected = by_autograd(net, parameters, pixels, p)
+        expected = by_autograd(net, parameters, pixels, p, label)
         torch.testing.assert_close(torch.stack([found[0, place, y, x] for y, x in pixels]), expected)
+
+
+def test_factors_behind_one_head_and_not_behind_several() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh()).eval()
+    net[1].weight.data = torch.tensor([0.5, 2.0, -1.0, 3.0])
+    names = ("pgn_oh_p0.5", "label_oh_p0.5", "feature_p0.5", "pgn_exp_p2", "label_exp_p2", "feature_p2", "fisher")
+    ds = gv.score_image(net, IMAGE, scores=names)
+    # oriented: features, small where the network is unsure, are shown negated
+    np.testing.assert_allclose(ds["pgn_oh_p0.5"], ds["label_oh_p0.5"] - ds["feature_p0.5"], atol=2e-5)
+    np.testing.assert_allclose(ds["pgn_exp_p2"], ds["label_exp_p2"] - ds["feature_p2"], atol=2e-5)
+    np.testing.assert_allclose(ds["fisher"], 2 * ds["pgn_exp_p2"], atol=2e-5)
+    for name in ("label_oh_p1", "feature_p1"):
+        with pytest.raises(HeadError, match="several outputs, of 'fine', 'coarse', is a sum of products"):
+            gv.score_image(Ends(), IMAGE, scores=name)
 
 
 def test_the_bias_of_a_layer_without_one_is_refused() -> None:

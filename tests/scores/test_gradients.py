@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from gradunc_viz.kernels import reference as gradients_reference
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
 from gradunc_viz.schema.errors import HeadError
-from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS
+from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS, lookup
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, norms_and_softmax
 from gradunc_viz.scores.needs import HeadOutput
 
 GOLDEN = Path(__file__).parents[1] / "data" / "pgn_paper_code.npz"
 PS = (0.1, 0.3, 0.5, 0.7, 1, 2, 3, 8, 20)
 LABELS = ("oh", "uni")
+ALL_LABELS = (*LABELS, "exp")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def seed():
 
 
 def autograd_norms(
-    layer: nn.Module, features: Tensor, ps=PS, labels=LABELS, bias=False, keep: list[int] | None = None
+    layer: nn.Module, features: Tensor, ps=PS, labels=ALL_LABELS, bias=False, keep: list[int] | None = None
 ) -> Tensor:
     """Return the norms slowly and obviously: one backward pass per pixel and label, as (N, labels x ps, h, w).
 
@@ -47,13 +48,20 @@ def autograd_norms(
     log_pi = torch.log_softmax(logits, 1)
     for i, y, x in itertools.product(range(n), range(h), range(w)):
         for j, label in enumerate(labels):
-            target = torch.full((n_classes,), 1 / n_classes, dtype=logits.dtype)
-            if label == "oh":
-                target = nn.functional.one_hot(logits[i, :, y, x].argmax(), n_classes).to(logits.dtype)
-            loss = -(target * log_pi[i, :, y, x]).sum()
-            entries = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
-            for k, p in enumerate(ps):
-                result[i, j, k, y, x] = entries.abs().pow(p).sum().pow(1 / p)
+            one_hot = torch.eye(n_classes, dtype=logits.dtype)
+            targets = {
+                "oh": one_hot[logits[i, :, y, x].argmax()][None],
+                "uni": torch.full((1, n_classes), 1 / n_classes, dtype=logits.dtype),
+                "exp": one_hot,
+            }[label]
+            # the mean over what the label may be
+            weights = log_pi[i, :, y, x].detach().exp() if label == "exp" else torch.ones(1, dtype=logits.dtype)
+            powers = torch.zeros(len(ps), dtype=torch.float64)
+            for weight, target in zip(weights, targets, strict=True):
+                loss = -(target * log_pi[i, :, y, x]).sum()
+                entries = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
+                powers += weight * torch.stack([entries.abs().pow(p).sum() for p in ps])
+            result[i, j, :, y, x] = powers.pow(1 / torch.tensor(ps, dtype=torch.float64))
     return result.flatten(1, 2)
 
 
@@ -75,7 +83,7 @@ def assert_equals_autograd(layer: nn.Module, size=(4, 3), bias=False, keep=None,
     with torch.no_grad():
         logits = run(layer, features)
     logits = logits if keep is None else logits[:, keep]
-    found = gradient_norms(logits, features, layer, p=PS, labels=LABELS, bias=bias, channels=channels)
+    found = gradient_norms(logits, features, layer, p=PS, labels=ALL_LABELS, bias=bias, channels=channels)
     expected = autograd_norms(layer, features, bias=bias, keep=keep).clamp_min(2.0**LOG2_FLOOR)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.exp2(), expected, rtol=1e-9, atol=0)
@@ -238,8 +246,94 @@ def test_factors_add_up_to_the_norm(case, label, variant, p):
 
 
 def test_factors_of_a_grouped_layer_are_refused():
+    layer = nn.Conv2d(2, 2, 1, groups=2)
     with pytest.raises(HeadError, match="groups=2"):
-        gradient_factors(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), nn.Conv2d(2, 2, 1, groups=2), p=1)
+        gradient_factors(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), layer, p=1)
+    for name in ("label_uni_p1", "feature_p1"):
+        with pytest.raises(
+            HeadError, match=f"groups=2 does not factorise, so that it has no {name.split('_')[0]} part"
+        ):
+            named(HeadOutput(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), layer), name)
+
+
+def named(head: HeadOutput, *names: str) -> Tensor:
+    """Scores as the registry describes them, (len(names), N, h, w)."""
+    return norms_and_softmax(head, [lookup(name).request for name in names])[0].movedim(1, 0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("p", [0.1, 1, 2, 8])
+@pytest.mark.parametrize("label", ALL_LABELS)
+def test_parts_add_up_to_the_norm_and_are_what_they_say(label, p, bias):
+    layer = nn.Conv2d(6, 5, 3, padding=1)
+    features = torch.randn(2, 6, 5, 7, dtype=torch.float64)
+    logits = 3 * torch.randn(2, 5, 5, 7, dtype=torch.float64)
+    head = HeadOutput(logits, features, layer, bias=bias)
+    norm, label_part, feature = named(head, f"pgn_{label}_p{p}", f"label_{label}_p{p}", f"feature_p{p}")
+    torch.testing.assert_close(label_part + feature, norm, rtol=0, atol=1e-9)
+    patches = nn.functional.unfold(features, 3, padding=1).abs().pow(p).sum(1).view(2, 5, 7) + bias
+    torch.testing.assert_close(feature, patches.log2() / p, rtol=0, atol=1e-9)
+    pi = logits.softmax(1)
+    one_hot = torch.eye(5, dtype=torch.float64)
+    y = {"oh": one_hot[pi.argmax(1)].movedim(-1, 1), "uni": torch.tensor(0.2, dtype=torch.float64)}.get(label)
+    if y is None:
+        drawn = (pi[:, None] - one_hot[None, :, :, None, None]).abs().pow(p).sum(2)
+        sums = (pi * drawn).sum(1)
+    else:
+        sums = (pi - y).abs().pow(p).sum(1)
+    torch.testing.assert_close(label_part, sums.log2() / p, rtol=0, atol=1e-9)
+
+
+def test_the_label_part_needs_no_features(case):
+    logits, features, layer = case
+    with_features, without = (named(HeadOutput(logits, x, layer), "label_exp_p0.5") for x in (features, None))
+    torch.testing.assert_close(with_features, without)
+    with pytest.raises(HeadError, match="without the features"):
+        named(HeadOutput(logits, None, layer), "feature_p1")
+
+
+def test_scores_by_the_names_of_the_literature_are_what_they_say():
+    """GradNorm, ExGrad and the trace of the Fisher information as their authors define them."""
+    layer = nn.Conv2d(4, 3, 1, bias=False).double()
+    features = torch.randn(1, 4, 2, 3, dtype=torch.float64)
+    logits = layer(features)
+    head = HeadOutput(logits.detach(), features, layer)
+    log_pi = logits.log_softmax(1)
+    for y, x in itertools.product(range(2), range(3)):
+        own = log_pi[0, :, y, x]
+        of_class = torch.stack([torch.autograd.grad(one, layer.weight, retain_graph=True)[0].flatten() for one in own])
+        pi = own.detach().exp()
+        expected = {
+            # the divergence from the uniform distribution, over C: the mean over classes as its label
+            "gradnorm": of_class.mean(0).norm(1),
+            "expgrad": pi @ of_class.norm(1, 1),
+            # E[g g^T], its trace
+            "fisher": torch.einsum("c,ci,cj->ij", pi, of_class, of_class).trace(),
+        }
+        found = named(head, *expected)[:, 0, y, x]
+        torch.testing.assert_close(found, torch.stack(list(expected.values())).log2(), rtol=1e-9, atol=1e-9)
+    found = named(head, "gradnorm", "pgn_uni_p1", "expgrad", "pgn_exp_p1", "fisher", "pgn_exp_p2")
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert torch.equal(found[4], 2 * found[5])
+
+
+@pytest.mark.parametrize("size", [10, 40, 80, 100])
+@pytest.mark.parametrize("p", PS)
+def test_the_expected_label_keeps_the_rank_of_certain_pixels_in_float32(size, p):
+    logits = torch.tensor([[size, 0.0, -3.0]])[..., None, None]
+    found = gradient_norms(logits, torch.ones(1, 4, 1, 1), nn.Conv2d(4, 3, 1), p=p, labels="exp").flatten()
+    log_pi = torch.tensor([0.0, -size, -size - 3.0], dtype=torch.float64)
+    log_pi = log_pi - log_pi.logsumexp(0)
+    log_rest = torch.stack([log_pi[[1, 2]], log_pi[[0, 2]], log_pi[[0, 1]]]).logsumexp(1)
+    terms = torch.cat([p * log_pi + log_rest, log_pi + p * log_rest])
+    norms = terms.logsumexp(0, keepdim=True) / p / math.log(2) + 2 / p
+    torch.testing.assert_close(found.double(), norms.clamp_min(LOG2_FLOOR), rtol=1e-6, atol=1e-4)
+
+
+def test_the_papers_formula_of_the_expected_label_is_refused(case):
+    with pytest.raises(ValueError, match="leaves out the class that is the label"):
+        gradient_norms(*case, p=1, labels="exp", variant="paper")
 
 
 # --------------------------------------------------------------------------------------------------------------------

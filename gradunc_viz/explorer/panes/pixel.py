@@ -97,7 +97,8 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
     if cell is None:
         return None
     norm, v, u = cell
-    label = _label_norm(np.asarray(dataset["logits"][:, v, u].values, "f8"), *entry.request)
+    logits = np.asarray(dataset["logits"][:, v, u].values, "f8")
+    label = _label_norm(logits, entry.label, entry.p, entry.variant)
     return NormParts(norm, label, norm - label)
 
 
@@ -105,6 +106,10 @@ def _label_norm(logits: np.ndarray, label: str, p: float, variant: str) -> float
     """log2 of the p-norm of pi - y, or of pi (1 - y) in the paper's variant."""
     pi = softmax(logits)
     n, top = len(pi), int(pi.argmax())
+    if label == "exp":
+        rest = np.array([np.delete(pi, index).sum() for index in range(n)])  # keeps the digits of 1 - pi
+        total = (pi**p * rest + pi * rest**p).sum()
+        return float(np.log2(total) / p) if total > 0 else -np.inf
     y = np.full(n, 1 / n)
     if label == "oh":
         y = np.zeros(n)

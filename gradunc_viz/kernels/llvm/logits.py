@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...schema.scores import LOG2_FLOOR, NormRequest, SoftmaxRequest
-from ..powers import power_plan
+from ..powers import drawn_powers, power_plan
 from .code import LANES, Code, Value, built_once, exp2, log2
 from .functions import LARGEST, exp, expm1, log1p, positive_log2, powers_of
 
@@ -22,6 +22,7 @@ LABEL_TILE = 128
 """Pixels whose logits stay in the first cache."""
 
 
+_LABELS = ("oh", "uni", "exp")
 _LOG2_E = math.log2(math.e)
 _LN_2 = math.log(2)
 _HALVINGS = 30  # of the range of a pixel's logits, to less than float32 resolves
@@ -31,7 +32,7 @@ _LIFT = 60  # log2 of a factor that makes every subnormal normal
 @built_once
 def label_kernel(
     wanted: tuple[NormRequest, ...],
-    rows: tuple[int, ...],
+    rows: tuple[int | None, ...],
     softmax: tuple[SoftmaxRequest, ...],
     kind: str,
     blended: bool = False,
@@ -40,8 +41,8 @@ def label_kernel(
 
     Parameters
     ----------
-    rows : tuple of int
-        Which of the features' sums each norm takes.
+    rows : tuple of int or None
+        Which of the features' sums each norm takes; None of a label part, which takes none.
     kind : str
         Type of the logits.
     blended : bool
@@ -87,15 +88,21 @@ class _LabelKernel:
     """What `label_kernel` does with a tile, in the making."""
 
     def __init__(
-        self, code: Code, wanted: Sequence[NormRequest], rows: Sequence[int], softmax: Sequence[SoftmaxRequest]
+        self,
+        code: Code,
+        wanted: Sequence[NormRequest],
+        rows: Sequence[int | None],
+        softmax: Sequence[SoftmaxRequest],
     ) -> None:
         self.code, self.wanted, self.rows, self.softmax = code, wanted, rows, softmax
         self.kinds = {request.kind for request in softmax}
-        of = {kind: {p for label, p, v in wanted if (label, v) == kind} for kind in {w[::2] for w in wanted}}
-        self.uniform_ps = sorted(of.get(("uni", "exact"), ()))
-        self.rest_ps = sorted(of.get(("oh", "exact"), ()))
-        other_ps = {p for kind in of if kind != ("uni", "exact") for p in of[kind]} | {1.0}
-        self.ps = sorted(other_ps.union(*(request.powers for request in softmax)))
+        exact = {label: {w.p for w in wanted if (w.label, w.variant) == (label, "exact")} for label in _LABELS}
+        self.uniform_ps, self.expected_ps = sorted(exact["uni"]), sorted(exact["exp"])
+        self.curved_ps = [p for p in self.expected_ps if p not in (1, 2)]
+        self.rest_ps = sorted(exact["oh"])
+        of_others = {w.p for w in wanted if w.label == "oh" or w.variant == "paper"}
+        of_softmax = {p for request in softmax for p in request.powers}
+        self.ps = sorted(of_others | drawn_powers(self.expected_ps) | of_softmax | {1.0})
         self.weighted_ps = sorted({1 / request.temperature for request in softmax if request.kind == "entropy"})
         self.tops, self.seconds, self.places = (code.room(LABEL_TILE) for _ in range(3))
         self.share = code.vector(code.arguments["share"])
@@ -158,6 +165,8 @@ class _LabelKernel:
                 lowest.set(lowest.value.at_most(x))
             if self.uniform_ps:
                 code.store(one.where(x.equals(top), powers[1.0] * ratio), given["work"], exps + index * LANES)
+            if self.curved_ps:
+                code.store(powers[1.0], given["work"], self._relative() + index * LANES)
             if label is not None:
                 at_label.set(x.where(label.equals(code.vector(index.to_int())), at_label.value))
         found = _Found(
@@ -169,13 +178,44 @@ class _LabelKernel:
             spread=spread.value,
             lowest=lowest.value,
         )
+        log_total = log1p(found.rest(1.0))
         uniform = self._uniform(place, top, found.rest(1.0)) if self.uniform_ps else {}
-        self._norms(pixel, found.sums, uniform, gap, log1p(found.rest(1.0)))
+        expected = self._expected(found.sums, gap, log_total) if self.expected_ps else {}
+        self._norms(pixel, found.sums, uniform, expected, gap, log_total)
         self._scores(place, pixel, found)
 
     def _exps(self) -> Value:
         """Where in `work` the exponentials of a vector of pixels stand, behind the tile's logits."""
         return self.code.arguments["classes"] * LABEL_TILE
+
+    def _relative(self) -> Value:
+        """Where the exponentials relative to the second largest stand, behind the others."""
+        return self.code.arguments["classes"] * (LABEL_TILE + LANES)
+
+    def _expected(self, found: Mapping[float, Value], gap: Value, log_total: Value) -> dict[float, Value]:
+        """P -> expected |pi - y|^p of a drawn label, as `gradunc_viz.kernels.torch_cpu` words it."""
+        code, given = self.code, self.code.arguments
+        log2_sure = log_total * -_LOG2_E
+        log2_unit = log2_sure - gap * _LOG2_E
+        unit, rest = exp2(log2_unit), found[1.0]
+        if len(self.curved_ps) < len(self.expected_ps):
+            spread = rest - unit * found[2.0] + exp2(log2_sure) * rest
+        expected = {p: spread * (2 / p) for p in self.expected_ps if p not in self.curved_ps}
+        if not self.curved_ps:
+            return expected
+        likely = code.sums(self.curved_ps)
+        with code.loop(given["classes"]) as index:
+            relative = code.load(given["work"], self._relative() + index * LANES)
+            powers = powers_of(self.curved_ps, 1.0 - relative * unit)
+            for p in self.curved_ps:
+                likely[p].add(relative * powers[p])
+        at_top, rest_powers = powers_of(self.curved_ps, 1.0 - unit), powers_of(self.curved_ps, rest)
+        for p in self.curved_ps:
+            least = min(p, 1.0)
+            of_class = likely[p].value - at_top[p] + rest * exp2(log2_sure * p)
+            class_of = found[p] - unit * found[p + 1] + exp2(log2_sure) * rest_powers[p]
+            expected[p] = of_class * exp2(log2_unit * (1 - least)) + class_of * exp2(log2_unit * (p - least))
+        return expected
 
     def _uniform(self, place: Value, top: Value, total: Value) -> dict[float, Value]:
         """P -> sum over all classes of |exp(phi - top) - mean|^p."""
@@ -203,23 +243,36 @@ class _LabelKernel:
         return {p: total.value for p, total in sums.items()}
 
     def _norms(
-        self, pixel: Value, found: Mapping[float, Value], uniform: Mapping[float, Value], gap: Value, log_total: Value
+        self,
+        pixel: Value,
+        found: Mapping[float, Value],
+        uniform: Mapping[float, Value],
+        expected: Mapping[float, Value],
+        gap: Value,
+        log_total: Value,
     ) -> None:
         code, given = self.code, self.code.arguments
         rest = found[1.0]
         rest_powers = powers_of(self.rest_ps, rest) if self.rest_ps else {}
-        scale = code.vector(given["log2_scale"]) - log_total * _LOG2_E
-        for row, (source, (name, p, variant)) in enumerate(zip(self.rows, self.wanted, strict=True)):
-            offset = scale
+        scale, log2_sure = code.vector(given["log2_scale"]), log_total * -_LOG2_E
+        scaled = scale - log_total * _LOG2_E
+        for row, (source, (name, p, variant, *_)) in enumerate(zip(self.rows, self.wanted, strict=True)):
+            offset = log2_sure if source is None else scaled
             if name == "oh":
                 part = found[p] + rest_powers[p] if variant == "exact" else found[p]
-                offset = scale - gap * _LOG2_E
+                offset = offset - gap * _LOG2_E
+            elif name == "exp":
+                part = expected[p]
+                offset = (log2_sure - gap * _LOG2_E) * min(1.0, 1 / p)
+                offset = offset if source is None else offset + scale
             elif variant == "exact":
                 part = uniform[p]
             else:
                 part = exp2(gap * (-_LOG2_E * p)) * found[p] + 1.0
-                offset = scale + code.vector(given["paper"])
-            total = part * code.load(given["sums"], given["sums_stride"] * source + pixel)
+                offset = offset + code.vector(given["paper"])
+            total = part
+            if source is not None:
+                total = part * code.load(given["sums"], given["sums_stride"] * source + pixel)
             small = total < 2.0**-_LIFT
             logarithm = log2((total * 2.0**_LIFT).where(small, total))
             logarithm = (logarithm - _LIFT).where(small, logarithm)
@@ -358,4 +411,4 @@ class _Found:
 
 def workspace(classes: int) -> np.ndarray:
     """Memory that `label_kernel` works in."""
-    return np.empty(classes * (LABEL_TILE + LANES), "f4")
+    return np.empty(classes * (LABEL_TILE + 2 * LANES), "f4")
