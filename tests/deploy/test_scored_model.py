@@ -25,7 +25,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
 ]
 
-SCORES = (*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7")
+SCORES = (
+    *(*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7"),
+    *("gini", "gen", "gen_g0.3_m2", "kl_uniform", "entropy_T1.5", "energy_T0.5"),
+)
 
 
 class Transposed(nn.Module):
