@@ -33,10 +33,12 @@ _HOMES = {
     "networks.preprocessing": ["Preprocessing"],
     "networks.tracing": ["capture"],
     "run.compute": ["compute", "score_image"],
+    "run.fit": ["fit"],
     "run.settings": ["Settings"],
     "schema.errors": ["GraduncError"],
     "schema.frame": ["IGNORE", "validate"],
     "schema.scores": ["DEFAULT_SCORES", "PAPER_SCORES", "SCORES", "Score", "lookup"],
+    "scores.fit": ["Fit"],
     "scores.gradients": ["gradient_factors", "gradient_norms"],
     "scores.own": ["register_score"],
     "store.cache": ["Cache", "open_cache"],
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from .networks.tracing import capture as capture
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image
+    from .run.fit import fit as fit
     from .run.settings import Settings as Settings
     from .schema.errors import GraduncError as GraduncError
     from .schema.frame import IGNORE as IGNORE
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
     from .schema.scores import SCORES as SCORES
     from .schema.scores import Score as Score
     from .schema.scores import lookup as lookup
+    from .scores.fit import Fit as Fit
     from .scores.gradients import gradient_factors as gradient_factors
     from .scores.gradients import gradient_norms as gradient_norms
     from .scores.own import register_score as register_score

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..schema.errors import GraduncError
 from ..schema.scores import SCORES
@@ -189,6 +190,14 @@ def _left_out(channels: Sequence[int]) -> str:
     )
 
 
+def _fitted_on(fit: Mapping[str, Any]) -> str:
+    """What scores of a cache were fitted on."""
+    return (
+        f"{fit['pixels']} pixels of {fit['fitted_on']} frames, by {fit['by']}, features of {fit['features']}, seed "
+        f"{fit['seed']} (fit {fit['digest'][:12]})"
+    )
+
+
 @command("info", "say what a cache holds", options.cache, options.score_files)
 def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
@@ -212,6 +221,7 @@ def _info(arguments: argparse.Namespace) -> int:
         **({"left out": _left_out(network["drop_channels"])} if network.get("drop_channels") else {}),
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
         "input size": "x".join(map(str, settings["input_size"])) if settings["input_size"] else "each image's own",
+        **({"fitted on": _fitted_on(cache.key["fit"])} if "fit" in cache.key else {}),
         "on disk": size_on_disk(cache.path),
     }
     for name, value in rows.items():

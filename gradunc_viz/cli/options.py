@@ -6,11 +6,14 @@ import argparse
 import os
 from pathlib import Path
 
+from ..schema.scores import SETS
 from .values import integers, names, numbers, port, positive, size
 
 __all__ = [
     "cache",
     "caches",
+    "classes",
+    "data",
     "debug",
     "frames",
     "network",
@@ -88,9 +91,8 @@ def limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N frames")
 
 
-def frames(parser: argparse.ArgumentParser) -> None:
-    """Which frames, what their labels mean, and the cache that is made of them."""
-    from ..datasets.catalog import catalog
+def data(parser: argparse.ArgumentParser) -> None:
+    """Which frames, and what their labels mean."""
     from ..datasets.layouts import LAYOUTS
 
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
@@ -105,11 +107,12 @@ def frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--anomalies", type=Path, metavar="FILE", help="JSON {id in anomaly masks: 0 known, 1 anomaly or null ignored}"
     )
-    parser.add_argument(
-        "--classes",
-        metavar="NAME|FILE",
-        help=f"class names: {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or A,B,..",
-    )
+
+
+def frames(parser: argparse.ArgumentParser) -> None:
+    """Which frames, what their labels mean, and the cache that is made of them."""
+    data(parser)
+    classes(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"
     )
@@ -119,10 +122,21 @@ def frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
 
 
+def classes(parser: argparse.ArgumentParser) -> None:
+    """What classes are called."""
+    from ..datasets.catalog import catalog
+
+    parser.add_argument(
+        "--classes",
+        metavar="NAME|FILE",
+        help=f"class names: {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or A,B,..",
+    )
+
+
 def scores_to_compute(parser: argparse.ArgumentParser) -> None:
     """Which scores are computed."""
     parser.add_argument(
-        "--scores", default="default", metavar="A,B", help="names, default, paper or all (see 'gradunc scores')"
+        "--scores", default="default", metavar="A,B", help=f"names, {', '.join(SETS)} (see 'gradunc scores')"
     )
     score_files(parser)
 

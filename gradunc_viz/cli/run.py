@@ -1,4 +1,4 @@
-"""Commands that compute: demo, compute, stream, import, submit."""
+"""Commands that compute: demo, compute, fit, stream, import, submit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from . import options
 from .command import command
-from .values import DONE, SKIPPED, class_options, console, normalization, positive, size_on_disk
+from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -80,6 +80,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
     parser.add_argument("--profile", action="store_true", help="say where the time went")
+    parser.add_argument("--fit", type=Path, metavar="FIT", help="what 'gradunc fit' wrote, for scores that need it")
 
 
 @command(
@@ -107,6 +108,7 @@ def _compute(arguments: argparse.Namespace) -> int:
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         profile=arguments.profile,
+        fit=arguments.fit,
         **_run_settings(arguments),
     )
     report = compute_report(_network(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
@@ -128,6 +130,89 @@ def _print_stages(report: Any) -> None:
         per_frame = 1e3 * stage.seconds / len(report.computed)
         table.add_row(name, f"{per_frame:.1f}", f"{stage.seconds / report.seconds:.0%}", STAGES[name])
     console().print(table)
+
+
+def _fit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scores",
+        default="fitted",
+        metavar="A,B",
+        help="names, or 'fitted': all of them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FIT", help="safetensors file; an earlier fit there is replaced"
+    )
+    parser.add_argument(
+        "--pixels",
+        type=positive,
+        default=100_000,
+        metavar="N",
+        help="pixels drawn, as many of each frame; they take 4 bytes for each feature and class (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--by",
+        choices=("prediction", "label"),
+        default="prediction",
+        help="what class a pixel counts to (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--features",
+        default="head",
+        metavar="SOURCE",
+        help="'head', or 'layer:NAME' for the output of a layer by its dotted name (default: %(default)s)",
+    )
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
+    )
+
+
+@command(
+    "fit",
+    "fit scores such as vim on in-distribution frames, for 'compute --fit'",
+    options.network,
+    options.data,
+    options.classes,
+    _fit_options,
+    options.running,
+    options.score_files,
+    options.quiet,
+)
+def _fit(arguments: argparse.Namespace) -> int:
+    from ..run.fit import fit
+    from ..schema.errors import FitError
+    from ..scores.fit import Fit
+
+    if arguments.out.exists():
+        Fit.load(arguments.out)  # anything else that lies there is not written over, which is said before the work
+    if not arguments.out.parent.is_dir():
+        raise FitError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
+    done = fit(
+        _network(arguments),
+        _frames(arguments),
+        pixels=arguments.pixels,
+        seed=arguments.seed,
+        by=arguments.by,
+        features=arguments.features,
+        progress=not arguments.quiet,
+        scores=arguments.scores,
+        input_size=arguments.input_size,
+        device=arguments.device,
+        autocast=arguments.autocast,
+        batch=arguments.batch,
+        limit=arguments.limit,
+        on_error=arguments.on_error,
+        **class_options(arguments.classes),
+    )
+    done.save(arguments.out)
+    told = done.provenance
+    print(
+        f"{arguments.out}: fitted {', '.join(done.scores)} on {told['pixels']} pixels of {len(told['frames'])} frames, "
+        f"by {told['by']}, features of {done.source} ({told['dimensions']})"
+    )
+    print(f"score other frames with: gradunc compute --fit {arguments.out} --scores {','.join(done.scores)} ...")
+    return DONE
 
 
 def _stream_options(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from ..networks.tracing import capture
 from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
 from ..schema.scores import GradientNorm, SoftmaxScore, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
+from ..scores.fit import states_of
 from ..scores.gradients import norms_and_softmax
 from ..scores.needs import ForwardPass, HeadOutput, check_channels, needs_of
 from ..scores.resized_logits import resized_pixel_scores
@@ -106,6 +107,7 @@ class ScoredModel(nn.Module):
         entries = [lookup(name) for name in self.scores]
         self.needs = needs_of(entries)
         check_channels(entries, network)
+        states_of(entries, None)  # says which need a fit
         norms = [entry for entry in entries if isinstance(entry, GradientNorm)]
         self._norms, self._wanted = [norm.name for norm in norms], [norm.request for norm in norms]
         softmax = [entry for entry in entries if isinstance(entry, SoftmaxScore)]

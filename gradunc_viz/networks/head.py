@@ -202,6 +202,8 @@ class Head:
         What the network does to the output of its heads, where it does anything but resize it bilinearly: `logits` are
         then what comes of it, before the last such resizing, and `features` and `layer` those of the first head.
         `gradunc_viz.gradient_norms` takes all of it: hand it the head itself.
+    layers
+        Outputs of other layers that were asked for, by their dotted names.
 
     Raises
     ------
@@ -215,6 +217,7 @@ class Head:
     name: str
     align_corners: bool
     tail: Tail | None
+    layers: Mapping[str, Tensor]
     plan: Plan
 
     def __getattr__(self, attribute: str) -> Any:
@@ -256,14 +259,14 @@ class Head:
         """Take what entered and left the layer of a plan, as the layer was called."""
         self.logits, self.features = plan.arrange(logits), plan.arrange(features)
         self.layer, self.name, self.align_corners, self.plan = plan.layer, plan.name, plan.align_corners, plan
-        self.tail = None
+        self.tail, self.layers = None, {}
 
     def fill_behind(self, plan: Plan, tail: Tail, logits: Tensor) -> None:
         """Take logits that are made of the output of heads by what stands behind them."""
         first, *others = tail.sources
         self.logits, self.features, self.layer = logits, first.features, first.layer
         self.name = " + ".join(dict.fromkeys((first.name, *(one.name for one in others))))
-        self.align_corners, self.tail, self.plan = plan.align_corners, tail, plan
+        self.align_corners, self.tail, self.plan, self.layers = plan.align_corners, tail, plan, {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -73,7 +73,9 @@ class NetworkClasses:
         return {channel: place.get(channel) for channel in range(self.n_channels)}
 
 
-def known_class_table(runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place) -> NetworkClasses:
+def known_class_table(
+    runner: Runner, frames: Sequence[Frame], settings: Settings, out: Place | None = None
+) -> NetworkClasses:
     """Classes of a run of a network.
 
     Names that were given come first, then those of the network, of the frames, and of Cityscapes where there are as
@@ -133,9 +135,9 @@ def frame_classes(frames: Sequence[Frame]) -> ClassTable:
     return tables.pop() if len(tables) == 1 else ((), ())
 
 
-def _counted_before(network: Network, out: Place) -> int:
+def _counted_before(network: Network, out: Place | None) -> int:
     """The channels of a network whose classes are named, as the cache at `out` knows them; 0 where there is none."""
-    if network.classes is None or not backend_of(out).is_cache():
+    if network.classes is None or out is None or not backend_of(out).is_cache():
         return 0
     return len(open_cache(out).classes) + len(network.drop_channels)
 
@@ -156,9 +158,9 @@ def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:
     return None
 
 
-def _settled(table: ClassTable, settings: RunSettings, out: Place) -> ClassTable:
+def _settled(table: ClassTable, settings: RunSettings, out: Place | None) -> ClassTable:
     """The table of a cache that is resumed, where one of the two only numbers the classes."""
-    if settings.classes is not None or not backend_of(out).is_cache():
+    if settings.classes is not None or out is None or not backend_of(out).is_cache():
         return table
     cache = open_cache(out)
     if not len(cache):

@@ -16,6 +16,7 @@ import xarray as xr
 from torch import nn
 
 from ..datasets.bands import BANDS_SUFFIX, read_bands
+from ..datasets.conventions import some
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
 from ..networks.load import load_model
@@ -34,7 +35,7 @@ from .report import Report, cautions
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["Report", "compute", "compute_report", "finished_cache", "score_image"]
+__all__ = ["Report", "compute", "compute_report", "finished_cache", "inference", "loaded", "score_image"]
 
 
 def compute(
@@ -117,8 +118,8 @@ def compute_report(
     device = resolve_device(settings.device)
     chosen = chosen_frames(frames, settings.limit)
     place = backend_of(out)
-    with restored(_network(model)) as network:
-        runner = _inference(network, device, settings)
+    with restored(loaded(model)) as network:
+        runner = inference(network, device, settings)
         settings = replace(settings, input_size=runner.size)  # what came of it decides
         known = known_class_table(runner, chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
@@ -126,8 +127,10 @@ def compute_report(
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
         source = NetworkMaps(runner, settings, classes, report.stages)
+        _warn_of_fit(settings)
         with CacheWriter(place, cache_key(network, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
+        _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
 
@@ -157,12 +160,15 @@ def score_image(
         is more uncertain.
     """
     settings = changed(settings or Settings(), changes)
-    with restored(_network(model)) as network:
-        runner = _inference(network, resolve_device(settings.device), settings)
+    with restored(loaded(model)) as network:
+        runner = inference(network, resolve_device(settings.device), settings)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
-        head = runner(runner.prepare(frame.image, frame.id), frame.id)
+        source = NetworkMaps(runner, replace(settings, input_size=runner.size), (), Stages())
+        _warn_of_fit(source.settings)
+        head = source.run(runner.prepare(frame.image, frame.id), frame.id)
         names = network.class_names(head.logits.shape[1])
-        maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
+        maps = source.score(frame, head).maps
+    _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (
@@ -174,6 +180,28 @@ def score_image(
     }
     variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
     return xr.Dataset(variables, attrs={"network": network.name, "head": head.name, "classes": list(names)})
+
+
+def _warn_of_fit(settings: Settings) -> None:
+    """Warn where a fit is of no use, or was made under other settings."""
+    if settings.fit is not None and settings.fit_of_scores is None:
+        warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
+    elif settings.fit is not None:
+        for name, value in (("input_size", settings.input_size), ("autocast", settings.autocast)):
+            then = settings.fit.provenance[name]
+            if then != (list(value) if isinstance(value, tuple) else value):
+                warnings.warn(
+                    f"the fit was made with {name} {then}, and is used with {value}: features may differ", stacklevel=4
+                )
+
+
+def _warn_of_fitted(frame_ids: list[str]) -> None:
+    if frame_ids:
+        warnings.warn(
+            f"scores were fitted on {len(frame_ids)} of the frames that they are computed of ("
+            f"{some('frame', frame_ids)}): they look better there than on others",
+            stacklevel=4,
+        )
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
@@ -194,11 +222,13 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.nda
     return pixels
 
 
-def _network(model: str | nn.Module) -> Network:
+def loaded(model: str | nn.Module) -> Network:
+    """The network that is meant."""
     return model if isinstance(model, Network) else load_model(model)
 
 
-def _inference(network: Network, device: torch.device, settings: Settings) -> Inference:
+def inference(network: Network, device: torch.device, settings: Settings) -> Inference:
+    """What runs a network as the settings ask for."""
     return Inference(
         network,
         device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -29,6 +30,14 @@ class DecodedFrame:
     encoded: bytes | None = None
     image_format: str = ""
     source: str = ""
+
+    @property
+    def content(self) -> str:
+        """Hash of the decoded image, 32 hex digits: the same wherever it lies and however it is encoded."""
+        pixels = np.ascontiguousarray(self.image if self.pixels is None else self.pixels)
+        digest = blake2b(f"{pixels.dtype} {pixels.shape}".encode(), digest_size=16)
+        digest.update(pixels.data)
+        return digest.hexdigest()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..datasets.frames import Frame
 from ..networks.head import Head
+from ..networks.layers import captured_layers, check_layers
 from ..networks.runner import Runner, out_of_memory
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
-from ..scores.needs import HeadOutput, check_channels
+from ..scores.needs import LAYER, HeadOutput, check_channels
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
 from .settings import Settings
 from .stages import Stages
 
-__all__ = ["NetworkMaps"]
+__all__ = ["NetworkMaps", "Ready"]
+
+_T = TypeVar("_T")
 
 
 @dataclass
-class _Ready:
+class Ready:
     """A decoded frame with the runner's input."""
 
     frame: DecodedFrame
@@ -42,20 +46,35 @@ class NetworkMaps:
     classes : tuple of str
     stages : Stages
         Told what takes how long.
+    needs : frozenset of str
+        What is asked of a forward pass besides what the scores need.
+
+    Attributes
+    ----------
+    fitted_on : list of str
+        Ids of scored frames that are among those which the scores were fitted on.
     """
 
     runner: Runner
     settings: Settings
     classes: tuple[str, ...]
     stages: Stages
+    needs: frozenset[str] = frozenset()
+    fitted_on: list[str] = field(init=False, default_factory=list)
     batch: int = field(init=False)
     """Frames per forward pass; halved when memory runs out."""
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
-        self._scorer = Scorer(self.settings.scores, self.device)
+        self._fit = self.settings.fit_of_scores
+        if self._fit is not None:
+            self._fit.check_network(self.runner.network)
+        self._scorer = Scorer(self.settings.scores, self.device, self._fit)
         check_channels(self._scorer.scores, self.runner.network)
-        self._needs_features = "features" in self._scorer.needs
+        needs = self.needs | self._scorer.needs
+        self._needs_features = "features" in needs
+        self._layers = sorted(need.removeprefix(LAYER) for need in needs if need.startswith(LAYER))
+        check_layers(self.runner.network.net, self._layers)
 
     @property
     def device(self) -> torch.device:
@@ -80,27 +99,33 @@ class NetworkMaps:
         """Name what the frame is made of."""
         return f"{frame.image_path} and its labels"
 
-    def read(self, frame: Frame) -> _Ready | LeftOut:
+    def read(self, frame: Frame) -> Ready | LeftOut:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
                 decoded = decode(frame, len(self.classes), self.settings.images, self.runner.network.in_channels)
             with self.stages("prepare"):
                 pixels = decoded.image if decoded.pixels is None else decoded.pixels
-                return _Ready(decoded, self.runner.prepare(pixels, frame.id))
+                return Ready(decoded, self.runner.prepare(pixels, frame.id))
         except GraduncError as error:
             return LeftOut(frame.id, error)
 
-    def scored(self, ready: Iterator[_Ready | LeftOut]) -> Iterator[Scored | LeftOut]:
+    def scored(self, ready: Iterator[Ready | LeftOut]) -> Iterator[Scored | LeftOut]:
         """Run the network batch by batch and score each of the frames."""
+        return self.each(ready, self._score)
+
+    def each(
+        self, ready: Iterator[Ready | LeftOut], function: Callable[[Ready, Head, int], _T]
+    ) -> Iterator[_T | LeftOut]:
+        """Run the network batch by batch, and a function of each frame, its head and its place in the batch."""
         for group in self._batches(ready):
             yield from (item for item in group if isinstance(item, LeftOut))
-            yield from self._of_group([item for item in group if isinstance(item, _Ready)])
+            yield from self._of_group([item for item in group if isinstance(item, Ready)], function)
 
-    def _batches(self, ready: Iterator[_Ready | LeftOut]) -> Iterator[list[_Ready | LeftOut]]:
+    def _batches(self, ready: Iterator[Ready | LeftOut]) -> Iterator[list[Ready | LeftOut]]:
         """Group frames of one input size, in order, `batch` at most."""
         for _, same in groupby(ready, key=lambda one: None if isinstance(one, LeftOut) else tuple(one.tensor.shape)):
-            group: list[_Ready | LeftOut] = []
+            group: list[Ready | LeftOut] = []
             for item in same:
                 group.append(item)
                 if len(group) >= self.batch:
@@ -109,7 +134,7 @@ class NetworkMaps:
             if group:
                 yield group
 
-    def _of_group(self, group: list[_Ready]) -> Iterator[Scored | LeftOut]:
+    def _of_group(self, group: list[Ready], function: Callable[[Ready, Head, int], _T]) -> Iterator[_T | LeftOut]:
         if not group:
             return
         try:
@@ -117,14 +142,14 @@ class NetworkMaps:
         except GraduncError as error:
             if len(group) > 1:  # find out which frame it is, so that the others are kept
                 for item in group:
-                    yield from self._of_group([item])
+                    yield from self._of_group([item], function)
             else:
                 yield LeftOut(group[0].frame.id, error)
             return
         for n, item in enumerate(group):
             head, index = parts[n]
             try:
-                yield self._score(item, head, index)
+                yield function(item, head, index)
             except DeviceError as error:
                 if len(group) == 1:
                     yield LeftOut(item.frame.id, error)
@@ -134,18 +159,18 @@ class NetworkMaps:
                 del parts, head
                 self._empty_cache()
                 for rest in group[n:]:
-                    yield from self._of_group([rest])
+                    yield from self._of_group([rest], function)
                 return
             except GraduncError as error:
                 yield LeftOut(item.frame.id, error)
 
-    def _infer(self, group: list[_Ready]) -> list[tuple[Head, int]]:
+    def _infer(self, group: list[Ready]) -> list[tuple[Head, int]]:
         """Forward a group, in smaller parts where memory runs out: per frame, head and place in it."""
         if len(group) <= self.batch:
             try:
                 x = torch.cat([item.tensor for item in group])
                 with self.stages("forward"):
-                    head = self.runner(x, f"frame {group[0].frame.id!r}")
+                    head = self.run(x, f"frame {group[0].frame.id!r}")
                 if head.tail is not None and len(group) > 1:
                     self.batch = 1  # what stands behind the head is replayed for one image at a time
                     return [part for item in group for part in self._infer([item])]
@@ -160,12 +185,34 @@ class NetworkMaps:
         half = len(group) // 2
         return self._infer(group[:half]) + self._infer(group[half:])
 
-    def _score(self, item: _Ready, head: Head, index: int) -> Scored:
+    def run(self, x: Tensor, what: str) -> Head:
+        """Head of a batch of the runner's inputs, with outputs of the layers that are needed."""
+        with captured_layers(self.runner.network.net, self._layers) as layers:
+            head = self.runner(x, what)
+        head.layers = layers
+        return head
+
+    def _score(self, item: Ready, head: Head, index: int) -> Scored:
         scored = self.score(item.frame, head, index)
         scored.attrs["input_size"] = list(item.tensor.shape[-2:])
         if scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
+
+    def output(self, head: Head, index: int = 0) -> HeadOutput:
+        """What scores are handed of the `index`-th image of a batch: of the classes alone."""
+        align = self.settings.align_corners
+        output = HeadOutput(
+            head.logits,
+            head.features if self._needs_features else None,
+            head.layer,
+            align_corners=head.align_corners if align is None else align,
+            bias=self.settings.bias,
+            tail=head.tail,
+            threshold=self.runner.network.threshold,
+            layers=head.layers,
+        )
+        return output.image(index).only(self.runner.network.class_channels(head.logits.shape[1]))
 
     def score(self, frame: DecodedFrame, head: Head, index: int = 0) -> Scored:
         """Maps of a frame that is the `index`-th of the runner's batch.
@@ -177,22 +224,17 @@ class NetworkMaps:
         """
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
-        output = HeadOutput(
-            head.logits,
-            head.features if self._needs_features else None,
-            head.layer,
-            align_corners=bool(options.align_corners),
-            bias=options.bias,
-            tail=head.tail,
-            threshold=self.runner.network.threshold,
-        )
-        channels = self.runner.network.class_channels(head.logits.shape[1])
         with (
             self.stages("score"),
             torch.inference_mode(),
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
-            maps = self._scorer(output.image(index).only(channels), frame.size, frame.label, frame.id)
+            output = self.output(head, index)
+            if self._fit is not None:
+                self._fit.check_pass(head.name, output)
+                if self._fit.holds(frame.content):
+                    self.fitted_on.append(frame.id)
+            maps = self._scorer(output, frame.size, frame.label, frame.id)
         layer = " ".join(str(head.layer).split())
         attrs = {"head": head.name, "head_layer": layer, "network": self.runner.network.name}
         return Scored(frame, maps, options, attrs)

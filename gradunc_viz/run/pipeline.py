@@ -168,7 +168,7 @@ class Pipeline:
             ):
                 pending: deque[Future[_Written | LeftOut]] = deque()
                 try:
-                    for scored in self.source.scored(self._prefetch(missing, reading)):
+                    for scored in self.source.scored(self.prefetched(missing, reading)):
                         if isinstance(scored, LeftOut):
                             self._failed(scored)
                         else:
@@ -210,7 +210,7 @@ class Pipeline:
             self.report.existing.append(frame.id)
         return missing
 
-    def _prefetch(self, frames: list[Frame], pool: ThreadPoolExecutor) -> Iterator[Any]:
+    def prefetched(self, frames: Sequence[Frame], pool: ThreadPoolExecutor) -> Iterator[Any]:
         """Read ahead, in order, never more than the source asks for."""
         ahead: deque[Future[Any]] = deque()
         for frame in frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
@@ -13,7 +14,8 @@ from ..networks.preprocessing import InputSize, Preprocessing
 from ..networks.runner import check_autocast, check_input_size
 from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
-from ..schema.scores import DEFAULT_SCORES, resolve_scores
+from ..schema.scores import DEFAULT_SCORES, lookup, resolve_scores
+from ..scores.fit import Fit
 from ..scores.maps import ScoreOptions
 from ..scores.own import fingerprints
 
@@ -57,6 +59,7 @@ class SettingsChanges(RunChanges, total=False):
     channels_last: bool
     autocast: str | None
     profile: bool
+    fit: Fit | str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,8 @@ class Settings(RunSettings):
         frames may be reused; the other two change their rounding only, as another device does.
     profile : bool
         Whether `Report.stages` is exact on a GPU too, which then waits for each stage.
+    fit : Fit or path-like, optional
+        What scores that need it were fitted on: of `gradunc_viz.fit`, or a file of it. It decides as well.
     classes, colors, on_error, limit, images
         As in `RunSettings`.
 
@@ -165,6 +170,7 @@ class Settings(RunSettings):
     channels_last: bool = False
     autocast: str | None = field(default=None, metadata=DECIDES)
     profile: bool = False
+    fit: Fit | None = None
 
     if TYPE_CHECKING:  # what may be given is wider than what is kept
 
@@ -176,7 +182,13 @@ class Settings(RunSettings):
         check_autocast(self.autocast)
         check_input_size(self.input_size)
         size = self.input_size if self.input_size is None or self.input_size == "own" else tuple(self.input_size)
-        self._set(scores=resolve_scores(self.scores), input_size=size)
+        fit = self.fit if self.fit is None or isinstance(self.fit, Fit) else Fit.load(self.fit)
+        self._set(scores=resolve_scores(self.scores), input_size=size, fit=fit)
+
+    @property
+    def fit_of_scores(self) -> Fit | None:
+        """The fit, if any of the scores needs one."""
+        return self.fit if any("fit" in lookup(name).needs for name in self.scores) else None
 
     @property
     def options(self) -> ScoreOptions:
@@ -209,21 +221,25 @@ def decisive(settings: RunSettings) -> dict[str, Any]:
 
 def cache_key(network: Network, settings: Settings, classes: Sequence[str]) -> dict[str, Any]:
     """State what decides whether a cached frame may be reused; frames carry their content hash besides."""
-    own = fingerprints(settings.scores)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "network": {
-            "name": network.name,
-            "weights": network.weights_digest(),
-            "head": network.head or "auto",
-            "drop_channels": list(network.drop_channels),
-            "normalize": [list(part) for part in network.normalize] if network.normalize else None,
-            "classes": list(classes),
-            **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
+    own, fit = fingerprints(settings.scores), settings.fit_of_scores
+    return (
+        {
+            "schema_version": SCHEMA_VERSION,
+            "network": {
+                "name": network.name,
+                "weights": network.weights_digest(),
+                "head": network.head or "auto",
+                "drop_channels": list(network.drop_channels),
+                "normalize": [list(part) for part in network.normalize] if network.normalize else None,
+                "classes": list(classes),
+                **{key: value for key in ("output", "threshold") if (value := getattr(network, key)) is not None},
+            }
+            | _unusual(network),
+            "settings": decisive(settings),
         }
-        | _unusual(network),
-        "settings": decisive(settings),
-    } | ({"own_scores": own} if own else {})
+        | ({"own_scores": own} if own else {})
+        | ({"fit": fit.summary} if fit else {})
+    )
 
 
 def _unusual(network: Network) -> dict[str, Any]:

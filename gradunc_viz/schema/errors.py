@@ -11,6 +11,7 @@ __all__ = [
     "CacheError",
     "CacheMismatchError",
     "DeviceError",
+    "FitError",
     "FrameError",
     "GraduncError",
     "HeadError",
@@ -47,6 +48,10 @@ class NonFiniteError(GraduncError):
 
 class DeviceError(GraduncError):
     """The device that was asked for is absent."""
+
+
+class FitError(GraduncError):
+    """A score cannot be fitted, or what it was fitted on does not belong to what is asked for."""
 
 
 class CacheError(GraduncError):

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from .errors import UnknownScoreError
 
-__all__ = ["GradientNorm", "NormRequest", "Score", "ScorePattern", "SoftmaxRequest", "SoftmaxScore"]
+__all__ = ["FittedScore", "GradientNorm", "NormRequest", "Score", "ScorePattern", "SoftmaxRequest", "SoftmaxScore"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Score:
     compute
         ``module:function``, resolved when first used, or the function. At the pixel it returns (N, y, x), at the head
         (N, h, w), not oriented. At the pixel, where it needs nothing but logits, it takes these resized to the image,
-        (N, C, y, x); otherwise a `gradunc_viz.scores.needs.ForwardPass`.
+        (N, C, y, x); otherwise a `gradunc_viz.scores.needs.ForwardPass`. Where it needs a fit, it is an object, a
+        `gradunc_viz.scores.fitted.Fitted`.
     upper
         Largest value that it can take: ``"1"``, ``"log C"`` (C classes) or ``""`` (unbounded).
     """
@@ -208,6 +209,30 @@ class SoftmaxScore(Score):
     def function(self) -> Callable[[Any], Any]:
         """The plain formula for these parameters."""
         return partial(super().function, **self.parameters)
+
+
+@dataclass(frozen=True)
+class FittedScore(Score):
+    """A score that is fitted on in-distribution frames first; `compute` names a class of `Fitted`.
+
+    Attributes
+    ----------
+    options : tuple of (str, value)
+        What the class is called with, besides the score's name.
+    """
+
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Its options."""
+        return dict(self.options)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What fits and computes it."""
+        made: Callable[..., Any] = super().function(self.name, **dict(self.options))
+        return made
 
 
 def _resolved(path: str) -> Callable[[Any], Any]:

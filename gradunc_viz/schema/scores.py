@@ -12,7 +12,7 @@ from .entries import combined, external, fitted, gradients, logits, passes
 from .entries.gradients import PAPER_NORMS
 from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
-from .score import GradientNorm, NormRequest, Score, ScorePattern, SoftmaxRequest, SoftmaxScore
+from .score import FittedScore, GradientNorm, NormRequest, Score, ScorePattern, SoftmaxRequest, SoftmaxScore
 
 __all__ = [
     "BUILT_IN",
@@ -23,6 +23,7 @@ __all__ = [
     "PATTERNS",
     "SCORES",
     "SETS",
+    "FittedScore",
     "GradientNorm",
     "NormRequest",
     "Score",
@@ -167,6 +168,7 @@ SETS: Mapping[str, str] = {
     "default": "what is computed when nothing is asked for",
     "paper": "what the paper compares",
     "all": "every score of one forward pass of any network, registered ones too",
+    "fitted": "every named score that is fitted on in-distribution frames, registered ones too",
 }
 """Words that stand for several scores, and for which."""
 

@@ -6,7 +6,7 @@ registry do the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,9 @@ from ..networks.tail import moved
 from ..schema.errors import GraduncError, NonFiniteError
 from ..schema.scores import GradientNorm, Score, lookup
 from .behind_head import moved_log2
+from .fit import Fit, State, states_of
 from .gradients import norms_and_softmax
-from .needs import ForwardPass, HeadOutput, needs_of
+from .needs import LAYER, ForwardPass, HeadOutput, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
@@ -93,6 +94,8 @@ class Scorer:
     scores : sequence of str
     device : torch.device
         Where logits and features will be.
+    fit : Fit, optional
+        What scores that need one were fitted on.
 
     Attributes
     ----------
@@ -104,11 +107,20 @@ class Scorer:
     ------
     UnknownScoreError
         If there is no such score, no function that computes it, or nothing that gives what it needs.
+    FitError
+        If one needs a fit, and it is not in the one that is given.
     """
 
-    def __init__(self, scores: Sequence[str], device: torch.device | str) -> None:
+    def __init__(self, scores: Sequence[str], device: torch.device | str, fit: Fit | None = None) -> None:
         self.scores = tuple(lookup(name) for name in scores)
         self.needs = needs_of(self.scores)
+        self._states: Mapping[str, State] = states_of(self.scores, fit)
+        self._source = "head"
+        if fit is not None and self._states:
+            self._states, self._source = fit.on(device).states, fit.source
+            if self._source.startswith(LAYER):
+                others = needs_of(score for score in self.scores if score.name not in self._states)
+                self.needs = (self.needs - {"features"}) | others | {self._source}
         self.kernels = kernels_on(device)
         self.at_head = tuple(score for score in self.scores if score.at_head)
         self.at_pixel = tuple(score for score in self.scores if not score.at_head)
@@ -146,6 +158,8 @@ class Scorer:
         """
         if "features" in self.needs and head.features is not None:
             check_finite(head.features, "features", frame_id)
+        for name, values in head.layers.items():
+            check_finite(values, f"values of layer {name!r}", frame_id)
         check_finite(head.logits, "logits", frame_id)
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
         norms, pixel = self._by_kernels(head, size, target)
@@ -183,19 +197,20 @@ class Scorer:
         self, head: HeadOutput, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
     ) -> dict[str, Tensor]:
         """What no kernel knows, by the functions of the registry."""
-        run = ForwardPass(head, size)
+        run = ForwardPass(head, size, self._source)
         maps = {}
         for score in self.scores:
             if score.name in found:
                 continue
             if score.at_head:
-                values = own_map(score, run, run.head.logits.shape[2:], frame_id)
+                values = own_map(score, run, run.head.logits.shape[2:], frame_id, self._states.get(score.name))
                 if head.tail is not None:
                     move = moved_log2 if score.is_log2 else moved
                     values = move(values[None, None], head.tail.steps)[0, 0]
                 maps[score.name] = values
             else:
-                maps[score.name] = own_map(score, run.resized if score.of_logits else run, size, frame_id)
+                given = run.resized if score.of_logits else run
+                maps[score.name] = own_map(score, given, size, frame_id, self._states.get(score.name))
         return maps
 
     @staticmethod
@@ -237,8 +252,10 @@ def score_maps(
     return Scorer(scores, head.logits.device)(head, size, label, frame_id)
 
 
-def own_map(score: Score, given: ForwardPass | Tensor, size: Sequence[int], frame_id: str) -> Tensor:
-    """The map of a score by its own function, (y, x) float32 of one image.
+def own_map(
+    score: Score, given: ForwardPass | Tensor, size: Sequence[int], frame_id: str, state: State | None = None
+) -> Tensor:
+    """The map of a score by its own function, (y, x) float32 of one image; `state` is what it was fitted on.
 
     Raises
     ------
@@ -246,7 +263,8 @@ def own_map(score: Score, given: ForwardPass | Tensor, size: Sequence[int], fram
         Naming score and frame, if the function fails, or returns something else than finite numbers of the shape.
     """
     try:
-        values = score.function(given)
+        function: Callable[..., Tensor] = score.function
+        values = function(given) if state is None else function(given, state)
     except GraduncError:
         raise
     except Exception as error:  # a user's function may raise anything

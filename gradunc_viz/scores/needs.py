@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.network import Network
-from ..networks.tail import Tail, moved
+from ..networks.tail import Resize, Tail, moved
 from ..schema.errors import HeadError, ModelError, UnknownScoreError
 from ..schema.scores import Score
+from .resized_logits import resized_pixel_scores
 from .resizing import resize_logits
 
 __all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "check_channels", "needs_of"]
@@ -22,6 +23,7 @@ NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
     "features": "what entered the head",
     "void": "what left the head in channels that are no class",
+    "fit": "what the score itself was fitted on, see `gradunc_viz.scores.fitted`",
 }
 """What a score may ask of a forward pass, and what that is; besides, ``layer:NAME``, the output of a layer."""
 
@@ -128,15 +130,44 @@ class ForwardPass:
         As the network has it.
     size : (height, width), optional
         Of the image; that of the logits where none is given.
+    source : str
+        What `features` are of: ``"head"`` or ``"layer:NAME"``.
     """
 
     output: HeadOutput
     size: tuple[int, int] | None = None
+    source: str = "head"
 
     @cached_property
     def head(self) -> HeadOutput:
         """Logits and features where they belong to each other: before whatever the network does behind its head."""
         return self.output.on_grid()
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What fitted scores read, (N, D, h', w'): features of the head, or the output of the layer fitted on.
+
+        Raises
+        ------
+        HeadError
+            If nobody kept them, or the network puts pixels of the layer in other places.
+        """
+        if not self.source.startswith(LAYER):
+            found = self.head.features
+            if found is None:
+                raise HeadError("the features that enter the last layer were asked for, and not kept")
+            return found
+        tail = self.output.tail
+        if tail is not None and not all(isinstance(step, Resize) for step in tail.steps):
+            raise HeadError(f"the network puts the output of its head in other places than that of {self.source!r}")
+        return self.layer(self.source.removeprefix(LAYER))
+
+    @cached_property
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """Largest logit at the image's resolution and its class, (N, y, x) each."""
+        size = self.size or (self.output.logits.shape[2], self.output.logits.shape[3])
+        found = resized_pixel_scores(self.output.logits, size, ("max_logit",), align_corners=self.output.align_corners)
+        return found.scores[:, 0], found.prediction
 
     @cached_property
     def resized(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor
@@ -98,6 +99,8 @@ def _is_built_in(score: Score) -> bool:
 
 def _fingerprint(score: Score) -> str:
     function = inspect.unwrap(score.function)
+    if not (inspect.isroutine(function) or inspect.isclass(function) or isinstance(function, partial)):
+        function = type(function)
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):  # typed into an interpreter, or no function of Python's
