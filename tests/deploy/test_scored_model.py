@@ -28,6 +28,7 @@ pytestmark = [
 SCORES = (
     *(*gv.PAPER_SCORES, "margin", "energy", "max_logit", "pgn_oh_p3", "pgn_uni_p0.7"),
     *(*(f"pgn_exp_p{p}" for p in (0.1, 0.5, 1, 2, 3)), "gradnorm", "expgrad", "fisher"),
+    *("gini", "gen", "gen_g0.3_m2", "kl_uniform", "entropy_T1.5", "energy_T0.5"),
 )
 PARTS = ("label_oh_p1", "label_uni_p0.5", "label_exp_p2", "label_exp_p3", "feature_p1", "feature_p0.5")
 

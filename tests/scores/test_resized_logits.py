@@ -11,7 +11,10 @@ from gradunc_viz.scores.pixelwise import pixel_scores
 from gradunc_viz.scores.resized_logits import resized_pixel_scores
 from gradunc_viz.scores.resizing import resize_logits
 
-NAMES = ("entropy", "msp", "margin", "energy", "max_logit")
+NAMES = (
+    *("entropy", "msp", "margin", "energy", "max_logit", "gini", "variation_ratio", "gen", "kl_uniform"),
+    *("entropy_T1.5", "msp_T1000", "energy_T0.5", "gen_g0.3_m4"),
+)
 
 
 @pytest.fixture(params=["torch", "compiled"], autouse=True)
