@@ -23,6 +23,7 @@ _HOMES = {
     "metrics.meta": ["meta_classification", "meta_regression"],
     "metrics.metric": ["Metric", "register_metric"],
     "metrics.objects": ["evaluate_components"],
+    "metrics.paired": ["paired_difference"],
     "metrics.segment_table": ["segment_statistics"],
     "metrics.segmentation": ["segmentation"],
     "metrics.threshold_curves": ["sparsification", "threshold_curves"],
@@ -32,6 +33,7 @@ _HOMES = {
     "networks.network": ["Network"],
     "networks.preprocessing": ["Preprocessing"],
     "networks.tracing": ["capture"],
+    "run.combine": ["combine"],
     "run.compute": ["compute", "score_image"],
     "run.fit": ["fit"],
     "run.settings": ["Settings"],
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from .metrics.metric import Metric as Metric
     from .metrics.metric import register_metric as register_metric
     from .metrics.objects import evaluate_components as evaluate_components
+    from .metrics.paired import paired_difference as paired_difference
     from .metrics.segment_table import segment_statistics as segment_statistics
     from .metrics.segmentation import segmentation as segmentation
     from .metrics.threshold_curves import sparsification as sparsification
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from .networks.network import Network as Network
     from .networks.preprocessing import Preprocessing as Preprocessing
     from .networks.tracing import capture as capture
+    from .run.combine import combine as combine
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image
     from .run.fit import fit as fit

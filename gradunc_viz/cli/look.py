@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, STDOUT, console, natural, positive, size_on_disk, width
+from .values import DONE, console, natural, positive, size_on_disk, width, write_forms
 
 
 @command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
@@ -97,7 +96,10 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--pooling", choices=("pixels", "frames"), default="pixels", help="all pixels at once, or mean over frames"
     )
     parser.add_argument(
-        "--bootstrap", type=natural, default=200, metavar="N", help="samples of frames for intervals (default: 200)"
+        "--bootstrap",
+        type=natural,
+        metavar="N",
+        help="samples of frames for intervals (default: 200; 1000 with --against)",
     )
     parser.add_argument(
         "--components",
@@ -106,15 +108,12 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         help="also sIoU, PPV and F1 per object at the best-F1 threshold, with the size limits of that track "
         f"({' or '.join(TRACKS)}); reads the score maps",
     )
-    for name, text in (("json", "a list of records"), ("csv", "comma-separated values"), ("latex", "a booktabs table")):
-        parser.add_argument(
-            f"--{name}",
-            nargs="?",
-            type=Path,
-            const=STDOUT,
-            metavar="FILE",
-            help=f"write {text} (default: to stdout)",
-        )
+    parser.add_argument(
+        "--against",
+        metavar="SCORE|CACHE:SCORE",
+        help="compare each score with this one, by a paired bootstrap over frames: difference, interval and p",
+    )
+    options.table_forms(parser)
 
 
 @command(
@@ -131,13 +130,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from ..store.progress import progress_bar
 
     caches = named_caches(arguments.cache)
+    if arguments.against is not None:
+        return _against(arguments, caches)
     with progress_bar(not arguments.quiet):
         result = evaluate(
             caches,
             arguments.task,
             scores=arguments.scores,
             by=arguments.by,
-            bootstrap=arguments.bootstrap,
+            bootstrap=200 if arguments.bootstrap is None else arguments.bootstrap,
         )
     from ..tables import evaluation as tables
 
@@ -147,19 +148,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         from ..metrics.objects import with_components
 
         result = with_components(result, caches, arguments.components, progress=not arguments.quiet)
-    written = False
-    if arguments.json is not None:
-        _put(arguments.json, json.dumps(tables.records(result), indent=1) + "\n")
-        written = True
-    if arguments.csv is not None:
-        _put(arguments.csv, tables.to_csv(result))
-        written = True
-    if arguments.latex is not None:
-        if arguments.by:
-            raise GraduncError(f"--latex makes a table of scores; expected no --by, got --by {arguments.by}")
-        _put(arguments.latex, tables.latex(result, pooling=arguments.pooling, sort=arguments.metric))
-        written = True
-    if written:
+    asked = [form for form in ("latex", "markdown", "html") if getattr(arguments, form) is not None]
+    if asked and arguments.by:
+        raise GraduncError(f"--{asked[0]} makes a table of scores; expected no --by, got --by {arguments.by}")
+    made = tables.evaluation_table(result, pooling=arguments.pooling, sort=arguments.metric) if asked else None
+    if write_forms(arguments, made, lambda: tables.records(result), lambda: tables.to_csv(result)):
         return DONE
     terminal = console()
     shown = tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling, width=terminal.width)
@@ -171,15 +164,30 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _put(path: Path, text: str) -> None:
-    """Write to a file, or to stdout."""
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
-    except OSError as error:
-        raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
+def _against(arguments: argparse.Namespace, caches: Mapping[str, Any]) -> int:
+    """Compare all scores with one, by a paired bootstrap."""
+    from ..metrics.paired import paired_difference
+    from ..store.progress import progress_bar
+    from ..tables.paired import paired_records, paired_table
+
+    if arguments.by or arguments.components or arguments.pooling != "pixels":
+        raise GraduncError("--against compares scores over all pixels; expected no --by, --components or --pooling")
+    cache, _, score = arguments.against.partition(":")
+    given = (cache, score) if cache in caches else arguments.against
+    metrics = dict.fromkeys((arguments.metric, "auprc", "auroc", "fpr95"))
+    with progress_bar(not arguments.quiet):
+        result = paired_difference(
+            caches,
+            given,
+            arguments.task,
+            metrics=list(metrics),
+            bootstrap=1000 if arguments.bootstrap is None else arguments.bootstrap,
+            scores=arguments.scores,
+        )
+    table = paired_table(result)
+    if not write_forms(arguments, table, lambda: paired_records(result)):
+        print(table)
+    return DONE
 
 
 def _left_out(channels: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import integer, integers, names, numbers, port, positive, size
+from .values import STDOUT, integer, integers, names, numbers, port, positive, size
 
 __all__ = [
     "cache",
@@ -24,6 +24,7 @@ __all__ = [
     "scores_to_compute",
     "scores_to_show",
     "serving",
+    "table_forms",
 ]
 
 
@@ -183,6 +184,26 @@ def score_files(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py",
         help="run a file that registers scores of your own; may be repeated",
     )
+
+
+def table_forms(parser: argparse.ArgumentParser) -> None:
+    """How a table is written, where not to the terminal."""
+    forms = {
+        "json": "a list of records",
+        "csv": "comma-separated values",
+        "latex": "a booktabs table",
+        "markdown": "a pipe table",
+        "html": "a table for a page",
+    }
+    for name, text in forms.items():
+        parser.add_argument(
+            f"--{name}",
+            nargs="?",
+            type=Path,
+            const=STDOUT,
+            metavar="FILE",
+            help=f"write {text} (default: to stdout)",
+        )
 
 
 def cache(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Commands that compute: demo, compute, fit, stream, import, submit."""
+"""Commands that compute: demo, compute, fit, stream, import, combine, submit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..schema.errors import SettingsError
 from . import options
 from .command import command
-from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk
+from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk, write_forms
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -358,6 +358,69 @@ def _import(arguments: argparse.Namespace) -> int:
     if report.unused and arguments.limit is None:
         print(f"{len(report.unused)} maps belong to no frame, such as {report.unused[0]}", file=sys.stderr)
     return _print_report(report, arguments.out)
+
+
+def _combine_options(parser: argparse.ArgumentParser) -> None:
+    from ..schema.entries.combined import HOW
+    from ..schema.tasks import TASKS
+
+    parser.add_argument(
+        "--scores",
+        default="entropy,pgn_oh_p2",
+        metavar="A,B",
+        help="two or more scores of the cache; what is made of them is compared with the first (default: %(default)s)",
+    )
+    parser.add_argument("--how", choices=tuple(HOW), default="rank", help="mean of ranks, or logistic regression")
+    parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
+    parser.add_argument(
+        "--folds", type=positive, default=5, metavar="N", help="a frame is combined by what was fitted on other folds"
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the folds and of drawing pixels")
+    parser.add_argument(
+        "--pixels", type=positive, default=100_000, metavar="N", help="that are drawn for a logistic regression"
+    )
+    parser.add_argument("--name", metavar="NAME", help="of the new score (default: such as rank:A+B)")
+    options.table_forms(parser)
+
+
+@command(
+    "combine",
+    "add a score to a cache that is made of others, and say whether that helps",
+    options.cache,
+    _combine_options,
+    options.score_files,
+    options.quiet,
+)
+def _combine(arguments: argparse.Namespace) -> int:
+    from ..metrics.paired import paired_difference
+    from ..run.combine import combine
+    from ..schema.entries.combined import combined_score
+    from ..schema.scores import split_names
+    from ..store.choice import Selection
+    from ..tables.paired import paired_records, paired_sentences, paired_table
+
+    before = split_names(arguments.scores)
+    cache = combine(
+        arguments.cache,
+        before,
+        arguments.how,
+        folds=arguments.folds,
+        seed=arguments.seed,
+        task=arguments.task,
+        pixels=arguments.pixels,
+        name=arguments.name,
+        progress=not arguments.quiet,
+    )
+    made = arguments.name or combined_score(arguments.how, before).name
+    print(f"{arguments.cache}: holds {made} of {len(cache)} frames", file=sys.stderr)
+    if not Selection.of(cache, arguments.task).labelled:
+        return DONE
+    result = paired_difference(cache, before[0], arguments.task, scores=[made, *before])
+    table = paired_table(result)
+    if not write_forms(arguments, table, lambda: paired_records(result)):
+        print(table)
+        print("\n".join(paired_sentences(result, [made])))
+    return DONE
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,37 @@ def run_score_file(path: str | Path) -> None:
             executed(file, name)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise GraduncError(f"score file {path} failed: {brief(error)}") from error
+
+
+def write_forms(
+    arguments: argparse.Namespace,
+    table: Any,
+    records: Callable[[], list[dict[str, Any]]],
+    csv: Callable[[], str] | None = None,
+) -> bool:
+    """Write a table in the forms that were asked for, see `gradunc_viz.cli.options.table_forms`; whether any was."""
+    forms: dict[str, Callable[[], str]] = {
+        "json": lambda: json.dumps(records(), indent=1) + "\n",
+        "csv": csv or (lambda: table.to_csv()),
+        "latex": lambda: table.to_latex(),
+        "markdown": lambda: table.to_markdown(),
+        "html": lambda: table.to_html() + "\n",
+    }
+    asked = {name: path for name in forms if (path := getattr(arguments, name)) is not None}
+    for name, path in asked.items():
+        _put(path, forms[name]())
+    return bool(asked)
+
+
+def _put(path: Path, text: str) -> None:
+    """Write to a file, or to stdout."""
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
+    except OSError as error:
+        raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def size_on_disk(path: Path) -> str:

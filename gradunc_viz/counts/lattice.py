@@ -40,7 +40,7 @@ def lattice_axis(oriented: Tensor, entry: Score, n_classes: int) -> Tensor:
     """
     if entry.upper:
         top = 1.0 if entry.upper == "1" else float(np.log(max(n_classes, 2)))
-        s = (oriented / top).clamp(0, 1)
+        s = (oriented / top + (entry.orientation < 0)).clamp(0, 1)  # turned round, -top to 0
         return (s / (1 - s)).log2_()
     if entry.units == "log2":
         end = LOG2_FLOOR * entry.orientation

@@ -16,7 +16,7 @@ from ..store.progress import followed
 from .cell_sums import CELL_VARIABLES, CellCounts, CellSum, frame_cells
 from .histogram import BIN_VARIABLES, Histogram, HistogramSum, coarsen, frame_histograms
 
-__all__ = ["Bootstrap", "Pooled", "frame_counts", "pool"]
+__all__ = ["Bootstrap", "Pooled", "frame_counts", "frame_draws", "pool"]
 
 _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "brier_bin_sum", "nll_sum")
 
@@ -148,14 +148,13 @@ def _as_histogram(counts: Histogram | CellCounts) -> Histogram:
     return counts.histogram() if isinstance(counts, CellCounts) else counts
 
 
-def _draws(selection: Selection, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
-    """How often each bootstrap sample of the labelled frames has drawn each of them."""
-    own = selection.labelled
-    if not own:
+def frame_draws(frames: Sequence[str], bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+    """How often each bootstrap sample of some frames has drawn each of them, (samples,) by frame."""
+    if not frames:
         return {}
     random = np.random.default_rng(bootstrap.seed)
-    drawn = random.multinomial(len(own), np.full(len(own), 1 / len(own)), bootstrap.samples)
-    return dict(zip(own, drawn.T, strict=True))
+    drawn = random.multinomial(len(frames), np.full(len(frames), 1 / len(frames)), bootstrap.samples)
+    return dict(zip(frames, drawn.T, strict=True))
 
 
 def pool(
@@ -198,7 +197,7 @@ def pool(
     imported = cache.key.get("settings", {}).get("edges") is not None  # such a cache counts in quantiles alone
     in_cells = by is None and selection.classes is None and not brier and not imported
     sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in scores}
-    draws = _draws(selection, bootstrap) if bootstrap.samples else {}
+    draws = frame_draws(selection.labelled, bootstrap) if bootstrap.samples else {}
     result = Pooled()
     own = CELL_VARIABLES if in_cells else (*BIN_VARIABLES, "counts", *(("brier_sum",) if brier else ()))
     wanted = ("outcome", *own, *(_TABLES if tables else ()))

@@ -68,6 +68,7 @@ class ImportedMaps:
     cached: Cache | None = None
     edges: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     held: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    _combined: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     resized: set[str] = field(default_factory=set, repr=False)
 
     device = torch.device("cpu")
@@ -81,6 +82,7 @@ class ImportedMaps:
         if self.cached is not None:
             self.edges = {name: _edges(text) for name, text in self._stored["edges"].items()}
             self.held = {frame_id: _held(self.cached, frame_id) for frame_id in self.cached.ids}
+            self._combined = frozenset(self.cached.key.get("combined", ()))
 
     # ----------------------------------------------------------------------------------------------------------------
     # what the cache is, and becomes
@@ -123,7 +125,7 @@ class ImportedMaps:
                 "input_size": None,
                 "edges": {name: _edges_text(edges) for name, edges in self.edges.items()},
             },
-        }
+        } | ({"combined": self.cached.key["combined"]} if self.cached is not None and self._combined else {})
 
     def stored_key(self) -> dict[str, Any]:
         """The key that the cache has if it may be resumed, or will have if there is none."""
@@ -145,7 +147,8 @@ class ImportedMaps:
 
     def lacking(self) -> list[str]:
         """Frames of the cache that do not hold all scores."""
-        return [frame_id for frame_id, digests in self.held.items() if not set(self.scores) <= set(digests)]
+        imported = set(self.scores) - self._combined
+        return [frame_id for frame_id, digests in self.held.items() if not imported <= digests.keys()]
 
     def find_edges(self, name: str, ids: Sequence[str], progress: bool) -> None:
         """Choose the edges of the bins of a score from its maps of some frames, unless frames were counted in some."""
@@ -237,16 +240,22 @@ class ImportedMaps:
             else:
                 raise FrameError(
                     f"frame {frame.id!r} ({frame.image_path}) is not in the cache, so that there is no map of {name} "
-                    f"for it; import the maps of {', '.join(self.scores)} together to add frames"
+                    + (
+                        "for it, which is combined of others; choose another folder to add frames"
+                        if name in self._combined
+                        else f"for it; import the maps of {', '.join(self.scores)} together to add frames"
+                    )
                 )
         pixel = torch.from_numpy(np.stack(maps))
         wide = pixel if pixel.dtype == torch.float64 else pixel.float()
         attrs: dict[str, Any] = {
             "network": _method(self.scores),
             "map_sizes": sizes,
-            "map_digests": {name: digests[name] for name in self.scores},
+            "map_digests": {name: digests[name] for name in self.scores if name not in self._combined},
         }
-        edges = {name: torch.from_numpy(self.edges[name]) for name in self.scores}
+        if self.cached is not None and frame.id in self.cached and self._combined:
+            attrs["combined"] = self.cached[frame.id].attrs["combined"]
+        edges = {name: torch.from_numpy(self.edges[name]) for name in self.scores if name not in self._combined}
         scored = ScoredImage(torch.from_numpy(prediction), oriented=wide, pixel=pixel)
         decoded = replace(decoded, digest=_combined(attrs["map_digests"]))
         return Scored(decoded, scored, ScoreOptions(self.scores), attrs, edges)

@@ -137,7 +137,8 @@ def score_calibration(
 def _confidence(entry: Score, values: np.ndarray, classes: int) -> np.ndarray:
     """Confidence in [0, 1] for oriented scores, the largest and smallest of which are those of the set."""
     if entry.upper:
-        return 1 - values / {"1": 1.0, "log C": np.log(classes)}[entry.upper]
+        share = values / {"1": 1.0, "log C": np.log(classes)}[entry.upper]
+        return 1 - share if entry.orientation > 0 else -share
     if entry.is_log2:
         norms = values * entry.orientation
         ratio = np.exp2(norms - np.nanmax(norms))

@@ -41,6 +41,7 @@ FAMILIES: dict[str, str] = {
     "softmax": "statistics of the scores of the softmax",
     "logit": "statistics of the scores of the logits",
     "external": "statistics of imported maps",
+    "combined": "statistics of scores made of others",
 }
 """Families of features that can be asked for by name; those of scores that were registered are named like these."""
 

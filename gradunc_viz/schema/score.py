@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from .errors import UnknownScoreError
+from .errors import UnknownScoreError, brief
 
 __all__ = [
     "FittedScore",
@@ -59,6 +59,8 @@ class Score:
         `gradunc_viz.scores.fitted.Fitted`.
     upper
         Largest value that it can take: ``"1"``, ``"log C"`` (C classes) or ``""`` (unbounded).
+    parts
+        Scores that it is made of, where it is made of the maps of others.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Score:
     needs: frozenset[str] = frozenset({"logits"})
     compute: str | Callable[[Any], Any] = ""
     upper: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def at_head(self) -> bool:
@@ -96,11 +99,33 @@ class Score:
         Raises
         ------
         UnknownScoreError
-            If nothing does: its maps come from elsewhere, or from a function that is not registered here.
+            If nothing does: its maps come from elsewhere, or from a function that is not registered here, or cannot be
+            imported.
         """
         if not self.compute:
-            raise UnknownScoreError(f"score {self.name!r} cannot be computed: no function of it is registered here")
-        return _resolved(self.compute) if isinstance(self.compute, str) else self.compute
+            raise UnknownScoreError(
+                f"score {self.name!r} cannot be computed: no function of it is registered here; scores of your own "
+                "come with --score-file FILE.py or register_score"
+            )
+        if not isinstance(self.compute, str):
+            return self.compute
+        try:
+            return _resolved(self.compute)
+        except (ImportError, AttributeError, ValueError) as error:  # named by another's package
+            raise UnknownScoreError(
+                f"score {self.name!r} cannot be computed: its function {self.compute!r} cannot be imported "
+                f"({brief(error)})"
+            ) from error
+
+    @property
+    def cost(self) -> str:
+        """What it costs beside the forward pass that every score is made of, in words."""
+        if self.parts:
+            return f"that of {' and '.join(self.parts)}"
+        if self.family == "external":
+            return "none: computed elsewhere"
+        dear = [text for need in sorted(self.needs) if (text := _cost_of(need))]
+        return " and ".join(dict.fromkeys(dear)) or "none beyond the forward pass"
 
     @property
     def parameters(self) -> Mapping[str, object]:
@@ -123,6 +148,7 @@ class Score:
             "values": ramp,
             "largest": code(self.upper),
             "computed": "at the head's resolution" if self.at_head else "at the image's resolution",
+            "cost": self.cost,
         }
         if not self.upper:
             del rows["largest"]
@@ -275,6 +301,22 @@ class FittedScore(Score):
         """What fits and computes it."""
         made: Callable[..., Any] = super().function(self.name, **dict(self.options))
         return made
+
+
+_FREE = frozenset(("logits", "features", "void", "hidden", "layer"))
+"""What a forward pass leaves behind anyway."""
+
+_DEAR = {"fit": "a fit on in-distribution frames", "input_grad": "a backward and another forward pass"}
+
+
+def _cost_of(need: str) -> str:
+    kind, _, which = need.partition(":")
+    if kind in _FREE:
+        return ""
+    if kind == "passes":
+        number = re.search(r"\d+", which)
+        return f"{number[0] if number else 'several'} forward passes"
+    return _DEAR.get(kind, f"whatever {need!r} takes")
 
 
 def _resolved(path: str) -> Callable[[Any], Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -71,6 +72,9 @@ DEFAULT_SCORES = ("pgn_oh_p0.5", "pgn_oh_p1", "pgn_oh_p2", "pgn_uni_p0.5", "msp"
 """What is computed when nothing is asked for."""
 
 
+UPPER = ("", "1", "log C")
+"""What the largest value of a score may be."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 
@@ -96,6 +100,8 @@ def register(score: Score) -> Score:
         raise GraduncError(f"score {score.name!r}: at is {score.at!r}; expected 'head' or 'pixel'")
     if score.lattice not in ("uniform", "quantiles"):
         raise GraduncError(f"score {score.name!r}: lattice is {score.lattice!r}; expected 'uniform' or 'quantiles'")
+    if score.upper not in UPPER:
+        raise GraduncError(f"score {score.name!r}: upper is {score.upper!r}; expected '1', 'log C' or ''")
     SCORES[score.name] = score
     return score
 
@@ -119,7 +125,8 @@ def recall(description: Mapping[str, Any]) -> None:
         source=text("source"),
         at="head" if description.get("at") == "head" else "pixel",
         lattice="quantiles" if description.get("lattice") == "quantiles" else "uniform",
-        upper=text("upper"),
+        upper=upper if (upper := text("upper")) in UPPER else "",
+        parts=tuple(map(str, description.get("parts") or ())),
     )
 
 
@@ -128,7 +135,10 @@ def _load_entry_points() -> None:
     """Register what installed packages bring, once: an entry point names a `Score`, or a module that registers some."""
     for found in loaded_entry_points(ENTRY_POINTS):
         if isinstance(found, Score) and found.name not in SCORES:
-            register(found)
+            try:
+                register(found)
+            except GraduncError as error:  # another's package: without it, everything else goes on
+                warnings.warn(f"{ENTRY_POINTS}: {error}", stacklevel=3)
 
 
 def lookup(name: str) -> Score:
@@ -162,6 +172,9 @@ def _generated(name: str) -> Score | None:
         score = match and pattern.make(match)
         if score is None:
             continue
+        for part in score.parts:
+            if "+" in part or lookup(part).parts:
+                raise UnknownScoreError(f"unknown score {name!r}: {part!r} cannot be part of another")
         if score.name != name:
             raise UnknownScoreError(f"unknown score {name!r}: write it {score.name!r}")
         return score
@@ -215,6 +228,12 @@ def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]
         raise UnknownScoreError("no score was named: expected names such as 'msp', 'paper' or 'all'")
     unique = tuple(dict.fromkeys(name for word in given for name in (_of_set(word) if word in SETS else (word,))))
     for name in unique:
-        if lookup(name).family == "external":
+        entry = lookup(name)
+        if entry.family == "external":
             raise UnknownScoreError(f"score {name!r} cannot be computed: its maps are imported ('gradunc import')")
+        if entry.family == "combined":
+            raise UnknownScoreError(
+                f"score {name!r} cannot be computed from a network: it is made of the maps of a cache "
+                "('gradunc combine CACHE --scores A,B')"
+            )
     return unique

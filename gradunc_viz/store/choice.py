@@ -311,7 +311,7 @@ def representative(cache: Cache) -> tuple[str, ...]:
     """All scores of a cache where they are few, else those that are computed by default and imported ones."""
     if len(cache.scores) <= MANY:
         return cache.scores
-    few = tuple(n for n in cache.scores if n in DEFAULT_SCORES or lookup(n).family == "external")
+    few = tuple(n for n in cache.scores if n in DEFAULT_SCORES or lookup(n).family in ("external", "combined"))
     return few[:MANY] or cache.scores[:MANY]
 
 

@@ -181,7 +181,7 @@ class CacheWriter:
 
 def described(scores: Sequence[str]) -> list[dict[str, Any]]:
     """What a cache says of its scores that are not built in, so that it can be read where nobody registered them."""
-    fields = ("name", "family", "orientation", "units", "formula", "title", "source", "at", "lattice", "upper")
+    fields = ("name", "family", "orientation", "units", "formula", "title", "source", "at", "lattice", "upper", "parts")
     entries = [lookup(name) for name in scores if name not in BUILT_IN]
     return [
         {field: getattr(entry, field) for field in fields}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ _TEXT_WIDTH = 100
 _MATH = re.compile(r"(?<!\\)\$.*?(?<!\\)\$", re.DOTALL)
 
 _LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {c: "\\" + c for c in "&#_%$"} | {"²": "$^2$"}
+_LATEX |= {c: "\\" + c for c in "&#_%$"} | {"²": "$^2$", "Δ": r"$\Delta$"}
 
 
 def latex_text(text: str) -> str:
@@ -114,8 +114,14 @@ class Table:
         What the numbers were taken from, one line each.
     row_name : str
         Heading of the rows.
+    units : str
+        What stands in brackets behind the title.
     wrong_side : bool array (rows, groups), optional
         Whether a row's score stands on the wrong side in a cache, see `gradunc_viz.metrics.wrong_side`.
+    intervals : array (rows, columns, 2), optional
+        Ends of the interval of each value, not scaled, shown as ``[low, high]``; NaN for none.
+    place : "beside" or "beneath"
+        Where intervals are shown.
     """
 
     title: str
@@ -128,11 +134,17 @@ class Table:
     row_name: str = "score"
     units: str = "in %"
     wrong_side: np.ndarray | None = None
+    intervals: np.ndarray | None = None
+    place: Literal["beside", "beneath"] = "beside"
     _marks: dict[str, np.ndarray] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, "f8").reshape(len(self.rows), len(self.columns))
         object.__setattr__(self, "values", values)
+        if self.intervals is not None:
+            object.__setattr__(self, "intervals", np.asarray(self.intervals, "f8").reshape(*values.shape, 2))
+        if self.place not in ("beside", "beneath"):
+            raise GraduncError(f"place of intervals is {self.place!r}; expected 'beside' or 'beneath'")
         # compared as shown: two values that read the same are equally good
         for name, function in (("best", best), ("second", second)):
             marks = np.zeros(values.shape, bool)
@@ -172,6 +184,7 @@ class Table:
             values=self.values[order],
             spread=moved(self.spread),
             wrong_side=moved(self.wrong_side),
+            intervals=moved(self.intervals),
         )
 
     def is_marked(self, row: int) -> bool:
@@ -202,6 +215,15 @@ class Table:
 
     def _spread(self, row: int, at: int) -> str:
         return "" if self.spread is None else self._number(self.spread[row, at], self.columns[at])
+
+    def _interval(self, row: int, at: int) -> str:
+        if self.intervals is None:
+            return ""
+        ends = [self._number(end, self.columns[at]) for end in self.intervals[row, at]]
+        return f"[{', '.join(ends)}]" if all(ends) else ""
+
+    def _has_intervals(self, at: int) -> bool:
+        return any(self._interval(r, at) for r in range(len(self.rows)))
 
     def _heads(self) -> list[str]:
         several = len(self.groups) > 1
@@ -240,11 +262,15 @@ class Table:
         writer = csv.writer(buffer, lineterminator="\n")
         heads = self._heads()
         more = [] if self.spread is None else [f"{head} (std)" for head in heads]
+        if self.intervals is not None:
+            with_ends = [c for c in range(len(heads)) if self._has_intervals(c)]
+            more += [f"{heads[c]} ({end})" for c in with_ends for end in ("low", "high")]
         wrong = self._wrong_by_group()
         more += [f"{group}: wrong side" if len(wrong) > 1 else "wrong side" for group, _ in wrong]
         writer.writerow([self.row_name, *heads, *more])
         for r, row in enumerate(self.rows):
             own = [*self.values[r], *(() if self.spread is None else self.spread[r])]
+            own += [] if self.intervals is None else [*self.intervals[r, with_ends].ravel()]
             flags = [str(bool(is_wrong[r])).lower() for _, is_wrong in wrong]
             writer.writerow([row, *(repr(float(v)) if math.isfinite(v) else "" for v in own), *flags])
         return buffer.getvalue()
@@ -264,7 +290,8 @@ class Table:
             cells = []
             for c in range(len(self.columns)):
                 mark = "**" if self.best()[r, c] else "*" if self.second()[r, c] else ""
-                cells.append(mark + self._cell(r, c) + mark)
+                between = "<br>" if self.place == "beneath" else " "
+                cells.append(between.join(filter(None, (mark + self._cell(r, c) + mark, self._interval(r, c)))))
             title = f"{safe(row)} {WRONG_SIDE}" if self.is_marked(r) else safe(row)
             lines.append("| " + " | ".join([title, *cells]) + " |")
         notes = "".join(
@@ -277,7 +304,7 @@ class Table:
 
         Needs ``\usepackage{booktabs,siunitx}``. A standard deviation is a column of its own behind a plus-minus sign.
         """
-        spread = [self._has_spread(c) for c in range(len(self.columns))]
+        spread = [self._more_columns(c) for c in range(len(self.columns))]
         kinds = [(kind, len(list(same))) for kind, same in groupby(map(self._siunitx, range(len(self.columns))))]
         titles = self.row_titles or self.rows
         long = [len(title) > _LONG and "$" not in title for title in titles]
@@ -295,7 +322,7 @@ class Table:
         lines += [" & " + " & ".join(heads) + r" \\", "".join(rules)]
         arrows = {+1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
         names = [
-            (r"\multicolumn{2}{c}" if own else "") + f"{{{latex_text(c.name)}{arrows[c.orientation]}}}"
+            (rf"\multicolumn{{{1 + own}}}{{c}}" if own else "") + f"{{{latex_text(c.name)}{arrows[c.orientation]}}}"
             for c, own in zip(self.columns, spread, strict=True)
         ]
         lines += [" & ".join([self.row_name, *names]) + r" \\", r"\midrule"]
@@ -307,6 +334,9 @@ class Table:
             if self.is_marked(r):
                 text += r"$^\dagger$"
             lines.append(" & ".join([text, *cells]) + r" \\")
+            if self.place == "beneath" and any(map(self._has_intervals, range(len(self.columns)))):
+                beneath = [self._latex_below(r, c) for c in range(len(self.columns))]
+                lines.append(" & ".join(["", *beneath]) + r" \\")
         comment = "".join(
             f"% {' '.join(line.split())}\n"
             for line in (r"needs \usepackage{booktabs,siunitx}", self._caption(), *self.notes)
@@ -328,6 +358,18 @@ class Table:
     def _has_spread(self, at: int) -> bool:
         return self.spread is not None and bool(np.isfinite(self.spread[:, at]).any())
 
+    def _more_columns(self, at: int) -> int:
+        """Columns of LaTeX behind that of the number."""
+        return self._has_spread(at) + (self.place == "beside" and self._has_intervals(at))
+
+    def _latex_below(self, row: int, at: int) -> str:
+        text = self._interval(row, at).replace("-", "$-$")
+        return (
+            rf"\multicolumn{{{1 + self._more_columns(at)}}}{{c}}{{\footnotesize {text}}}"
+            if text
+            else (" & " * self._more_columns(at))
+        )
+
     def _siunitx(self, at: int) -> str:
         column = self.columns[at]
         width, sign = self._width(at), "-" if (self.values[:, at] < 0).any() else ""
@@ -335,11 +377,13 @@ class Table:
         if self._has_spread(at):
             widest = max(len(self._spread(r, at).partition(".")[0]) for r in range(len(self.rows)))
             kind += rf"@{{$\,\pm\,$}}S[table-format={widest}.{column.digits}]"
-        return kind
+        return kind + (r"@{\,}l" if self.place == "beside" and self._has_intervals(at) else "")
 
     def _latex_cell(self, row: int, at: int) -> str:
         text = self._number(self.values[row, at], self.columns[at])
         spread = f" & {self._spread(row, at) or '{--}'}" if self._has_spread(at) else ""
+        if self.place == "beside" and self._has_intervals(at):
+            spread += rf" & {{\footnotesize {self._interval(row, at).replace('-', '$-$')}}}"
         if not text:
             return "{--}" + spread
         if self.best()[row, at]:
@@ -355,20 +399,35 @@ class Table:
     def __repr__(self) -> str:
         names = [textwrap.wrap(self._marked(r), _LONG) or [""] for r in range(len(self.rows))]
         first = max(len(self.row_name), *(len(part) for name in names for part in name), 1)
+        beside = self.place == "beside"
         cells = [
-            [self._cell(r, c) + ("*" if self.best()[r, c] else " ") for c in range(len(self.columns))]
+            [
+                self._cell(r, c) + self._mark(r, c) + (self._padded_interval(r, c) if beside else "")
+                for c in range(len(self.columns))
+            ]
             for r in range(len(self.rows))
         ]
         blocks: list[Sequence[int]] = [range(len(self.columns))]
         if len(self.groups) > 1 and len(self._header(blocks[0], cells, first)) > _TEXT_WIDTH:
             blocks = [[c for c, column in enumerate(self.columns) if column.group == group] for group in self.groups]
-        lines = [f"{self._caption()}, * best"]
+        lines = [f"{self._caption()}, * best, _ second"]
         for block in blocks:
             lines.append(self._header(block, cells, first))
-            for name, row in zip(names, cells, strict=True):
+            for r, (name, row) in enumerate(zip(names, cells, strict=True)):
                 lines.append(name[0].ljust(first) + self._padded([row[c] for c in block], block, cells))
+                below = ["" if beside else self._interval(r, c) for c in block]
+                if any(below):
+                    name = [name[0], *(name[1:] or [""])]
+                    name[1] = name[1].ljust(first) + self._padded(below, block, cells)
                 lines += name[1:]
         return "\n".join([*(line.rstrip() for line in lines), *self.notes])
+
+    def _mark(self, row: int, at: int) -> str:
+        return "*" if self.best()[row, at] else "_" if self.second()[row, at] else " "
+
+    def _padded_interval(self, row: int, at: int) -> str:
+        longest = max(len(self._interval(r, at)) for r in range(len(self.rows)))
+        return f" {self._interval(row, at):>{longest}}" if longest else ""
 
     def _marked(self, row: int) -> str:
         return f"{self.rows[row]} {WRONG_SIDE}" if self.is_marked(row) else self.rows[row]
@@ -382,8 +441,20 @@ class Table:
 
     def _padded(self, texts: Sequence[str], block: Sequence[int], cells: Sequence[Sequence[str]]) -> str:
         heads = self._text_heads()
-        widths = [max(len(heads[c]), *(len(line[c]) for line in cells), 1) for c in block]
+        beneath = range(len(cells) if self.place == "beneath" else 0)
+        widths = [
+            max(len(heads[c]), *(len(line[c]) for line in cells), *(len(self._interval(r, c)) for r in beneath), 1)
+            for c in block
+        ]
         return "".join("  " + text.rjust(width) for text, width in zip(texts, widths, strict=True))
+
+    def to_text(self) -> str:
+        """Return plain text, best marked by a star, second by an underscore."""
+        return repr(self)
+
+    def to_html(self) -> str:
+        """Return a page's ``<table>``, as a notebook shows it: best in bold, second underlined."""
+        return self._repr_html_()
 
     def _repr_html_(self) -> str:
         """Table with a bar behind each number, as long as it is large; reads well on light and on dark pages."""
@@ -404,6 +475,8 @@ class Table:
                 text = escape(self._cell(r, c))
                 tag = "b" if self.best()[r, c] else "u" if self.second()[r, c] else ""
                 text = f"<{tag}>{text}</{tag}>" if tag else text
+                if interval := self._interval(r, c):
+                    text += f"{' ' if self.place == 'beside' else '<br>'}<small>{interval}</small>"
                 cells.append(f"<td style='{style};{self._bar(r, c)}'>{text}</td>")
             parts.append(
                 f"<tr><td style='text-align:left;padding:2px 8px'>{escape(self._marked(r))}</td>{''.join(cells)}</tr>"
