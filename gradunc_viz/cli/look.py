@@ -85,7 +85,11 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     from ..schema.tasks import TASKS
 
     parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
-    parser.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
+    parser.add_argument(
+        "--by",
+        choices=("set", "class", "label", "frame"),
+        help="one column per set that a cache holds (frames SET__NAME), or one row per class or frame",
+    )
     parser.add_argument(
         "--metric",
         choices=tuple(pixel_metrics()),
@@ -126,22 +130,24 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 )
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..metrics import evaluate
-    from ..store.choice import named_caches
+    from ..store.choice import by_set, named_caches
     from ..store.progress import progress_bar
 
-    caches = named_caches(arguments.cache)
+    of_sets = arguments.by == "set"
+    caches = by_set(arguments.cache) if of_sets else named_caches(arguments.cache)
+    by = None if of_sets else arguments.by
     with progress_bar(not arguments.quiet):
         result = evaluate(
             caches,
             arguments.task,
             scores=arguments.scores,
-            by=arguments.by,
+            by=by,
             bootstrap=arguments.bootstrap,
         )
     from ..tables import evaluation as tables
 
     if arguments.components:
-        if arguments.by or result.attrs["task"] != "anomaly":
+        if by or result.attrs["task"] != "anomaly":
             raise GraduncError("--components is for unknown objects of whole sets; expected task anomaly and no --by")
         from ..metrics.objects import with_components
 
@@ -154,8 +160,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         _put(arguments.csv, tables.to_csv(result))
         written = True
     if arguments.latex is not None:
-        if arguments.by:
-            raise GraduncError(f"--latex makes a table of scores; expected no --by, got --by {arguments.by}")
+        if by:
+            raise GraduncError(f"--latex makes a table of scores; expected no --by, got --by {by}")
         _put(arguments.latex, tables.latex(result, pooling=arguments.pooling, sort=arguments.metric))
         written = True
     if written:
@@ -164,7 +170,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     shown = tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling, width=terminal.width)
     for table in shown:
         terminal.print(table)
-    pooling = arguments.by or arguments.pooling
+    pooling = by or arguments.pooling
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:
         terminal.print(line, markup=False, highlight=False, soft_wrap=True)
     return DONE
