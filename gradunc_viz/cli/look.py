@@ -85,7 +85,11 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     from ..schema.tasks import TASKS
 
     parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
-    parser.add_argument("--by", choices=("class", "label", "frame"), help="one row per class or frame")
+    parser.add_argument(
+        "--by",
+        choices=("set", "class", "label", "frame"),
+        help="one column per set that a cache holds (frames SET__NAME), or one row per class or frame",
+    )
     parser.add_argument(
         "--metric",
         choices=tuple(pixel_metrics()),
@@ -126,10 +130,12 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 )
 def _evaluate(arguments: argparse.Namespace) -> int:
     from ..metrics import evaluate
-    from ..store.choice import named_caches
+    from ..store.choice import by_set, named_caches
     from ..store.progress import progress_bar
 
-    caches = named_caches(arguments.cache)
+    of_sets = arguments.by == "set"
+    caches = by_set(arguments.cache) if of_sets else named_caches(arguments.cache)
+    by = None if of_sets else arguments.by
     if arguments.against is not None:
         return _against(arguments, caches)
     with progress_bar(not arguments.quiet):
@@ -137,20 +143,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             caches,
             arguments.task,
             scores=arguments.scores,
-            by=arguments.by,
+            by=by,
             bootstrap=200 if arguments.bootstrap is None else arguments.bootstrap,
         )
     from ..tables import evaluation as tables
 
     if arguments.components:
-        if arguments.by or result.attrs["task"] != "anomaly":
+        if by or result.attrs["task"] != "anomaly":
             raise GraduncError("--components is for unknown objects of whole sets; expected task anomaly and no --by")
         from ..metrics.objects import with_components
 
         result = with_components(result, caches, arguments.components, progress=not arguments.quiet)
     asked = [form for form in ("latex", "markdown", "html") if getattr(arguments, form) is not None]
-    if asked and arguments.by:
-        raise GraduncError(f"--{asked[0]} makes a table of scores; expected no --by, got --by {arguments.by}")
+    if asked and by:
+        raise GraduncError(f"--{asked[0]} makes a table of scores; expected no --by, got --by {by}")
     made = tables.evaluation_table(result, pooling=arguments.pooling, sort=arguments.metric) if asked else None
     if write_forms(arguments, made, lambda: tables.records(result), lambda: tables.to_csv(result)):
         return DONE
@@ -158,7 +164,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     shown = tables.terminal_tables(result, metric=arguments.metric, pooling=arguments.pooling, width=terminal.width)
     for table in shown:
         terminal.print(table)
-    pooling = arguments.by or arguments.pooling
+    pooling = by or arguments.pooling
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:
         terminal.print(line, markup=False, highlight=False, soft_wrap=True)
     return DONE

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schema.errors import SettingsError
+from ..schema.tasks import TASKS
 from . import options
 from .command import command
 from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk, write_forms
@@ -133,6 +134,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     options.quiet,
 )
 def _compute(arguments: argparse.Namespace) -> int:
+    from ..datasets.layouts import EVERY, LAYOUTS
     from ..run.compute import compute_report
     from ..run.settings import Settings
 
@@ -154,7 +156,24 @@ def _compute(arguments: argparse.Namespace) -> int:
     report = compute_report(_networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
-    return _print_report(report, arguments.out)
+    code = _print_report(report, arguments.out)
+    if LAYOUTS.find(arguments.layout).split == EVERY:
+        _print_sets(arguments.out)
+    return code
+
+
+def _print_sets(out: Path) -> None:
+    """A table with a column for each set of a cache."""
+    from ..metrics import evaluate
+    from ..store.cache import open_cache
+    from ..tables.evaluation import terminal_tables
+
+    cache = open_cache(out)
+    if len(cache.sets) > 1 and any(TASKS["anomaly"].counted(cache.summary)):
+        terminal = console()
+        (table, *_) = terminal_tables(evaluate(cache, "anomaly", by="set", bootstrap=0), width=0)
+        terminal.print(table)
+        print(f"other metrics, and intervals: gradunc evaluate {out} --by set")
 
 
 def _print_stages(report: Any) -> None:

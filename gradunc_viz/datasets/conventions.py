@@ -22,14 +22,8 @@ from .catalog import Color
 
 __all__ = [
     "ANOMALY_IDS",
-    "CAMVID_IDS",
-    "CITY_IDS",
-    "CITY_TRAIN_IDS",
     "CLASS_IDS",
-    "LAF_IDS",
-    "LAF_TRAIN_IDS",
-    "ROAD_ANOMALY_IDS",
-    "VESSEL_IDS",
+    "VOID",
     "Conversion",
     "class_ids",
     "read_json",
@@ -144,18 +138,15 @@ class Conversion:
         return json.dumps(sorted(self.colors.items()))
 
 
-_VOID: Mapping[int, int | None] = {IGNORE: None}
+VOID: Mapping[int, int | None] = {IGNORE: None}
+"""255 is ignored."""
+
 CLASS_IDS = Conversion(
-    {**{value: value for value in range(IGNORE)}, **_VOID}, "class ids 0..254 or 255 (ignore)", as_stored=True
+    {**{value: value for value in range(IGNORE)}, **VOID}, "class ids 0..254 or 255 (ignore)", as_stored=True
 )
-_ANOMALY_TABLE: Mapping[int, int | None] = {0: 0, 1: 1, **_VOID}
+_ANOMALY_TABLE: Mapping[int, int | None] = {0: 0, 1: 1, **VOID}
 # Public loaders of copies force greyscale, so files in RGB do occur.
 ANOMALY_IDS = Conversion(_ANOMALY_TABLE, "0 (known), 1 (anomaly) or 255 (ignore)", grey_rgb=True)
-CAMVID_IDS = Conversion({**{value: value for value in range(11)}, 11: None, **_VOID}, "class ids 0..10 or 11 (void)")
-
-
-# Black and white, as most medical sets are; 255 is no void there.
-VESSEL_IDS = Conversion({0: 0, 255: 1}, "0 (background) or 255 (vessel)")
 
 
 def class_ids(n_classes: int) -> Conversion:
@@ -168,37 +159,11 @@ def class_ids(n_classes: int) -> Conversion:
         return CLASS_IDS
     every: dict[int, int | None] = {value: value for value in range(n_classes)}
     return Conversion(
-        {**every, **_VOID},
+        {**every, **VOID},
         f"class ids 0..{n_classes - 1}, or 255 in 8 bits or 65535 in 16 bits (ignore)",
         deep=every,
         as_stored=True,
     )
-
-
-# Position = train id, value = id, of cityscapesScripts' table; the other ids are ignored in training and
-# evaluation.
-_CITY_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-CITY_IDS = Conversion(
-    {
-        **dict.fromkeys(range(34), None),
-        **{value: train_id for train_id, value in enumerate(_CITY_EVALUATED)},
-        **_VOID,
-    },
-    "Cityscapes ids 0..33",
-)
-CITY_TRAIN_IDS = Conversion({**{value: value for value in range(19)}, **_VOID}, "train ids 0..18 or 255 (ignore)")
-
-# Lost and Found numbers every object from 2 on. Its table calls seven of them (marker poles, timber, wheel
-# caps ...) no hazard; the SegmentMeIfYouCan evaluation counts them as obstacles, as here. Its train ids hide
-# them, as background.
-LAF_IDS = Conversion(
-    {0: None, 1: 0, **dict.fromkeys(range(2, 44), 1), **_VOID}, "Lost and Found ids 0..43 or 255 (ignore)"
-)
-LAF_TRAIN_IDS = Conversion({0: None, 1: 0, 2: 1, **_VOID}, "train ids 0, 1 (road), 2 (obstacle) or 255 (ignore)")
-
-ROAD_ANOMALY_IDS = Conversion(
-    {0: 0, 1: 0, 2: 1, **_VOID}, "0 (background), 1 (road), 2 (anomaly) or 255 (ignore)", grey_rgb=True
-)
 
 
 def read_text(path: Path) -> str:
@@ -260,7 +225,7 @@ def read_mapping(labels: Mapping[Any, Any] | str | os.PathLike[str], expected: C
             )
         table[stored] = None if value is None or value == IGNORE_16 else int(value)
     if all(value is None or value <= IGNORE for value in table.values()):
-        table = {**_VOID, **{stored: None if value == IGNORE else value for stored, value in table.items()}}
+        table = {**VOID, **{stored: None if value == IGNORE else value for stored, value in table.items()}}
     if not expected.as_stored:
         odd = {id for id in table.values() if id not in expected.table.values()}
         if odd:

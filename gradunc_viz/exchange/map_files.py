@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from ..datasets.decoding import opened_image
-from ..datasets.layouts import _walk as files_below
+from ..datasets.layouts.files import files_below
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
 from ..schema.file_names import natural_key
 

@@ -319,5 +319,5 @@ def _decoded(view: str | Mapping[str, str]) -> dict[str, str]:
 def opened_caches(caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike]) -> tuple[Cache, ...]:
     """Open one or more caches, called as a mapping says."""
     if isinstance(caches, Mapping) and not isinstance(caches, Cache):
-        return tuple(Cache(opened(cache).backend, str(name)) for name, cache in caches.items())
+        return tuple(opened(cache).reopened(str(name)) for name, cache in caches.items())
     return tuple(listed_caches(caches))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import xarray as xr
 from ..counts.histogram import Histogram
 from ..counts.pool import Bootstrap, Pooled, pool
 from ..schema.errors import GraduncError
-from ..store.choice import Caches, Choice, Selection
+from ..store.choice import Caches, Choice, Selection, by_set
 from .intervals import drawn_frames, interval, mean_of_drawn
 from .metric import pixel_metrics
 from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
@@ -51,9 +51,10 @@ def evaluate(
     task : "error" or "anomaly"
         ``error``: a labelled pixel is predicted wrong. ``anomaly``: a pixel belongs to an unknown object. Ignored
         pixels count nowhere. By default ``anomaly`` where there are anomaly labels.
-    by : None, "frame", "class" or "label"
+    by : None, "set", "frame", "class" or "label"
         ``None``: one row per score and *pooling*, where ``pixels`` means all pixels at once and ``frames`` the mean
-        over frames. ``"frame"``: one row per frame. ``"class"``: per predicted class; ``"label"``: per class of the
+        over frames. ``"set"``: the same for each set that a cache holds (see `Cache.sets`) as if it were a cache of its
+        own. ``"frame"``: one row per frame. ``"class"``: per predicted class; ``"label"``: per class of the
         label (task ``error``).
     bootstrap : int
         Samples of frames, drawn with replacement, for the 95 % intervals ``*_low`` and ``*_high``; 0 for none.
@@ -84,12 +85,15 @@ def evaluate(
     """
     rows: dict[str | None, Callable[[Selection, Bootstrap], xr.Dataset]] = {
         None: _by_pooling,
+        "set": _by_pooling,
         "frame": _by_frame,
         "class": _by_class,
         "label": _by_label,
     }
     if by not in rows:
-        raise GraduncError(f"by is {by!r}; expected None, 'frame', 'class' or 'label'")
+        raise GraduncError(f"by is {by!r}; expected None, 'set', 'frame', 'class' or 'label'")
+    if by == "set":
+        caches, by = by_set(caches), None
     selections = Selection.of_each(caches, task, **choice)
     tables = [rows[by](selection, Bootstrap(bootstrap, seed)) for selection in selections.values()]
     aim = next(iter(selections.values())).task

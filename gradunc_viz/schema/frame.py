@@ -38,6 +38,8 @@ __all__ = [
     "id_type",
     "ignore_id",
     "ignored",
+    "nested_id",
+    "set_of",
     "validate",
 ]
 
@@ -188,6 +190,19 @@ def check_frame_id(frame_id: str) -> str:
             "characters, not starting with '.' or '__', and no name of a system's own folder"
         )
     return frame_id
+
+
+_FOLDER_MARK = "__"  # stands for a slash in frame ids
+
+
+def nested_id(name: str) -> str:
+    """Id of a frame that lies in a folder, or in one of several sets: ``SET/NAME`` becomes ``SET__NAME``."""
+    return name.replace("/", _FOLDER_MARK)
+
+
+def set_of(frame_id: str) -> str:
+    """The set, or the outermost folder, that a frame is from, as `nested_id` wrote it; empty where there is none."""
+    return frame_id.partition(_FOLDER_MARK)[0] if _FOLDER_MARK in frame_id else ""
 
 
 def _require(condition: bool, message: str) -> None:

@@ -27,7 +27,7 @@ import zarr
 
 from ..schema.errors import CacheError, UnknownFrameError
 from ..schema.file_names import natural_key
-from ..schema.frame import validate
+from ..schema.frame import set_of, validate
 from ..schema.scores import recall
 from ..schema.tasks import TASKS
 from .backend import Place, backend_of
@@ -67,16 +67,18 @@ class Cache(Mapping[str, xr.Dataset]):
     key : dict
         What the cache was computed from: network, settings, schema version.
     ids : tuple of str
-        Ids of the frames that are complete, sorted as people count.
+        Ids of the frames that are complete, sorted as people count; only those chosen where it is a part of a cache.
     """
 
-    def __init__(self, place: Place, name: str | None = None) -> None:
+    def __init__(self, place: Place, name: str | None = None, ids: Iterable[str] | None = None) -> None:
         self.backend = backend_of(place)
         self.path = Path(self.backend.where)
         self.name = self.path.resolve().name if name is None else name
         self._attrs = read_root(self.backend)
         self.key: dict[str, Any] = self._attrs["key"]
-        self.ids = tuple(sorted(published(self.backend), key=natural_key))
+        self._chosen = None if ids is None else frozenset(ids)
+        found = published(self.backend)
+        self.ids = tuple(sorted((id for id in found if self._chosen is None or id in self._chosen), key=natural_key))
         self._known = frozenset(self.ids)
         for description in self._attrs.get("scores", ()):
             recall(description)
@@ -198,9 +200,21 @@ class Cache(Mapping[str, xr.Dataset]):
         """
         return self.backend.where, frame_id, self.backend.version(self._group(frame_id))
 
-    def reopened(self) -> Cache:
-        """The same cache as it is now."""
-        return Cache(self.backend, self.name)
+    def reopened(self, name: str | None = None) -> Cache:
+        """The same cache as it is now, under another name if one is given."""
+        return Cache(self.backend, self.name if name is None else name, self._chosen)
+
+    @property
+    def sets(self) -> dict[str, Cache]:
+        """The sets that the frames are from, each as a cache of its own by its name, sorted as people count.
+
+        A frame that was called ``SET__NAME``, as frames of several sets or folders are, belongs to ``SET``; others
+        belong together under the name of the cache.
+        """
+        members: dict[str, list[str]] = {}
+        for frame_id in self.ids:
+            members.setdefault(set_of(frame_id) or self.name, []).append(frame_id)
+        return {name: Cache(self.backend, name, members[name]) for name in sorted(members, key=natural_key)}
 
     def _group(self, frame_id: str) -> str:
         if frame_id not in self._known:
@@ -247,6 +261,8 @@ class Cache(Mapping[str, xr.Dataset]):
 
         Read from disk; if missing or stale, rebuilt from the frames, and stored where that is possible.
         """
+        if self._chosen is not None:
+            return Cache(self.backend).summary.sel(frame=list(self.ids))
         table = stored_summary(self.backend, self.ids, self.scores)
         if table is None:
             table = build_summary(self.backend, self.ids, self.scores, self.classes)

@@ -18,6 +18,7 @@ __all__ = [
     "Caches",
     "Choice",
     "Selection",
+    "by_set",
     "chosen",
     "default_task",
     "listed_caches",
@@ -222,6 +223,16 @@ def named_caches(caches: Caches) -> dict[str, Cache]:
         unique = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
         result[unique if unique not in result else str(path)] = cache
     return result
+
+
+def by_set(caches: Caches) -> dict[str, Cache]:
+    """The sets of caches (see `Cache.sets`), each as a cache by its name; of several caches as ``CACHE/SET``."""
+    named = named_caches(caches)
+    return {
+        name if len(named) == 1 else f"{cache_name}/{name}": part
+        for cache_name, cache in named.items()
+        for name, part in cache.sets.items()
+    }
 
 
 def listed_caches(caches: Caches) -> list[Cache]:

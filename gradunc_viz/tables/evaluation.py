@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 
-_INTERVAL, _FIRST, _SCORE = 23, 26, 13
-"""Characters of a terminal's columns: with a value and its interval; the first two by frame or class; then each."""
+_INTERVAL, _NARROW, _FIRST, _SCORE = 23, 12, 26, 13
+"""Characters of a terminal's columns: a value and its interval; without; the first two by frame or class; each then."""
 
 
 def _columns(result: xr.Dataset) -> dict[str, Metric]:
@@ -204,7 +204,8 @@ def terminal_tables(
 ) -> list[RichTable]:
     """Tables for the terminal: scores by metric, or (evaluated by frame or class) rows by score for one metric.
 
-    Nothing is cut off: where `width` characters do not suffice, intervals stand below values, and names are broken.
+    Nothing is cut off: where `width` characters do not suffice, intervals stand below values, names are broken, and
+    several caches have a table for each metric, with a column for each cache.
     """
     from rich.table import Table
     from rich.text import Text
@@ -223,31 +224,35 @@ def terminal_tables(
     by = str(result.attrs["by"])
     if by == "pooling":
         chosen = _best_first(result.sel(pooling=pooling), metric)
-        title = f"task {result.attrs['task']}, {pooling} (in %, * best; best {find_metric(metric).short} first)"
-        table = Table(title=title, title_justify="left")
-        table.add_column("score", overflow="fold", min_width=16)
         several = result.sizes["cache"] > 1
         metrics = _columns(chosen)
         longest = max((len(str(score)) for score in chosen["score"].values), default=0)
         if longest + len(metrics) * _INTERVAL > width:
             between = "\n"
-        columns = [(cache, name) for name in metrics for cache in chosen["cache"].values]
-        for cache, name in columns:
-            title = f"{metrics[name].short} ({'up' if metrics[name].orientation > 0 else 'down'})"
-            table.add_column(Text(f"{cache}\n{title}" if several else title), overflow="fold", min_width=6)
-        marks = {
-            (cache, name): best(chosen[name].sel(cache=cache).values, metrics[name].orientation)
-            for cache, name in columns
-        }
-        for s, score in enumerate(chosen["score"].values):
-            cells = []
+        together = [list(metrics)]
+        if several and _FIRST + len(metrics) * result.sizes["cache"] * _NARROW > width:
+            together = [[name] for name in sorted(metrics, key=lambda name: name != metric)]
+        for names in together:
+            title = f"task {result.attrs['task']}, {pooling} (in %, * best; best {find_metric(metric).short} first)"
+            table = Table(title=title, title_justify="left")
+            table.add_column("score", overflow="fold", min_width=16)
+            columns = [(cache, name) for name in names for cache in chosen["cache"].values]
             for cache, name in columns:
-                one = chosen.sel(cache=cache).isel(score=s)
-                interval = (float(one[name + "_low"]), float(one[name + "_high"])) if metrics[name].of_pixels else None
-                cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else interval))
-            wrong = bool(chosen["wrong_side"].isel(score=s).any())
-            table.add_row(title_of(str(score), wrong), *cells)
-        tables.append(table)
+                title = f"{metrics[name].short} ({'up' if metrics[name].orientation > 0 else 'down'})"
+                table.add_column(Text(f"{cache}\n{title}" if several else title), overflow="fold", min_width=6)
+            marks = {
+                (cache, name): best(chosen[name].sel(cache=cache).values, metrics[name].orientation)
+                for cache, name in columns
+            }
+            for s, score in enumerate(chosen["score"].values):
+                cells = []
+                for cache, name in columns:
+                    one = chosen.sel(cache=cache).isel(score=s)
+                    ends = (float(one[name + "_low"]), float(one[name + "_high"])) if metrics[name].of_pixels else None
+                    cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else ends))
+                wrong = bool(chosen["wrong_side"].isel(score=s).any())
+                table.add_row(title_of(str(score), wrong), *cells)
+            tables.append(table)
         return tables
     row = "class" if by == "label" else by
     shown = find_metric(metric)

@@ -375,7 +375,7 @@ def test_names_of_caches(tiny_cache, other_cache, tmp_path):
     ("options", "message"),
     [
         ({"task": "errors"}, "unknown task 'errors'; expected one of error, anomaly"),
-        ({"by": "image"}, "by is 'image'; expected None, 'frame', 'class' or 'label'"),
+        ({"by": "image"}, "by is 'image'; expected None, 'set', 'frame', 'class' or 'label'"),
         ({"scores": ["msp", "energy"]}, "score 'energy' is not cached; it has pgn_oh_p0.1,"),
         ({"frames": ["f00", "f77"]}, "no frame 'f77' among its 4 frames"),
         ({"classes": ["zebra"]}, "no class 'zebra'; it has"),

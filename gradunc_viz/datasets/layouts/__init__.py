@@ -1,0 +1,54 @@
+"""Where the conventions of published data sets keep their files.
+
+A `Layout` lists the files of each frame. Every mask comes with the `Conversion` that says what the ids stored in it
+mean. Each layout has a file of its own here; one from elsewhere takes its place among them with `register_layout`.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+from ...schema.errors import FrameError
+from ...schema.registry import Registry
+from . import camvid, cityscapes, course, drive, fishyscapes, folder, lostandfound, roadanomaly, smiyc
+from .files import IMAGE_SUFFIXES, MASK_SUFFIXES, images_in, masks_of
+from .layout import EVERY, FrameFiles, Layout, Mask
+
+__all__ = [
+    "EVERY",
+    "IMAGE_SUFFIXES",
+    "LAYOUTS",
+    "MASK_SUFFIXES",
+    "FrameFiles",
+    "Layout",
+    "Mask",
+    "images_in",
+    "masks_of",
+    "register_layout",
+]
+
+LAYOUTS: Registry[Layout] = Registry(
+    Layout,
+    attrgetter("name"),
+    "layout",
+    "gradunc_viz.layouts",
+    (
+        module.LAYOUT
+        for module in (folder, smiyc, course, camvid, cityscapes, lostandfound, fishyscapes, roadanomaly, drive)
+    ),
+    FrameError,
+)
+"""Every layout by name, registered ones too."""
+
+
+def register_layout(layout: Layout) -> Layout:
+    """Add a layout: `open_frames` and the command line know it by its name from then on.
+
+    Packages bring theirs through the entry point group ``gradunc_viz.layouts``.
+
+    Raises
+    ------
+    FrameError
+        If the name is taken.
+    """
+    return LAYOUTS.register(layout)
