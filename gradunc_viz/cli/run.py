@@ -1,4 +1,4 @@
-"""Commands that compute: demo, compute, fit, stream, import, combine, submit."""
+"""Commands that compute: demo, compute, fit, compare, stream, import, combine, submit."""
 
 from __future__ import annotations
 
@@ -271,6 +271,76 @@ def _fit(arguments: argparse.Namespace) -> int:
         f"by {told['by']}, features of {done.source} ({told['dimensions']})"
     )
     print(f"score other frames with: gradunc compute --fit {arguments.out} --scores {','.join(done.scores)} ...")
+    return DONE
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    from ..datasets.layouts import LAYOUTS
+    from ..metrics.arrays.components import TRACKS
+
+    parser.add_argument("--scores", metavar="A,B", help="names (default: every score that the network allows)")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of the table and of a cache for each run, resumed",
+    )
+    parser.add_argument(
+        "--fit-data", type=Path, metavar="DIR", help="in-distribution frames to fit scores such as vim on"
+    )
+    parser.add_argument(
+        "--fit-layout", default="folder", metavar="NAME", help=f"{', '.join(LAYOUTS)} (default: %(default)s)"
+    )
+    parser.add_argument("--fit-split", metavar="NAME", help="split of these frames")
+    parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
+    parser.add_argument("--track", choices=tuple(TRACKS), default="anomaly", help="size limits of unknown objects")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
+    )
+
+
+@command(
+    "compare",
+    "compute every score that a network allows, and the table of what they find and cost",
+    options.network,
+    options.data,
+    options.classes,
+    _compare_options,
+    options.running,
+    options.passes,
+    options.score_files,
+    options.quiet,
+)
+def _compare(arguments: argparse.Namespace) -> int:
+    from ..comparison.compare import compare
+    from ..datasets.frames import open_frames
+    from ..run.settings import Settings
+
+    fit_on = None
+    if arguments.fit_data is not None:
+        fit_on = open_frames(arguments.fit_data, arguments.fit_layout, split=arguments.fit_split)
+    done = compare(
+        _networks(arguments),
+        _frames(arguments),
+        arguments.out,
+        arguments.scores,
+        settings=Settings(
+            input_size=arguments.input_size,
+            device=arguments.device,
+            autocast=arguments.autocast,
+            on_error=arguments.on_error,
+            limit=arguments.limit,
+            **_passes(arguments),
+            **class_options(arguments.classes),
+        ),
+        fit_on=fit_on,
+        task=arguments.task,
+        track=arguments.track,
+        progress=not arguments.quiet,
+    )
+    print(done.table)
+    print(f"{arguments.out}: comparison.txt, .md, .tex, .html and .csv")
     return DONE
 
 

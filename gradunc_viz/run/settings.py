@@ -24,6 +24,7 @@ from ..scores.own import fingerprints
 
 __all__ = [
     "PASS_SETTINGS",
+    "PassChanges",
     "RunChanges",
     "RunSettings",
     "Settings",
@@ -60,10 +61,9 @@ class RunChanges(TypedDict, total=False):
     images: bool
 
 
-class SettingsChanges(RunChanges, total=False):
-    """Fields of `Settings` as keywords."""
+class PassChanges(RunChanges, total=False):
+    """Fields of `Settings` as keywords, all but the scores."""
 
-    scores: str | Sequence[str] | None
     input_size: InputSize
     align_corners: bool | None
     bias: bool
@@ -79,6 +79,12 @@ class SettingsChanges(RunChanges, total=False):
     flips: bool
     scales: Sequence[float]
     fit: Fit | str | os.PathLike[str] | None
+
+
+class SettingsChanges(PassChanges, total=False):
+    """Fields of `Settings` as keywords."""
+
+    scores: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
