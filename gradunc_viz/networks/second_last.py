@@ -294,6 +294,9 @@ def _hidden(found: _Found, kept: _Pass, head: Head) -> Hidden:
 
     with torch.enable_grad():
         slope = pulled_back(torch.ones_like(end))
+        if not bool(slope.isfinite().all()):
+            names = ", ".join(_operations(end, kept.start))
+            raise HeadError(f"{_REFUSED}: the derivative of what stands {between} is not finite everywhere: {names}")
         vector = _generic(end)
         if slope.shape != end.shape or not _close(pulled_back(vector), slope * vector):
             raise HeadError(

@@ -346,7 +346,7 @@ def _check_words(wanted: Sequence[NormRequest]) -> None:
     for label, p, variant, part, _, layer in wanted:
         if layer == 2 and (label not in ("oh", "uni") or variant != "exact" or part != "norm"):
             raise ValueError(
-                f"{part} {variant!r} of {label!r} is not known before the last layer; expected exact norms"
+                f"before the last layer, {variant} {part} of {label!r}: expected exact norms of 'oh', 'uni'"
             )
         if label not in _LABELS and part != "feature":
             raise ValueError(f"label is {label!r}; expected 'oh', 'uni' or 'exp'")

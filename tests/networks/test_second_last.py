@@ -38,8 +38,9 @@ class Chain(nn.Module):
         self.modules_between = nn.ModuleList(one for one in between if isinstance(one, nn.Module))
         for norm in nn.Module.modules(self):
             if isinstance(norm, nn.BatchNorm2d):
-                nn.init.uniform_(norm.weight, -2, 2)
-                nn.init.normal_(norm.bias)
+                if norm.affine:
+                    nn.init.uniform_(norm.weight, -2, 2)
+                    nn.init.normal_(norm.bias)
                 norm.running_mean.normal_()
                 norm.running_var.uniform_(0.1, 3)
 
@@ -305,7 +306,7 @@ REFUSED = {
         lambda: Chain(BEFORE, lambda x: x.detach()),
         "no gradient passes between 'before' and the head 'head'",
     ),
-    "infinite": (lambda: Chain(BEFORE, nn.ReLU(), torch.sqrt), "mixes"),
+    "infinite": (lambda: Chain(BEFORE, lambda x: (x * 0).sqrt()), "is not finite everywhere: Sqrt, Mul"),
 }
 
 
