@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from ..kernels.resize import neighbours
 from ..schema.errors import HeadError, ModelError
 from ..schema.registry import Registry
 from .tail import Tail
+
+if TYPE_CHECKING:
+    from .second_last import Hidden
 
 __all__ = [
     "HEAD_KINDS",
@@ -204,6 +207,8 @@ class Head:
         `gradunc_viz.gradient_norms` takes all of it: hand it the head itself.
     layers
         Outputs of other layers that were asked for, by their dotted names.
+    hidden
+        The layer before the head, where `gradunc_viz.networks.second_last.SecondLast` was asked to keep it.
 
     Raises
     ------
@@ -218,6 +223,7 @@ class Head:
     align_corners: bool
     tail: Tail | None
     layers: Mapping[str, Tensor]
+    hidden: Hidden | None = None
     plan: Plan
 
     def __getattr__(self, attribute: str) -> Any:

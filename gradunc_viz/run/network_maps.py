@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -16,6 +17,7 @@ from ..networks.layers import captured_layers, check_layers
 from ..networks.network import Network
 from ..networks.passes import Inputs, JointHead, heads_of, image_of, joined
 from ..networks.runner import Inference, Runner, out_of_memory
+from ..networks.second_last import SecondLast
 from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
@@ -82,6 +84,16 @@ class NetworkMaps:
         check_passes(self._scorer.scores, kind, input_grad=changeable)
         self._layers = sorted(need.removeprefix(LAYER) for need in needs if need.startswith(LAYER))
         check_layers(self.runner.network.net, self._layers)
+        self._second_last = None
+        if "hidden" in needs:
+            self._second_last = SecondLast(self.runner.network)
+            if isinstance(self.runner, Inference) and self.runner.compile:
+                self.runner.compile = False
+                warnings.warn(
+                    "the network runs without torch.compile: what it does before its last layer is recorded operation "
+                    "by operation",
+                    stacklevel=2,
+                )
 
     @property
     def device(self) -> torch.device:
@@ -194,9 +206,18 @@ class NetworkMaps:
         return self._infer(group[:half]) + self._infer(group[half:])
 
     def run(self, x: Any, what: str) -> Head:
-        """Head of a batch of the runner's inputs, with outputs of the layers that are needed."""
+        """Head of a batch of the runner's inputs, with what the scores need of other layers.
+
+        Raises
+        ------
+        GraduncError
+            As of the runner; `HeadError` if a score's layer cannot be found.
+        """
         with captured_layers(self.runner.network.net, self._layers) as layers:
-            head = self.runner(x, what)
+            if self._second_last is None:
+                head = self.runner(x, what)
+            else:
+                head = self._second_last(lambda: self.runner(x, what))
         head.layers = layers
         return head
 
@@ -220,6 +241,7 @@ class NetworkMaps:
             tail=head.tail,
             threshold=network.threshold,
             layers=head.layers,
+            hidden=head.hidden,
         )
         return output.image(index).only(network.class_channels(head.logits.shape[1]))
 

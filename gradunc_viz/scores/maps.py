@@ -173,6 +173,8 @@ class Scorer:
         run = ForwardPass(head, size, self._source, mean)
         norms, pixel = self._by_kernels(head, size, target) if run.mean is None else self._of_mean(run.mean, target)
         check_finite(pixel.scores, "scores", frame_id)
+        if "hidden" in self.needs:
+            check_finite(norms, "gradient norms", frame_id)
         if head.threshold is not None:
             predicted = head.predicted(run.resized)
             pixel.prediction = pixel.prediction if predicted is None else predicted
