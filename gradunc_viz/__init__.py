@@ -32,6 +32,7 @@ _HOMES = {
     "networks.network": ["Network"],
     "networks.preprocessing": ["Preprocessing"],
     "networks.tracing": ["capture"],
+    "run.calibrate": ["calibrate"],
     "run.compute": ["compute", "score_image"],
     "run.fit": ["fit"],
     "run.settings": ["Settings"],
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from .networks.network import Network as Network
     from .networks.preprocessing import Preprocessing as Preprocessing
     from .networks.tracing import capture as capture
+    from .run.calibrate import calibrate as calibrate
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image
     from .run.fit import fit as fit
