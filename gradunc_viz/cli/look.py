@@ -14,7 +14,7 @@ from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, STDOUT, console, natural, positive, size_on_disk, width
+from .values import DONE, STDOUT, console, natural, positive, put, size_on_disk, width
 
 
 @command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
@@ -149,15 +149,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         result = with_components(result, caches, arguments.components, progress=not arguments.quiet)
     written = False
     if arguments.json is not None:
-        _put(arguments.json, json.dumps(tables.records(result), indent=1) + "\n")
+        put(arguments.json, json.dumps(tables.records(result), indent=1) + "\n")
         written = True
     if arguments.csv is not None:
-        _put(arguments.csv, tables.to_csv(result))
+        put(arguments.csv, tables.to_csv(result))
         written = True
     if arguments.latex is not None:
         if arguments.by:
             raise GraduncError(f"--latex makes a table of scores; expected no --by, got --by {arguments.by}")
-        _put(arguments.latex, tables.latex(result, pooling=arguments.pooling, sort=arguments.metric))
+        put(arguments.latex, tables.latex(result, pooling=arguments.pooling, sort=arguments.metric))
         written = True
     if written:
         return DONE
@@ -169,17 +169,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for line in [*tables.caption(result, pooling), *tables.comparison(result, pooling=arguments.pooling)]:
         terminal.print(line, markup=False, highlight=False, soft_wrap=True)
     return DONE
-
-
-def _put(path: Path, text: str) -> None:
-    """Write to a file, or to stdout."""
-    if path == STDOUT:
-        sys.stdout.write(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
-    except OSError as error:
-        raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _left_out(channels: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import options
 from .command import command
-from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk
+from .values import DONE, SKIPPED, class_options, console, normalization, positive, put, size_on_disk
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -144,14 +144,6 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="FIT", help="safetensors file; an earlier fit there is replaced"
     )
     parser.add_argument(
-        "--pixels",
-        type=positive,
-        default=100_000,
-        metavar="N",
-        help="pixels drawn, as many of each frame; they take 4 bytes for each feature and class (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    parser.add_argument(
         "--by",
         choices=("prediction", "label"),
         default="prediction",
@@ -176,6 +168,7 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
     options.data,
     options.classes,
     _fit_options,
+    options.drawing,
     options.running,
     options.score_files,
     options.quiet,
@@ -217,16 +210,6 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pixels",
-        type=positive,
-        default=100_000,
-        metavar="N",
-        help="labelled pixels drawn from half of the frames to fit on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of the split and of the draw (default: %(default)s)"
-    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers: xarray.Dataset.from_dict")
     parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
     parser.add_argument(
@@ -241,6 +224,7 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     options.data,
     options.classes,
     _calibrate_options,
+    options.drawing,
     options.running,
     options.quiet,
 )
@@ -265,8 +249,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         **class_options(arguments.classes),
     )
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found.to_dict(), indent=1))
-        print(f"{arguments.out}: written")
+        put(arguments.out, json.dumps(found.to_dict(), indent=1))
     _print_calibration(found)
     temperature, scores = float(found["temperature"]), ", ".join(found.attrs["scores"])
     print(f"temperature {temperature:.4g}: ask for {scores}")

@@ -144,6 +144,17 @@ def run_score_file(path: str | Path) -> None:
         raise GraduncError(f"score file {path} failed: {brief(error)}") from error
 
 
+def put(path: Path, text: str) -> None:
+    """Write to a file, or to stdout."""
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
+    except OSError as error:
+        raise GraduncError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
 def size_on_disk(path: Path) -> str:
     """Bytes of all files in a folder, in words."""
     size = float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
