@@ -33,6 +33,7 @@ _HOMES = {
     "networks.network": ["Network"],
     "networks.preprocessing": ["Preprocessing"],
     "networks.tracing": ["capture"],
+    "run.calibrate": ["calibrate"],
     "run.combine": ["combine"],
     "run.compute": ["compute", "score_image"],
     "run.fit": ["fit"],
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from .networks.network import Network as Network
     from .networks.preprocessing import Preprocessing as Preprocessing
     from .networks.tracing import capture as capture
+    from .run.calibrate import calibrate as calibrate
     from .run.combine import combine as combine
     from .run.compute import compute as compute
     from .run.compute import score_image as score_image

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import STDOUT, integer, integers, names, numbers, port, positive, size
+from .values import STDOUT, integer, integers, names, natural, numbers, port, positive, size
 
 __all__ = [
     "cache",
@@ -15,6 +15,7 @@ __all__ = [
     "classes",
     "data",
     "debug",
+    "drawing",
     "frames",
     "network",
     "passes",
@@ -156,6 +157,24 @@ def classes(parser: argparse.ArgumentParser) -> None:
         "--classes",
         metavar="NAME|FILE",
         help=f"class names: {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or A,B,..",
+    )
+
+
+def drawing(parser: argparse.ArgumentParser) -> None:
+    """Which pixels are drawn to fit on."""
+    parser.add_argument(
+        "--pixels",
+        type=positive,
+        default=100_000,
+        metavar="N",
+        help="how many pixels are drawn to fit on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of whatever is drawn: the same number, the same pixels (default: %(default)s)",
     )
 
 

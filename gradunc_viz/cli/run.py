@@ -1,8 +1,9 @@
-"""Commands that compute: demo, compute, fit, compare, stream, import, combine, submit."""
+"""Commands that compute: demo, compute, fit, calibrate, compare, stream, import, combine, submit."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,18 @@ from ..schema.errors import SettingsError
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, SKIPPED, class_options, console, natural, normalization, positive, size_on_disk, write_forms
+from .values import (
+    DONE,
+    SKIPPED,
+    class_options,
+    console,
+    natural,
+    normalization,
+    positive,
+    put,
+    size_on_disk,
+    write_forms,
+)
 
 
 def _network(arguments: argparse.Namespace) -> Any:
@@ -202,14 +214,6 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="FIT", help="safetensors file; an earlier fit there is replaced"
     )
     parser.add_argument(
-        "--pixels",
-        type=positive,
-        default=100_000,
-        metavar="N",
-        help="pixels drawn, as many of each frame; they take 4 bytes for each feature and class (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    parser.add_argument(
         "--by",
         choices=("prediction", "label"),
         default="prediction",
@@ -234,6 +238,7 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
     options.data,
     options.classes,
     _fit_options,
+    options.drawing,
     options.running,
     options.score_files,
     options.quiet,
@@ -342,6 +347,76 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(done.table)
     print(f"{arguments.out}: comparison.txt, .md, .tex, .html and .csv")
     return DONE
+
+
+def _calibrate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers: xarray.Dataset.from_dict")
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
+    )
+
+
+@command(
+    "calibrate",
+    "fit a temperature on labelled frames, for scores such as entropy_T1.5",
+    options.network,
+    options.data,
+    options.classes,
+    _calibrate_options,
+    options.drawing,
+    options.running,
+    options.quiet,
+)
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from ..run.calibrate import calibrate
+    from ..schema.errors import GraduncError
+
+    if arguments.out is not None and not arguments.out.parent.is_dir():  # said before the work
+        raise GraduncError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
+    found = calibrate(
+        _network(arguments),
+        _frames(arguments),
+        pixels=arguments.pixels,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+        input_size=arguments.input_size,
+        device=arguments.device,
+        autocast=arguments.autocast,
+        batch=arguments.batch,
+        limit=arguments.limit,
+        on_error=arguments.on_error,
+        **class_options(arguments.classes),
+    )
+    if arguments.out is not None:
+        put(arguments.out, json.dumps(found.to_dict(), indent=1))
+    _print_calibration(found)
+    temperature, scores = float(found["temperature"]), ", ".join(found.attrs["scores"])
+    print(f"temperature {temperature:.4g}: ask for {scores}")
+    none, scaled = (float(found["ece"].sel(part="held out", scaling=name)) for name in ("none", "temperature"))
+    if scaled > none:
+        print(f"on the frames that it was not fitted on the ECE grows by it, from {none:.2%} to {scaled:.2%}")
+    print("vector scaling is for comparison: it changes predictions too, and no score takes it")
+    return DONE
+
+
+def _print_calibration(found: Any) -> None:
+    from rich.table import Table
+
+    (drawn, judged), (fitted_on, held_out) = found["pixels"].values, found["frames"].values
+    title = f"fitted on {drawn} pixels of {fitted_on} frames, judged on {judged} of {held_out} others"
+    table = Table(box=None, title=title, title_justify="left")
+    table.add_column("scaling")
+    for part in found["part"].values:
+        for name in ("NLL", "ECE, %", "accuracy, %"):
+            table.add_column(f"{name}\n{part}", justify="right", no_wrap=True)
+    for scaling in found["scaling"].values:
+        cells = []
+        for part in found["part"].values:
+            one = found.sel(part=part, scaling=scaling)
+            cells += [f"{float(one['nll']):.4f}", f"{float(one['ece']):.2%}"[:-1], f"{float(one['accuracy']):.2%}"[:-1]]
+        table.add_row(str(scaling), *cells)
+    console().print(table)
 
 
 def _stream_options(parser: argparse.ArgumentParser) -> None:

@@ -170,11 +170,11 @@ def write_forms(
     }
     asked = {name: path for name in forms if (path := getattr(arguments, name)) is not None}
     for name, path in asked.items():
-        _put(path, forms[name]())
+        put(path, forms[name]())
     return bool(asked)
 
 
-def _put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
     """Write to a file, or to stdout."""
     if path == STDOUT:
         sys.stdout.write(text)

@@ -24,7 +24,7 @@ from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
-from ..schema.errors import FrameError, ModelError
+from ..schema.errors import FrameError, ModelError, SettingsError
 from ..schema.scores import lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
@@ -38,7 +38,7 @@ from .runners import runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "score_image"]
+__all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "loaded_one", "score_image"]
 
 
 Model = str | nn.Module
@@ -202,6 +202,20 @@ def score_image(
         variables,
         attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
     )
+
+
+def loaded_one(model: Model | Sequence[Model], why: str) -> Network:
+    """The network, where there is to be one.
+
+    Raises
+    ------
+    SettingsError
+        If several are given; the text ends in `why`.
+    """
+    network, *others = loaded(model)
+    if others:
+        raise SettingsError(f"{1 + len(others)} networks were given; expected one, {why}")
+    return network
 
 
 def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:

@@ -26,7 +26,7 @@ from ..scores.needs import LAYER, ForwardPass
 from ..scores.own import fingerprints
 from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
-from .compute import loaded
+from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
@@ -103,10 +103,7 @@ def fit(
     chosen = sorted(chosen_frames(frames, settings.limit), key=lambda frame: frame.id)
     if not chosen:
         raise FrameError("no frames to fit on; expected at least one")
-    network, *others = loaded(model)
-    if others:
-        raise SettingsError(f"{1 + len(others)} networks were given; expected the one whose features are fitted on")
-    with restored(network):
+    with restored(loaded_one(model, "whose features are fitted on")) as network:
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
         known = known_class_table(runner, chosen, settings)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .entries import combined, external, fitted, gradients, logits, passes
 from .entries.gradients import PAPER_NORMS
+from .entries.logits import tempered_name
 from .errors import GraduncError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
 from .score import (
@@ -46,6 +47,7 @@ __all__ = [
     "register",
     "resolve_scores",
     "split_names",
+    "tempered_name",
 ]
 
 LOG2_FLOOR = -149.0

@@ -14,7 +14,7 @@ from ..schema.frame import ignored
 from .maps import check_finite
 from .needs import LAYER, ForwardPass
 
-__all__ = ["FramePixels", "draw_pixels"]
+__all__ = ["FramePixels", "draw_pixels", "random_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,8 @@ def draw_pixels(
         known &= ~ignored(at_logits["label"])
     if "anomaly" in at_logits:
         known &= at_logits["anomaly"] == 0
-    digest = blake2b(f"{seed} {frame_id}".encode(), digest_size=16).digest()
-    random = np.random.default_rng(int.from_bytes(digest, "little"))
     places = np.flatnonzero(known)
-    places = random.choice(places, min(count, len(places)), replace=False)
+    places = random_of(seed, frame_id).choice(places, min(count, len(places)), replace=False)
     y, x = np.divmod(places, size[1])
     rows, columns = ((part * own) // whole for part, own, whole in zip((y, x), features.shape[2:], size, strict=True))
     on = logits.device
@@ -91,6 +89,12 @@ def draw_pixels(
     return FramePixels(
         frame_id, own_features.cpu(), own_logits.cpu(), prediction.cpu(), torch.from_numpy(labels.astype("i8"))
     )
+
+
+def random_of(seed: int, frame_id: str) -> np.random.Generator:
+    """Random numbers of a frame, the same whatever other frames there are."""
+    digest = blake2b(f"{seed} {frame_id}".encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

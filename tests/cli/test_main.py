@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save_file
 from tiny import SCORES, TinyNet
 
@@ -308,7 +310,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         run("--help")
     said = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert f"    {name} " in said
+        assert re.search(rf"^    {name}\s", said, re.MULTILINE)  # a long name has a line of its own
         assert command.text.split()[-1] in said
 
 
@@ -340,6 +342,22 @@ def test_choices_are_what_is_registered() -> None:
     assert {"auroc", "auprc"} <= set(choices["metric"]) <= set(gv.metrics.METRICS)
     assert {"anomaly", "obstacle"} <= set(choices["components"])
     assert next(a.choices for a in actions("figures") if a.dest == "format") == gv.figures.FORMATS
+
+
+def test_calibrate_prints_a_table_and_writes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--model", "demo", "--data", gv.data_path("demo"), "--limit", 2, "--quiet")
+    assert run("calibrate", *given, "--pixels", 5000, "--out", tmp_path / "found.json") == 0
+    said = capsys.readouterr().out
+    assert "fitted on 5000 pixels of 1 frames, judged on" in said
+    found = xr.Dataset.from_dict(json.loads((tmp_path / "found.json").read_text()))
+    assert f"temperature {float(found['temperature']):.4g}: ask for msp_T{float(found['temperature']):.4g}, " in said
+    for scaling in ("none", "temperature", "vector"):
+        nll = found["nll"].sel(part="held out", scaling=scaling)
+        assert re.search(rf"{scaling} .* {float(nll):.4f} ", said)
+    assert run("calibrate", *given[:-2], 1, "--quiet") == 1
+    assert "only 'city_000' has class labels" in error_line(capsys)
+    assert run("calibrate", *given, "--out", tmp_path / "no folder" / "found.json") == 1
+    assert "there is no folder" in error_line(capsys)
 
 
 # --- scores of a user's own file

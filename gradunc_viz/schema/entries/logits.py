@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import UnknownScoreError
 from ..score import Score, ScorePattern, SoftmaxRequest, SoftmaxScore
 
-__all__ = ["PATTERNS", "SCORES"]
+__all__ = ["PATTERNS", "SCORES", "tempered_name"]
 
 _FUNCTIONS = "gradunc_viz.scores.softmax"
 _HENDRYCKS = "Hendrycks and Gimpel, arXiv:1610.02136"
@@ -94,7 +94,7 @@ def _at_temperature(match: re.Match[str]) -> Score | None:
         formula = f"-{number} ln sum_c exp(phi_c / {number})"
     return replace(
         plain,
-        name=f"{plain.name}_T{number}",
+        name=tempered_name(plain.name, temperature),
         formula=formula,
         title=f"{plain.title} at $T = {number}$",
         source=plain.source if plain.name == "energy" else f"{plain.source}; {_GUO}",
@@ -123,6 +123,11 @@ def _generalised_entropy(match: re.Match[str]) -> Score | None:
         request=request,
         takes=("gamma", "largest"),
     )
+
+
+def tempered_name(name: str, temperature: float) -> str:
+    """Name of a score at a temperature."""
+    return name if temperature == 1 else f"{name}_T{_number(temperature)}"
 
 
 def _number(value: float) -> str:
