@@ -33,7 +33,7 @@ from .report import Report
 from .settings import Settings, SettingsChanges, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["fit"]
+__all__ = ["fit", "fitted_state"]
 
 _MOST_BYTES = 1 << 34
 
@@ -142,7 +142,7 @@ def fit(
             "gradunc_viz": __version__,
         }
     with torch.no_grad():
-        states = {entry.name: _fitted(entry, drawn) for entry in entries}
+        states = {entry.name: fitted_state(entry, drawn) for entry in entries}
     return Fit(states, json.loads(json.dumps(provenance)))
 
 
@@ -244,7 +244,7 @@ class _Drawing:
         self._checked = True
 
 
-def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
+def fitted_state(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     """What a score keeps of the pixels, float32 where it is no whole number.
 
     Raises
@@ -255,7 +255,7 @@ def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     fitted: Any = entry.function
     try:
         state = fitted.fit(pixels)
-    except GraduncError:
+    except (GraduncError, Warning):
         raise
     except Exception as error:  # a user's function may raise anything
         raise FitError(f"score {entry.name!r} could not be fitted ({brief(error)})") from error
