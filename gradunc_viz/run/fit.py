@@ -34,7 +34,7 @@ from .runners import runner_of
 from .settings import Settings, SettingsChanges, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["fit"]
+__all__ = ["fit", "fitted_state"]
 
 _MOST_BYTES = 1 << 34
 
@@ -141,7 +141,7 @@ def fit(
             "gradunc_viz": __version__,
         }
     with torch.no_grad():
-        states = {entry.name: _fitted(entry, drawn) for entry in entries}
+        states = {entry.name: fitted_state(entry, drawn) for entry in entries}
     return Fit(states, json.loads(json.dumps(provenance)))
 
 
@@ -242,7 +242,7 @@ class _Drawing:
         self._checked = True
 
 
-def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
+def fitted_state(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     """What a score keeps of the pixels, float32 where it is no whole number.
 
     Raises
@@ -253,7 +253,7 @@ def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     fitted: Any = entry.function
     try:
         state = fitted.fit(pixels)
-    except GraduncError:
+    except (GraduncError, Warning):
         raise
     except Exception as error:  # a user's function may raise anything
         raise FitError(f"score {entry.name!r} could not be fitted ({brief(error)})") from error

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..schema.errors import FitError
 from ..schema.scores import LOG2_FLOOR, NormRequest
-from .fitted import DrawnPixels, at_logits, by_pixel, principal
+from .fitted import DrawnPixels, at_logits, by_pixel, length_of, principal
 from .gradients import gradient_norm
 from .needs import ForwardPass
 
@@ -40,8 +40,8 @@ def _ratio(run: ForwardPass, directions: Tensor) -> Tensor:
     """||V^T psi|| / ||psi|| at the logits' places; 0 where the features vanish."""
 
     def ratio(psi: Tensor) -> Tensor:
-        length = psi.norm(dim=0)
-        return torch.where(length > 0, (directions @ psi).norm(dim=0) / length, 0).clamp_max_(1)
+        length = length_of(psi)
+        return torch.where(length > 0, length_of(directions @ psi) / length, 0).clamp_max_(1)
 
     return at_logits(run, by_pixel(run.features, ratio, directions.shape[1]))
 
