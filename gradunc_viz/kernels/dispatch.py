@@ -37,11 +37,14 @@ class Kernels:
         `resized_scores` and `resized_log2_norms`, likewise.
     tallies : module
         Pixels per bin, see `gradunc_viz.kernels.tallies`.
+    passes : module or None
+        `mean_softmax`, likewise.
     """
 
     sums: ModuleType | None
     resizing: ModuleType | None
     tallies: ModuleType
+    passes: ModuleType | None = None
 
     @staticmethod
     def know(score: Score) -> bool:
@@ -59,6 +62,11 @@ class Kernels:
     def resizing_of(self, tensor: Tensor) -> ModuleType | None:
         """Resizing for this tensor, or None where plain torch has to resize."""
         return self.resizing if self.resizing is not None and self._take(tensor) else None
+
+    def passes_of(self, *tensors: Tensor) -> ModuleType | None:
+        """The mean of several passes, whose logits these float32 tensors are, or None where plain torch has to do."""
+        fit = self.passes is not None and all(one.dtype == torch.float32 and self._take(one) for one in tensors)
+        return self.passes if fit else None
 
     def _take(self, *tensors: Tensor) -> bool:
         if is_traced():
@@ -94,8 +102,10 @@ def _kernels(device: str) -> Kernels:
     if device == "cpu":
         sums = _for_cpu()
         if sums.__name__.startswith(f"{__package__}.llvm."):
-            resizing = importlib.import_module(".llvm.resized", __package__)
-            return Kernels(sums, resizing, importlib.import_module(".llvm.tallies", __package__))
+            resizing, counting, passes = (
+                importlib.import_module(f".llvm.{name}", __package__) for name in ("resized", "tallies", "passes")
+            )
+            return Kernels(sums, resizing, counting, passes)
         return Kernels(sums, None, tallies)
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
         return Kernels(importlib.import_module(".cuda", __package__), None, tallies)

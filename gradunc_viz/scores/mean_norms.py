@@ -16,13 +16,16 @@ norm does not factorise: the matrix of every pixel and tap is formed, some pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..kernels.dispatch import kernels_on
 from ..kernels.geometry import Geometry, sum_over_taps, taps
 from ..kernels.reference import feature_sums, power, row_tiles
+from ..kernels.threads import in_threads
 from ..networks.head import geometry_of
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR
@@ -78,18 +81,31 @@ def mean_norms(passes: Sequence[HeadOutput], wanted: Sequence[tuple[str, float]]
         if not some:
             continue
         parts = [_Kernel(passes, shared, sorted(ps), dtype) for shared in kernels.values()]
-        scale = max(part.scale for part in parts)
-        for rows in row_tiles(first.logits.expand(len(passes), -1, -1, -1)):
-            logits = torch.cat([_aligned(one, one.logits)[:, :, rows] for one in passes]).to(dtype)
-            for label in dict.fromkeys(label for label, _ in some):
-                vectors, log2_factor = _label_vectors(logits, label, first)
-                asked = [p for other, p in some if other == label]
-                totals = [part.totals(vectors, asked, rows) for part in parts]
-                for p, *of_kernels in zip(asked, *totals, strict=True):
-                    total = sum(one * (part.scale / scale) ** p for one, part in zip(of_kernels, parts, strict=True))
-                    norm = torch.as_tensor(total).log2() / p + log2_factor + math.log2(scale)
-                    norms[0, some[label, p], rows] = norm.clamp_min(LOG2_FLOOR).to(norms.dtype)
+        tiles = row_tiles(first.logits.expand(len(passes), -1, -1, -1))
+        in_threads(partial(_fill, norms, some, passes, parts, dtype), tiles)
     return norms
+
+
+@torch.inference_mode()  # which a thread of its own would be out of
+def _fill(
+    norms: Tensor,
+    wanted: Mapping[tuple[str, float], int],
+    passes: Sequence[HeadOutput],
+    kernels: Sequence[_Kernel],
+    dtype: torch.dtype,
+    rows: slice,
+) -> None:
+    """Put some rows of norms into their places in `norms`."""
+    scale = max(kernel.scale for kernel in kernels)
+    logits = torch.cat([_aligned(one, one.logits)[:, :, rows] for one in passes]).to(dtype)
+    for label in dict.fromkeys(label for label, _ in wanted):
+        vectors, log2_factor = _label_vectors(logits, label, passes[0])
+        ps = [p for other, p in wanted if other == label]
+        totals = [kernel.totals(vectors, ps, rows) for kernel in kernels]
+        for p, *of_kernels in zip(ps, *totals, strict=True):
+            parts = [one * (kernel.scale / scale) ** p for one, kernel in zip(of_kernels, kernels, strict=True)]
+            norm = torch.stack(parts).sum(0).log2() / p + log2_factor + math.log2(scale)
+            norms[0, wanted[label, p], rows] = norm.clamp_min(LOG2_FLOOR).to(norms.dtype)
 
 
 def _check(passes: Sequence[HeadOutput]) -> None:
@@ -179,7 +195,10 @@ class _Kernel:
 
     def _feature_sums(self, output: HeadOutput, features: Tensor, ps: Sequence[float]) -> dict[float, Tensor]:
         """Sums over taps and the channels of each group of |psi / scale|^p, (groups, h, w)."""
-        found, sums = feature_sums(features, ps, features.dtype, groups=self.layer.groups)
+        groups, dtype = self.layer.groups, features.dtype
+        fast = kernels_on(features.device).sums_of(features, wide=dtype == torch.float64) if groups == 1 else None
+        summed = partial(feature_sums, groups=groups) if fast is None else fast.feature_sums
+        found, sums = summed(features, ps, dtype)
         sums = _aligned(output, sum_over_taps(sums, self.layer, self.size))[0].unflatten(0, (len(ps), -1))
         ratio = float(found) / self.scale
         return {p: one * ratio**p + (self.scale**-p if self.bias else 0) for p, one in zip(ps, sums, strict=True)}

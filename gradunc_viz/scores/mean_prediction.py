@@ -8,6 +8,7 @@ softmax(ln p) = p. All of it is computed a few rows at a time, so that no more t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,59 +72,94 @@ class MeanPrediction:
             Class ids, for the scores that need them.
         """
         wanted = [name for name in dict.fromkeys(names) if name not in self.maps]
-        found: dict[str, list[Tensor]] = {name: [] for name in wanted}
         wide = any(one.logits.dtype == torch.float64 for one in self.passes)
         dtype = torch.float64 if wide else torch.float32
-        rows_of = [row_resizer(one.logits.to(dtype), self.size, one.align_corners) for one in self.passes]
-        n_passes, n_classes = len(self.passes), self.passes[0].logits.shape[1]
-        height, width = self.size
+        logits = [one.logits.to(dtype) for one in self.passes]
+        own_threshold = self.passes[0].threshold is not None and "variation_ratio" in wanted
+        fast = None if own_threshold else self.kernels.passes_of(*logits)
+        if fast is not None:
+            given = [one.flip(-1) if of.mirrored else one for one, of in zip(logits, self.passes, strict=True)]
+            corners = [one.align_corners for one in self.passes]
+            found = _Found(*fast.mean_softmax(given, self.size, corners))
+            self.maps |= found.maps(wanted, label, self.kernels)
+            return
+        tiles: dict[str, list[Tensor]] = {name: [] for name in wanted}
+        rows_of = [row_resizer(one, self.size, of.align_corners) for one, of in zip(logits, self.passes, strict=True)]
+        n_passes, n_classes, (height, width) = len(logits), logits[0].shape[1], self.size
         step = max(1, _TILE // (n_passes * n_classes * width)) if self.device.type == "cpu" else height
-        logits = torch.empty((n_passes, n_classes, min(step, height), width), dtype=dtype, device=self.device)
+        room = torch.empty((n_passes, n_classes, min(step, height), width), dtype=dtype, device=self.device)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
-            tile = logits[:, :, : rows.stop - start]
+            tile = room[:, :, : rows.stop - start]
             for part, resized, one in zip(tile, rows_of, self.passes, strict=True):
-                given = resized(0, rows)
-                part.copy_(given.flip(-1) if one.mirrored else given)
+                some = resized(0, rows)
+                part.copy_(some.flip(-1) if one.mirrored else some)
             truth = None if label is None else label[:, rows]
-            for name, values in _tile_maps(tile, self.passes[0], wanted, truth, self.kernels).items():
-                found[name].append(values)
-        self.maps |= {name: torch.cat(tiles, -2) for name, tiles in found.items()}
+            for name, values in _mean_of(tile, self.passes[0]).maps(wanted, truth, self.kernels).items():
+                tiles[name].append(values)
+        self.maps |= {name: torch.cat(some, -2) for name, some in tiles.items()}
 
 
-def _tile_maps(
-    logits: Tensor, first: HeadOutput, wanted: Sequence[str], label: Tensor | None, kernels: Kernels
-) -> dict[str, Tensor]:
-    """Maps of some rows, (1, rows, x), from the logits (M, C, rows, x) of all passes, which are overwritten."""
-    maps: dict[str, Tensor] = {}
-    n_passes = len(logits)
-    if "variation_ratio" in wanted:
-        predicted = first.predicted(logits)
-        predicted = logits.argmax(1) if predicted is None else predicted
-        votes = torch.zeros_like(logits[0]).scatter_add_(0, predicted, torch.ones_like(logits[:, 0]))
-        maps["variation_ratio"] = 1 - votes.amax(0, keepdim=True).div_(n_passes)
-    top = logits.amax(1, keepdim=True)
-    shifted = logits.sub_(top)
+@dataclass
+class _Found:
+    """What was found of several passes.
+
+    Attributes
+    ----------
+    logits : Tensor (1, C, y, x)
+        ln of the mean.
+    expected_entropy, variance : Tensor (1, y, x)
+    predictions : integer Tensor (M, y, x)
+        Of each pass.
+    """
+
+    logits: Tensor
+    expected_entropy: Tensor
+    variance: Tensor
+    predictions: Tensor
+
+    def maps(self, wanted: Sequence[str], label: Tensor | None, kernels: Kernels) -> dict[str, Tensor]:
+        """Some maps, as of `MeanPrediction.sweep`."""
+        maps = {
+            "logits": self.logits,
+            "expected_entropy": self.expected_entropy,
+            "variance": self.variance,
+        }
+        known = [name for name in wanted if name not in (*maps, "mutual_information", "variation_ratio")]
+        if "mutual_information" in wanted and "entropy" not in known:
+            known.append("entropy")
+        maps |= softmax_scores(self.logits, known, label, kernels)
+        if "mutual_information" in wanted:
+            maps["mutual_information"] = (maps["entropy"] - self.expected_entropy).clamp_min_(0)
+        if "variation_ratio" in wanted:
+            maps["variation_ratio"] = 1 - _agreeing(self.predictions).to(self.logits.dtype) / len(self.predictions)
+        return {name: maps[name] for name in wanted}
+
+
+def _agreeing(predictions: Tensor) -> Tensor:
+    """How many of (M, y, x) predictions are the most frequent one, (1, y, x)."""
+    most = torch.ones_like(predictions[:1])
+    for number in range(len(predictions) - 1):  # those before it were counted with an earlier one
+        alike = (predictions[number + 1 :] == predictions[number]).sum(0, keepdim=True, dtype=most.dtype)
+        most = torch.maximum(most, alike.add_(1))
+    return most
+
+
+def _mean_of(logits: Tensor, first: HeadOutput) -> _Found:
+    """The mean over passes of the softmax of logits (M, C, y, x), which are overwritten."""
+    predictions = logits.argmax(1)
+    predicted = first.predicted(logits)
+    shifted = logits.sub_(logits.amax(1, keepdim=True))
     p = shifted.exp()
-    total = p.sum(1, keepdim=True)
-    if {"expected_entropy", "mutual_information"} & set(wanted):
-        # H = ln Z - sum_c e_c s_c / Z with s = phi - max
-        entropies = total.log() - shifted.mul_(p).sum(1, keepdim=True).div_(total)
-        expected = entropies.mean(0).clamp_min_(0)
+    # exp(phi - max) of the prediction is 1; the others are summed without it
+    others = p.scatter(1, predictions[:, None], 0.0).sum(1, keepdim=True)
+    total = others + 1
+    # H = ln Z - sum_c e_c s_c / Z with s = phi - max
+    entropies = others.log1p() - shifted.mul_(p).sum(1, keepdim=True).div_(total)
     p.div_(total)
     mean = p.mean(0, keepdim=True)
-    if "variance" in wanted:
-        # about the mean: a variance that is small beside the square of the mean keeps its digits
-        maps["variance"] = p.sub_(mean).square_().sum((0, 1)).div_(n_passes)[None]
+    # about the mean: a variance that is small beside the square of the mean keeps its digits
+    variance = p.sub_(mean).square_().sum((0, 1)).div_(len(p))[None]
     log_mean = mean.clamp_min_(torch.finfo(mean.dtype).tiny).log_()
-    if "logits" in wanted:
-        maps["logits"] = log_mean
-    known = [name for name in wanted if name not in maps and name not in ("expected_entropy", "mutual_information")]
-    if "mutual_information" in wanted and "entropy" not in known:
-        known.append("entropy")
-    maps |= softmax_scores(log_mean, known, label, kernels)
-    if "expected_entropy" in wanted:
-        maps["expected_entropy"] = expected
-    if "mutual_information" in wanted:
-        maps["mutual_information"] = (maps["entropy"] - expected).clamp_min_(0)
-    return {name: maps[name] for name in wanted}
+    expected = entropies.mean(0).clamp_min_(0)
+    return _Found(log_mean, expected, variance, predictions if predicted is None else predicted)

@@ -21,12 +21,12 @@ from .code import LANES, Code, Value, built_once
 from .functions import positive_log2
 from .logits import blend, label_kernel, workspace
 
-__all__ = ["resized_log2_norms", "resized_scores"]
+__all__ = ["Lines", "resized_log2_norms", "resized_scores"]
 
 _PIECE = 1 << 18  # numbers for each call of a kernel
 
 
-class _Lines:
+class Lines:
     """Lines of a resized image: weighted means of rows of the source, whose columns are resized for a piece at a time.
 
     Parameters
@@ -123,7 +123,7 @@ def resized_scores(
     Tensor (N, y, x), Tensor (N, len(wanted), y, x)
     """
     n, classes = logits.shape[:2]
-    lines = _Lines(logits, size, align_corners)
+    lines = Lines(logits, size, align_corners)
     scores = empty((n, len(wanted), size[0], lines.filled), torch.float32)
     prediction = empty((n, size[0], lines.filled), torch.int64)
     truth = None if label is None else F.pad(label.to(torch.int32), (0, lines.filled - size[1])).contiguous()
@@ -174,7 +174,7 @@ def resized_log2_norms(
 ) -> Tensor:
     """See `gradunc_viz.scores.resizing.resize_log2_norms`; (M, h, w) float32 to (M, y, x)."""
     top = norms.amax((1, 2), keepdim=True)
-    lines = _Lines((norms - top).exp2_()[:, None], size, align_corners)
+    lines = Lines((norms - top).exp2_()[:, None], size, align_corners)
     whole = target is not None and target.is_contiguous() and lines.filled == size[1]
     out = target if target is not None and whole else empty((len(norms), size[0], lines.filled), torch.float32)
     tops = top.flatten().tolist()
