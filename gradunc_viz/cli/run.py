@@ -79,7 +79,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
     parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
-    parser.add_argument("--profile", action="store_true", help="say where the time went")
+    parser.add_argument("--profile", action="store_true", help="say where the time went, and what each score costs")
 
 
 @command(
@@ -112,6 +112,7 @@ def _compute(arguments: argparse.Namespace) -> int:
     report = compute_report(_network(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
+        _print_cost(arguments.out)
     return _print_report(report, arguments.out)
 
 
@@ -128,6 +129,13 @@ def _print_stages(report: Any) -> None:
         per_frame = 1e3 * stage.seconds / len(report.computed)
         table.add_row(name, f"{per_frame:.1f}", f"{stage.seconds / report.seconds:.0%}", STAGES[name])
     console().print(table)
+
+
+def _print_cost(out: Path) -> None:
+    from ..store.cost import cost
+    from ..tables.cost import cost_table
+
+    print(f"\n{cost_table(cost(out))}\n")
 
 
 def _stream_options(parser: argparse.ArgumentParser) -> None:

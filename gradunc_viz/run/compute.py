@@ -128,6 +128,8 @@ def compute_report(
         source = NetworkMaps(runner, settings, classes, report.stages)
         with CacheWriter(place, cache_key(network, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
+            if source.cost is not None:
+                writer.put_cost(source.cost)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
 

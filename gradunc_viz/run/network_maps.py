@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..networks.runner import Runner, out_of_memory
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
 from ..scores.needs import HeadOutput
+from .cost import measured
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
 from .settings import Settings
@@ -50,6 +52,8 @@ class NetworkMaps:
     stages: Stages
     batch: int = field(init=False)
     """Frames per forward pass; halved when memory runs out."""
+    cost: dict[str, Any] | None = field(init=False, default=None)
+    """What forward pass and scores took on the first frame, as `gradunc_viz.store.cost` reads it; under `profile`."""
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
@@ -161,10 +165,25 @@ class NetworkMaps:
 
     def _score(self, item: _Ready, head: Head, index: int) -> Scored:
         scored = self.score(item.frame, head, index)
+        if self.settings.profile and self.cost is None:
+            self.cost = self._measured(item, head, index)
         scored.attrs["input_size"] = list(item.tensor.shape[-2:])
         if scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
+
+    def _measured(self, item: _Ready, head: Head, index: int) -> dict[str, Any]:
+        """What forward pass and scores cost on a frame."""
+
+        def scored(names: tuple[str, ...]) -> Callable[[], object]:
+            some = replace(self, settings=replace(self.settings, scores=names, profile=False), stages=Stages())
+            return lambda: some.score(item.frame, head, index)
+
+        def forward() -> object:
+            return self.runner(item.tensor, f"frame {item.frame.id!r}")
+
+        found = measured(forward, scored, self.settings.scores, self.device)
+        return found | {"frame": item.frame.id, "size": list(item.frame.size)}
 
     def score(self, frame: DecodedFrame, head: Head, index: int = 0) -> Scored:
         """Maps of a frame that is the `index`-th of the runner's batch.

@@ -143,7 +143,8 @@ class Settings(RunSettings):
         Lets layers run in half precision (`torch.autocast`). It changes the numbers, and so decides whether cached
         frames may be reused; the other two change their rounding only, as another device does.
     profile : bool
-        Whether `Report.stages` is exact on a GPU too, which then waits for each stage.
+        Whether the cost of every score is measured on the first frame that is computed, and kept beside the frames (see
+        `gradunc_viz.cost`); and whether `Report.stages` is exact on a GPU too, which then waits for each stage.
     classes, colors, on_error, limit, images
         As in `RunSettings`.
 
