@@ -45,6 +45,7 @@ _HOMES = {
     "scores.gradients": ["gradient_factors", "gradient_norms"],
     "scores.own": ["register_score"],
     "store.cache": ["Cache", "open_cache"],
+    "store.cost": ["cost"],
     "store.frame": ["score"],
     "store.upgrade": ["upgrade_cache"],
 }
@@ -112,5 +113,6 @@ if TYPE_CHECKING:
     from .scores.own import register_score as register_score
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
+    from .store.cost import cost as cost
     from .store.frame import score as score
     from .store.upgrade import upgrade_cache as upgrade_cache

@@ -219,6 +219,8 @@ def _info(arguments: argparse.Namespace) -> int:
 
     from ..run.report import cautions, frames_with
     from ..store.cache import open_cache
+    from ..store.cost import cost, measured_cost
+    from ..tables.cost import cost_table
 
     cache = open_cache(arguments.cache)
     summary, network, settings = cache.summary, cache.key["network"], cache.key["settings"]
@@ -241,6 +243,8 @@ def _info(arguments: argparse.Namespace) -> int:
     for name, value in rows.items():
         table.add_row(name, Text(value))
     console().print(table)
+    if measured_cost(cache) is not None:
+        print(f"\n{cost_table(cost(cache))}")
     for caution in cautions(summary):
         print(f"gradunc: warning: {caution}", file=sys.stderr)
     return DONE
@@ -267,7 +271,7 @@ def _scores(_: argparse.Namespace) -> int:
     from ..schema.scores import DEFAULT_SCORES, PAPER_SCORES, PATTERNS
 
     table = Table(box=None)
-    for title in ("name", "family", "units", "uncertain if", "default", "paper", "formula"):
+    for title in ("name", "family", "units", "uncertain if", "default", "paper", "cost", "formula"):
         table.add_column(title, no_wrap=title in ("name", "family"))
     for name, entry in SCORES.items():
         table.add_row(
@@ -277,6 +281,7 @@ def _scores(_: argparse.Namespace) -> int:
             "large" if entry.orientation > 0 else "small",
             "x" if name in DEFAULT_SCORES else "",
             "x" if name in PAPER_SCORES else "",
+            Text(entry.cost),
             Text(entry.formula),
         )
     console().print(table)

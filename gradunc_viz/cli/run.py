@@ -130,7 +130,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
     parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
-    parser.add_argument("--profile", action="store_true", help="say where the time went")
+    parser.add_argument("--profile", action="store_true", help="say where the time went, and what each score costs")
     parser.add_argument("--fit", type=Path, metavar="FIT", help="what 'gradunc fit' wrote, for scores that need it")
 
 
@@ -168,6 +168,7 @@ def _compute(arguments: argparse.Namespace) -> int:
     report = compute_report(_networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
+        _print_cost(arguments.out)
     code = _print_report(report, arguments.out)
     if LAYOUTS.find(arguments.layout).split == EVERY:
         _print_sets(arguments.out)
@@ -417,6 +418,13 @@ def _print_calibration(found: Any) -> None:
             cells += [f"{float(one['nll']):.4f}", f"{float(one['ece']):.2%}"[:-1], f"{float(one['accuracy']):.2%}"[:-1]]
         table.add_row(str(scaling), *cells)
     console().print(table)
+
+
+def _print_cost(out: Path) -> None:
+    from ..store.cost import cost
+    from ..tables.cost import cost_table
+
+    print(f"\n{cost_table(cost(out))}\n")
 
 
 def _stream_options(parser: argparse.ArgumentParser) -> None:

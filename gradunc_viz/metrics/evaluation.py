@@ -12,7 +12,9 @@ import xarray as xr
 from ..counts.histogram import Histogram
 from ..counts.pool import Bootstrap, Pooled, pool
 from ..schema.errors import GraduncError
+from ..store.cache import Cache
 from ..store.choice import Caches, Choice, Selection, by_set
+from ..store.cost import cost, measured_cost
 from .intervals import drawn_frames, interval, mean_of_drawn
 from .metric import pixel_metrics
 from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
@@ -73,7 +75,8 @@ def evaluate(
         Dims ``cache``, ``score`` and ``pooling``, ``frame`` or ``class``; variables ``auroc``, ``auprc``, ``f1``
         (larger is better), ``fpr95`` (smaller is better), those of metrics that were registered, ``threshold`` (of the
         best F1, on the oriented score), ``*_std`` (spread over frames), ``*_low`` and ``*_high``, ``n_frames``,
-        ``n_pixels``, ``positive_rate``, and how many frames lack labels, positives or negatives. What cannot be told is
+        ``n_pixels``, ``positive_rate``, and how many frames lack labels, positives or negatives; ``ms`` and ``bytes``
+        per frame where the cost of scores was measured, see `gradunc_viz.cost`. What cannot be told is
         NaN. ``wrong_side`` says of which scores AuROC lies below 50 % with its whole interval, so that small values
         find more than large ones, and ``*_turned`` what such a score reaches if it is negated; by frame, class or
         label it is about all of them together.
@@ -123,8 +126,18 @@ def evaluate(
         ):
             if name + suffix in result:
                 result[name + suffix].attrs = {"long_name": f"{metric.title}: {what}"}
+    if by is None:
+        result = result.merge(_cost({name: selection.cache for name, selection in selections.items()}, order))
     result.attrs = {"task": aim.name, "by": by or "pooling", "bootstrap": bootstrap, "interval": "95 % over frames"}
     return result
+
+
+def _cost(caches: Mapping[str, Cache], scores: Sequence[str]) -> xr.Dataset:
+    """``ms`` and ``bytes`` of each score per frame, where a cache of these says what was measured; else nothing."""
+    told = {name: cost(cache)[["ms", "bytes"]] for name, cache in caches.items() if measured_cost(cache) is not None}
+    if not told:
+        return xr.Dataset()
+    return side_by_side(list(told.values()), told).reindex(score=list(scores), cache=list(caches))
 
 
 def side_by_side(tables: Sequence[xr.Dataset], names: Mapping[str, Any]) -> xr.Dataset:

@@ -161,6 +161,8 @@ _TAKEN = frozenset(
         "n_pixels",
         "positive_rate",
         "wrong_side",
+        "ms",
+        "bytes",
         "cache",
         "task",
         "score",

@@ -22,6 +22,7 @@ from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
 from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_passes
+from .cost import measured
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
 from .runners import ChangedInput
@@ -69,6 +70,8 @@ class NetworkMaps:
     fitted_on: list[str] = field(init=False, default_factory=list)
     batch: int = field(init=False)
     """Frames per forward pass; halved when memory runs out."""
+    cost: dict[str, Any] | None = field(init=False, default=None)
+    """What forward pass and scores took on the first frame, as `gradunc_viz.store.cost` reads it; under `profile`."""
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
@@ -223,6 +226,8 @@ class NetworkMaps:
 
     def _score(self, item: Ready, head: Head, index: int) -> Scored:
         scored = self.score(item.frame, head, index, item.x)
+        if self.settings.profile and self.cost is None:
+            self.cost = self._measured(item, head, index)
         scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
         if scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
@@ -244,6 +249,19 @@ class NetworkMaps:
             hidden=head.hidden,
         )
         return output.image(index).only(network.class_channels(head.logits.shape[1]))
+
+    def _measured(self, item: Ready, head: Head, index: int) -> dict[str, Any]:
+        """What forward pass and scores cost on a frame."""
+
+        def scored(names: tuple[str, ...]) -> Callable[[], object]:
+            some = replace(self, settings=replace(self.settings, scores=names, profile=False), stages=Stages())
+            return lambda: some.score(item.frame, head, index, item.x)
+
+        def forward() -> object:
+            return self.run(item.x, f"frame {item.frame.id!r}")
+
+        found = measured(forward, scored, self.settings.scores, self.device)
+        return found | {"frame": item.frame.id, "size": list(item.frame.size)}
 
     def score(self, frame: DecodedFrame, head: Head, index: int = 0, x: Tensor | Inputs | None = None) -> Scored:
         """Maps of a frame that is the `index`-th of the runner's batch; `x` is the runner's input of it alone.

@@ -171,7 +171,8 @@ class Settings(RunSettings):
         Lets layers run in half precision (`torch.autocast`). It changes the numbers, and so decides whether cached
         frames may be reused; the other two change their rounding only, as another device does.
     profile : bool
-        Whether `Report.stages` is exact on a GPU too, which then waits for each stage.
+        Whether the cost of every score is measured on the first frame that is computed, and kept beside the frames (see
+        `gradunc_viz.cost`); and whether `Report.stages` is exact on a GPU too, which then waits for each stage.
     passes, dropout, seed
         Of MC dropout, which a run is that computes a score ``mcd_...``: how many passes; names of the dropout layers
         that are switched on, of modules that hold some, or how such names begin (all by default); what masks are drawn

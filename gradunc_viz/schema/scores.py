@@ -164,7 +164,9 @@ def lookup(name: str) -> Score:
         return found
     near = difflib.get_close_matches(name, SCORES, n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise UnknownScoreError(f"unknown score {name!r}{hint} ('gradunc scores' lists them all)")
+    raise UnknownScoreError(
+        f"unknown score {name!r}{hint} ('gradunc scores' lists them all; scores of your own come with --score-file)"
+    )
 
 
 def _generated(name: str) -> Score | None:

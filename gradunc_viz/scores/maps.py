@@ -6,8 +6,11 @@ registry do the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +18,10 @@ from torch import Tensor
 
 from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
+from ..networks.runner import out_of_memory
 from ..networks.tail import moved
 from ..schema.entries.passes import PassesScore
-from ..schema.errors import GraduncError, NonFiniteError
+from ..schema.errors import DeviceError, GraduncError, NonFiniteError, brief
 from ..schema.scores import GradientScore, Score, lookup
 from .behind_head import moved_log2
 from .fit import Fit, State, states_of
@@ -277,29 +281,70 @@ def own_map(
 ) -> Tensor:
     """The map of a score by its own function, (y, x) float32 of one image; `state` is what it was fitted on.
 
+    It lies where what the function was given lies.
+
     Raises
     ------
     GraduncError
-        Naming score and frame, if the function fails, or returns something else than finite numbers of the shape.
+        Naming score and frame, if the function fails, changes what it was given, or returns something else than finite
+        real numbers of the shape, or numbers beyond what the score says of itself.
     """
-    try:
-        function: Callable[..., Tensor] = score.function
-        values = function(given) if state is None else function(given, state)
-    except GraduncError:
-        raise
-    except Exception as error:  # a user's function may raise anything
-        text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise GraduncError(
-            f"frame {frame_id!r}: score {score.name!r} failed ({type(error).__name__}: {text})"
-        ) from error
+    logits = given if isinstance(given, Tensor) else given.output.logits
+    values = _returned(score, given, logits.device, frame_id, state)
+    where = f"frame {frame_id!r}: score {score.name!r}"
     shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     if shape != (1, *size):
-        raise GraduncError(f"frame {frame_id!r}: score {score.name!r} returned {shape}; expected {(1, *size)}")
-    values = values[0].detach().float()
-    low, high = torch.aminmax(values)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        bad = int((~torch.isfinite(values)).sum())
+        raise GraduncError(f"{where} returned {shape}; expected {(1, *size)}")
+    if values.is_complex() or values.is_quantized or values.layout != torch.strided or values.is_meta:
+        kind = "a meta tensor" if values.is_meta else f"{values.dtype} numbers, {values.layout}"
+        raise GraduncError(f"{where} returned {kind}; expected a dense tensor of real numbers")
+    wide = values[0].detach()
+    values = wide.to(logits.device, torch.float32)
+    if not values.numel():
+        return values
+    low, high = (float(end) for end in torch.aminmax(values))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = ~torch.isfinite(values)
+        y, x = bad.nonzero()[0].tolist()
         raise NonFiniteError(
-            f"frame {frame_id!r}: {bad} of {values.numel()} values of score {score.name!r} are NaN or infinite"
+            f"frame {frame_id!r}: {int(bad.sum())} of {values.numel()} values of score {score.name!r} are NaN or "
+            f"infinite as float32, such as {wide[y, x].item()} at y = {y}, x = {x}"
+        )
+    if score.upper:
+        top = 1.0 if score.upper == "1" else math.log(max(logits.shape[1], 2))
+        if low < -_SLACK or high > top * (1 + _SLACK):
+            raise GraduncError(
+                f"{where} returned values from {low:.6g} to {high:.6g}; expected 0 to {top:.6g}, as it has "
+                f"upper={score.upper!r}"
+            )
+    return values
+
+
+_SLACK = 1e-3
+"""Share of its largest value by which rounding may carry a score beyond its ends."""
+
+
+def _returned(
+    score: Score, given: ForwardPass | Tensor, device: torch.device, frame_id: str, state: State | None
+) -> Any:
+    """What a score's function returns; other scores are made of the same tensors, which it has to leave as they are."""
+    shared = [given] if isinstance(given, Tensor) else [given.output.logits, given.output.features]
+    shared = [tensor for tensor in shared if tensor is not None and not tensor.is_inference()]
+    versions = [tensor._version for tensor in shared]
+    built_in = isinstance(score.compute, str) and score.compute.startswith("gradunc_viz.")
+    # tensors of inference mode cannot be changed outside of it
+    mode = nullcontext() if built_in else torch.inference_mode(False)
+    try:
+        with out_of_memory(f"score {score.name!r} of frame {frame_id!r}", device), mode, torch.no_grad():
+            function: Callable[..., Any] = score.function
+            values = function(given) if state is None else function(given, state)
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
+        if isinstance(error, DeviceError) or (isinstance(error, GraduncError) and built_in):
+            raise
+        raise GraduncError(f"frame {frame_id!r}: score {score.name!r} failed ({brief(error)})") from error
+    if versions != [tensor._version for tensor in shared]:
+        raise GraduncError(
+            f"frame {frame_id!r}: score {score.name!r} changed the logits or features in place; expected a function "
+            "that leaves them as they are"
         )
     return values

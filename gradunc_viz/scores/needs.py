@@ -297,8 +297,7 @@ def needs_of(scores: Iterable[Score]) -> frozenset[str]:
                 f"score {score.name!r} needs {', '.join(sorted(missing))}; a forward pass provides "
                 f"{', '.join(sorted(NEEDS))}"
             )
-        if not score.compute:
-            score.function  # noqa: B018  says that it has none
+        score.function  # noqa: B018  says that there is none
         needs |= score.needs
     return needs
 

@@ -17,6 +17,8 @@ from .backend import Backend
 from .zarr_group import group_files
 
 __all__ = [
+    "CHUNKS",
+    "COST",
     "FRAMES",
     "KIND",
     "SUMMARY",
@@ -37,6 +39,9 @@ KIND = "gradunc-viz cache"
 
 FRAMES, SUMMARY = "frames", "summary"
 """Names of the groups of a cache."""
+
+COST = "cost.json"
+"""The file of what scores cost, where that was measured."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What zarr, xarray and codecs raise where a file is damaged."""
@@ -141,7 +146,7 @@ def ids_digest(ids: tuple[str, ...]) -> str:
     return hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
 
 
-_CHUNKS = {
+CHUNKS = {
     "head_score": ("score_head",),
     "pixel_score": ("score_pixel",),
     "counts": ("score",),
@@ -159,4 +164,4 @@ _COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
 
 def encoded(dataset: xr.Dataset) -> dict[str, bytes]:
     """Files of a dataset by name, ``zarr.json`` of the group last."""
-    return group_files(dataset, single=_CHUNKS, plain=_COMPRESSED, fill=_FILL)
+    return group_files(dataset, single=CHUNKS, plain=_COMPRESSED, fill=_FILL)

@@ -27,7 +27,7 @@ _REPLACED = ".replaced"
 _ROOT = "zarr.json"
 """What makes a folder a group, and that of a cache a cache."""
 
-_OWN = frozenset((_ROOT, "frames", "summary"))
+_OWN = frozenset((_ROOT, "frames", "summary", "cost.json"))
 """What a cache's folder holds."""
 
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)

@@ -14,7 +14,7 @@ from ..schema.errors import CacheError, CacheMismatchError
 from ..schema.frame import check_frame_id, validate
 from ..schema.scores import BUILT_IN, GradientScore, lookup
 from .backend import Backend, Place, Writing, backend_of
-from .group import KIND, SUMMARY, complete_attrs, encoded, frame_group, published, read_root, root_files
+from .group import COST, KIND, SUMMARY, complete_attrs, encoded, frame_group, published, read_root, root_files
 from .local import write_error
 
 __all__ = ["CacheWriter", "described"]
@@ -126,6 +126,19 @@ class CacheWriter:
         try:
             self._writing.put("zarr.json", root_files(self._root())["zarr.json"])
             self._writing.withdraw(SUMMARY)
+        except OSError as error:
+            raise write_error(self.backend.where, error) from error
+
+    def put_cost(self, measured: Mapping[str, Any]) -> None:
+        """Keep what was measured of the scores' cost, see `gradunc_viz.store.cost`; it is part of no key.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be written.
+        """
+        try:
+            self._writing.put(COST, json.dumps(measured, indent=1).encode())
         except OSError as error:
             raise write_error(self.backend.where, error) from error
 

@@ -6,7 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ import xarray as xr
 from ..metrics.metric import METRICS, Metric, find_metric
 from ..metrics.wrong_side import TURNED
 from ..schema.scores import lookup
+from .cost import cost_columns
 from .table import WRONG_SIDE, Column, Table, best
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ def caption(result: xr.Dataset, pooling: str = "pixels") -> list[str]:
         lines.append(
             f"sIoU, PPV, mean F1: per object at the best-F1 threshold, limits of the {result.attrs['track']} track"
         )
+    if "ms" in result:
+        lines.append("ms, kB: per frame, each score computed alone; map and counts in the cache")
     if int(result.attrs["bootstrap"]) and result.attrs["by"] == "pooling":
         lines.append(f"[low, high]: 95 % interval over {result.attrs['bootstrap']} bootstrap samples of frames")
     return [*lines, *wrong_side_notes(result, pooling)]
@@ -226,12 +230,14 @@ def terminal_tables(
         chosen = _best_first(result.sel(pooling=pooling), metric)
         several = result.sizes["cache"] > 1
         metrics = _columns(chosen)
+        scores = [str(score) for score in chosen["score"].values]
         longest = max((len(str(score)) for score in chosen["score"].values), default=0)
         if longest + len(metrics) * _INTERVAL > width:
             between = "\n"
         together = [list(metrics)]
         if several and _FIRST + len(metrics) * result.sizes["cache"] * _NARROW > width:
             together = [[name] for name in sorted(metrics, key=lambda name: name != metric)]
+        priced = [cost_columns(chosen, str(cache), scores) for cache in chosen["cache"].values]
         for names in together:
             title = f"task {result.attrs['task']}, {pooling} (in %, * best; best {find_metric(metric).short} first)"
             table = Table(title=title, title_justify="left")
@@ -240,6 +246,10 @@ def terminal_tables(
             for cache, name in columns:
                 title = f"{metrics[name].short} ({'up' if metrics[name].orientation > 0 else 'down'})"
                 table.add_column(Text(f"{cache}\n{title}" if several else title), overflow="fold", min_width=6)
+            for cache, price in zip(chosen["cache"].values, priced, strict=True):
+                for column, _ in price:
+                    heading = Text(f"{cache}\n{column.name}" if several else column.name)
+                    table.add_column(heading, justify="right", no_wrap=True)
             marks = {
                 (cache, name): best(chosen[name].sel(cache=cache).values, metrics[name].orientation)
                 for cache, name in columns
@@ -251,7 +261,13 @@ def terminal_tables(
                     ends = (float(one[name + "_low"]), float(one[name + "_high"])) if metrics[name].of_pixels else None
                     cells.append(cell(float(one[name]), bool(marks[cache, name][s]), None if several else ends))
                 wrong = bool(chosen["wrong_side"].isel(score=s).any())
-                table.add_row(title_of(str(score), wrong), *cells)
+                costs = [
+                    f"{column.scale * values[s]:.{column.digits}f}" if math.isfinite(values[s]) else "-"
+                    for price in priced
+                    for column, values in price
+                ]
+                table.add_row(title_of(str(score), wrong), *cells, *costs)
+            priced = []  # once is enough
             tables.append(table)
         return tables
     row = "class" if by == "label" else by
@@ -294,6 +310,7 @@ def evaluation_table(
     metrics: Sequence[str] | None = None,
     title: str | None = None,
     sort: str | None = "auprc",
+    intervals: Literal["beside", "beneath"] | None = None,
 ) -> Table:
     """Make a table of an evaluation, scores by metric and cache, that prints itself in any form.
 
@@ -306,6 +323,8 @@ def evaluation_table(
         Names of variables; by default all that the result holds.
     sort : str, optional
         Metric whose best score comes first, in the first cache; None for the order of the scores.
+    intervals : "beside" or "beneath", optional
+        Where 95 % intervals are shown; by default nowhere.
 
     Raises
     ------
@@ -322,15 +341,29 @@ def evaluation_table(
     columns = list(_columns(chosen).values()) if metrics is None else [find_metric(name) for name in metrics]
     names = [str(name) for name in chosen["cache"].values]
     scores = tuple(str(score) for score in chosen["score"].values)
-    values = np.stack([chosen[m.name].sel(cache=cache).values for cache in names for m in columns], 1)
+    parts: list[tuple[Column, np.ndarray]] = []
+    ends: list[np.ndarray] = []
+    for cache in names:
+        one = chosen.sel(cache=cache)
+        own = [(Column(cache, m.short, m.orientation), one[m.name].values) for m in columns]
+        own += cost_columns(chosen, cache, scores)
+        parts += own
+        for metric, _ in zip_longest(columns, own):
+            known = intervals and metric is not None and f"{metric.name}_low" in one
+            missing = np.full((len(scores), 2), np.nan)
+            ends.append(
+                np.stack([one[f"{metric.name}_{end}"].values for end in ("low", "high")], 1) if known else missing
+            )
     return Table(
         title or f"Task {result.attrs['task']}",
         scores,
-        tuple(Column(cache, m.short, m.orientation) for cache in names for m in columns),
-        values,
+        tuple(column for column, _ in parts),
+        np.stack([values for _, values in parts], 1),
         tuple(lookup(score).title for score in scores),
         notes=tuple(caption(result, pooling)),
         wrong_side=chosen["wrong_side"].transpose("score", "cache").values,
+        intervals=np.stack(ends, 1) if intervals is not None else None,
+        place=intervals or "beside",
     )
 
 

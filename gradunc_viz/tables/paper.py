@@ -16,6 +16,7 @@ from ..metrics.segment_table import segment_statistics
 from ..schema.errors import GraduncError
 from ..schema.scores import lookup
 from ..store.choice import Caches, Selection, chosen, representative
+from .cost import cost_columns
 from .evaluation import caption, evaluation_table
 from .table import Column, Table
 
@@ -71,6 +72,9 @@ def pixel_table(
         for title, orientation, array in parts:
             columns.append(Column(name, title, orientation))
             values.append(array.sel(cache=name).reindex(score=list(names)).values)
+        for column, own in cost_columns(pixels, name, names):
+            columns.append(column)
+            values.append(own)
     of = {"brier": "Brier score", "error_rate": "error rate"}[error]
     notes = (
         *caption(pixels),

@@ -116,8 +116,8 @@ def test_the_fit_decides(tiny_set: Path, fit: gv.Fit, tmp_path: Path) -> None:
     frames = gv.open_frames(tiny_set)[2:]
     gv.compute(balanced(), frames, tmp_path / "cache", scores="vim", fit=fit, progress=False)
     gv.compute(balanced(), frames, tmp_path / "cache", scores="vim", fit=fitted(tiny_set), progress=False)
+    other = fitted(tiny_set, seed=1)
     with pytest.raises(CacheMismatchError, match=r"fit\.digest was"):
-        other = fitted(tiny_set, seed=1)
         gv.compute(balanced(), frames, tmp_path / "cache", scores="vim", fit=other, progress=False)
     gv.compute(balanced(), frames, tmp_path / "plain", scores="msp", progress=False)
     with pytest.warns(UserWarning, match="a fit of mahalanobis.* was given, but no score needs it"):
@@ -225,7 +225,7 @@ def test_frames_that_cannot_be_fitted_on(tmp_path: Path) -> None:
     with pytest.raises(FrameError, match="no frames to fit on"):
         gv.fit(balanced(), [], scores="knn")
     Image.fromarray(np.zeros((48, 64, 3), "u1")).save(folder / "images/f00.png")
-    with pytest.raises(NonFiniteError, match="frame 'f00': .* features are NaN"):
+    with pytest.raises(NonFiniteError, match=r"frame 'f00': .* features are NaN"):
         fitted(folder, Blind(), slice(0, 3))
     with pytest.warns(UserWarning, match="1 frames were skipped: frame 'f00'"):
         fit = fitted(folder, Blind(), slice(0, 3), scores="knn_k3", on_error="skip")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -248,3 +249,74 @@ def test_the_best_comes_first(flagged: Table) -> None:
     np.testing.assert_array_equal(first.wrong_side, flagged.wrong_side[[1, 0, 2]])
     np.testing.assert_array_equal(first.values, flagged.values[[1, 0, 2]])
     assert flagged.best_first("FPR95").rows == (flagged.rows[1], "short", "$x$")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# intervals
+
+
+@pytest.fixture
+def with_intervals() -> Table:
+    columns = (Column("one", "AuPRC", +1), Column("one", "Δ", 0), Column("one", "ms", 0, 1, 1))
+    values = np.array([[0.5, -0.031, 12], [0.25, 0.02, np.nan]])
+    ends = np.full((2, 3, 2), np.nan)
+    ends[0, 1], ends[1, 1], ends[1, 0] = (-0.1, 0.001), (0.01, 0.03), (0.2, 0.3)
+    return Table("T", ("a", "b"), columns, values, intervals=ends, units="")
+
+
+@pytest.mark.parametrize("place", ["beside", "beneath"])
+def test_intervals_in_every_form(with_intervals: Table, place) -> None:
+    table = replace(with_intervals, place=place)
+    markdown = table.to_markdown().splitlines()
+    between = {"beside": " ", "beneath": "<br>"}[place]
+    assert markdown[2] == f"| a | **50.00** | -3.10{between}[-10.00, 0.10] | 12.0 |"
+    assert markdown[3] == f"| b | *25.00*{between}[20.00, 30.00] | 2.00{between}[1.00, 3.00] | – |"
+    page = table.to_html()
+    assert f"-3.10{between}<small>[-10.00, 0.10]</small>" in page
+    assert page == table._repr_html_()
+    text = table.to_text().splitlines()
+    assert text[0] == "T, * best, _ second"
+    if place == "beside":
+        assert text[2].split() == ["a", "50.00*", "-3.10", "[-10.00,", "0.10]", "12.0"]
+        assert len(text) == 4
+    else:
+        assert text[2].split() == ["a", "50.00*", "-3.10", "12.0"]
+        assert text[3].split() == ["[-10.00,", "0.10]"]
+        assert text[5].split() == ["[20.00,", "30.00]", "[1.00,", "3.00]"]
+        assert text[3].index("0.10]") + 5 == text[1].index("Δ") + 1  # below its column
+    rows = list(csv.reader(io.StringIO(table.to_csv())))
+    assert rows[0] == ["score", "AuPRC", "Δ", "ms", "AuPRC (low)", "AuPRC (high)", "Δ (low)", "Δ (high)"]
+    assert rows[1] == ["a", "0.5", "-0.031", "12.0", "", "", "-0.1", "0.001"]
+
+
+def test_intervals_in_latex(with_intervals: Table) -> None:
+    beside = with_intervals.to_latex()
+    assert r"\multicolumn{2}{c}{AuPRC $\uparrow$} & \multicolumn{2}{c}{$\Delta$} & {ms}" in beside
+    assert beside.count(r"@{\,}l") == 2
+    assert r"a & \bfseries 50.00 & {\footnotesize } & -3.10 & {\footnotesize [$-$10.00, 0.10]} & 12.0 \\" in beside
+    beneath = replace(with_intervals, place="beneath").to_latex()
+    lines = beneath.split(r"\midrule")[1].splitlines()[1:5]
+    assert lines[0] == r"a & \bfseries 50.00 & -3.10 & 12.0 \\"
+    assert lines[1] == r" &  & \multicolumn{1}{c}{\footnotesize [$-$10.00, 0.10]} &  \\"
+    for body in (beside, beneath):  # as many cells in every row
+        rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn{3}" not in line]
+        wide = {row.count("&") + sum(int(n) - 1 for n in re.findall(r"multicolumn\{(\d)\}", row)) for row in rows}
+        assert len(wide) <= 2
+
+
+def test_intervals_move_with_their_rows_and_are_checked(with_intervals: Table) -> None:
+    turned = replace(with_intervals, values=-with_intervals.values).best_first("AuPRC")
+    assert turned.rows == ("b", "a")
+    assert turned.to_csv().splitlines()[1].endswith("0.2,0.3,0.01,0.03")
+    with pytest.raises(GraduncError, match="place of intervals is 'above'; expected 'beside' or 'beneath'"):
+        replace(with_intervals, place="above")
+
+
+def test_an_evaluation_with_its_intervals(tiny_cache: gv.Cache) -> None:
+    result = gv.evaluate(tiny_cache, "error", bootstrap=5)
+    plain = gv.tables.evaluation_table(result)
+    assert "[" not in plain.to_markdown().split("\n\n")[0]
+    beneath = gv.tables.evaluation_table(result, intervals="beneath", metrics=["auroc"])
+    low = result["auroc_low"].sel(pooling="pixels", score=list(beneath.rows)).isel(cache=0)
+    np.testing.assert_array_equal(beneath.intervals[:, 0, 0], low)
+    assert "<br>[" in beneath.to_markdown()
