@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
-    "datasets.layouts": ["LAYOUTS", "Layout", "register_layout"],
+    "datasets.layouts": ["LAYOUTS", "Layout", "pattern_layout", "register_layout"],
     "deploy.scored_model": ["ScoredModel"],
     "exchange.imports": ["import_maps"],
     "exchange.submission": ["read_submission", "write_submission"],
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .datasets.frames import open_frames as open_frames
     from .datasets.layouts import LAYOUTS as LAYOUTS
     from .datasets.layouts import Layout as Layout
+    from .datasets.layouts import pattern_layout as pattern_layout
     from .datasets.layouts import register_layout as register_layout
     from .deploy.scored_model import ScoredModel as ScoredModel
     from .exchange.imports import import_maps as import_maps

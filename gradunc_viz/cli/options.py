@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import STDOUT, integer, integers, names, natural, numbers, port, positive, size
+from .values import STDOUT, integer, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
 
 __all__ = [
     "cache",
@@ -130,9 +130,33 @@ def data(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: %(default)s)",
     )
     parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="JSON {id in label masks: class id}")
     parser.add_argument(
-        "--anomalies", type=Path, metavar="FILE", help="JSON {id in anomaly masks: 0 known, 1 anomaly or null ignored}"
+        "--images",
+        metavar="PATTERN",
+        help="in place of a layout: paths of images in DIR, such as 'a/*/x_{id}.tif'; {id} is the frame's id, "
+        "* any part of a name, ** any folders",
+    )
+    for name, what in (
+        ("labels", "{id in label masks: class id}"),
+        ("anomalies", "{id in anomaly masks: 0 known, 1 anomaly or null ignored}"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=mapping_or_pattern,
+            action="append",
+            default=[],
+            metavar="FILE|PATTERN",
+            help=f"JSON {what}, or beside --images where the masks are; twice for both",
+        )
+    parser.add_argument("--ignore-mask", metavar="PATTERN", help="beside --images: masks, not 0 where to ignore")
+    parser.add_argument("--region", metavar="PATTERN", help="beside --images: masks, 0 where to ignore")
+    parser.add_argument(
+        "--anomaly-ids", type=integers, default=(), metavar="13,..", help="ids in label masks that mean anomalies"
+    )
+    parser.add_argument(
+        "--reduce-zero-label",
+        action="store_true",
+        help="ids in label masks count from 1 and 0 is ignored, as in MMSegmentation",
     )
 
 

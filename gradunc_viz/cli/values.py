@@ -105,6 +105,11 @@ def width(text: str) -> str | float:
     return given
 
 
+def mapping_or_pattern(text: str) -> str | Path:
+    """The path of a file, or a pattern of paths, which has ``{id}`` in it."""
+    return text if "{" in text else Path(text)
+
+
 def port(text: str) -> int:
     """A port that can be served on."""
     if not text.isdigit() or not 0 < int(text) < 65536:

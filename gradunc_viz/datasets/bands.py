@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
@@ -73,7 +75,7 @@ def frame_size(path: Path) -> tuple[int, int]:
     except FrameError:
         if path.suffix.lower() not in _TIFF:
             raise
-        shape = _tiff(path).shape
+        shape = _tiff_shape(path)
     if len(shape) == 3 and shape[0] < shape[2]:
         shape = shape[1:]
     if len(shape) < 2:
@@ -148,6 +150,19 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
 
 def _tiff(path: Path) -> np.ndarray:
     """TIFF of more bands than Pillow knows."""
+    with _opened_tiff(path) as file:
+        pixels: np.ndarray = file.asarray()
+    return pixels
+
+
+def _tiff_shape(path: Path) -> tuple[int, ...]:
+    """Its shape, of which only the header is read."""
+    with _opened_tiff(path) as file:
+        return tuple(file.series[0].shape)
+
+
+@contextmanager
+def _opened_tiff(path: Path) -> Iterator[Any]:
     try:
         import tifffile
     except ImportError as error:
@@ -156,7 +171,7 @@ def _tiff(path: Path) -> np.ndarray:
             f"image as {BANDS_SUFFIX}"
         ) from error
     try:
-        pixels: np.ndarray = tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            yield file
     except Exception as error:  # a damaged file may raise anything
         raise FrameError(f"{path}: cannot be decoded, expected a TIFF ({error})") from error
-    return pixels

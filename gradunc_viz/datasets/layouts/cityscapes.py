@@ -1,4 +1,4 @@
-"""Cityscapes."""
+"""Cityscapes, https://github.com/mcordts/cityscapesScripts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..conventions import VOID, Conversion
 from .files import images_in, masks_of
 from .layout import FrameFiles, Layout
 
-__all__ = ["LAYOUT"]
+__all__ = ["CITY_IDS", "CITY_TRAIN_IDS", "LAYOUT", "city_tree"]
 
 # Position = train id, value = id, of cityscapesScripts' table; the other ids are ignored in training and
 # evaluation.
 _CITY_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_CITY_IDS = Conversion(
+CITY_IDS = Conversion(
     {
         **dict.fromkeys(range(34), None),
         **{value: train_id for train_id, value in enumerate(_CITY_EVALUATED)},
@@ -23,7 +23,7 @@ _CITY_IDS = Conversion(
     },
     "Cityscapes ids 0..33",
 )
-_CITY_TRAIN_IDS = Conversion({**{value: value for value in range(19)}, **VOID}, "train ids 0..18 or 255 (ignore)")
+CITY_TRAIN_IDS = Conversion({**{value: value for value in range(19)}, **VOID}, "train ids 0..18 or 255 (ignore)")
 
 
 def city_tree(root: Path, split: str, truth: str, kind: str, conventions: Mapping[str, Conversion]) -> list[FrameFiles]:
@@ -47,7 +47,7 @@ LAYOUT = Layout(
         city_tree,
         truth="gtFine",
         kind="label",
-        conventions={"labelIds": _CITY_IDS, "labelTrainIds": _CITY_TRAIN_IDS},
+        conventions={"labelIds": CITY_IDS, "labelTrainIds": CITY_TRAIN_IDS},
     ),
     split="val",
     classes="cityscapes",

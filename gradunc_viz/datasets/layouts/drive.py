@@ -1,4 +1,4 @@
-"""DRIVE."""
+"""DRIVE, retinal vessels, https://drive.grand-challenge.org."""
 
 from __future__ import annotations
 

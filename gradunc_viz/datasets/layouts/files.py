@@ -11,11 +11,22 @@ from pathlib import Path
 
 from ...schema.errors import FrameError
 from ...schema.file_names import is_foreign, natural_key
+from ...schema.frame import nested_id
 from ..bands import BANDS_SUFFIX
 from ..conventions import Conversion, some
 from .layout import FrameFiles, Mask
 
-__all__ = ["IMAGE_SUFFIXES", "MASK_SUFFIXES", "anomaly_frames", "files_below", "images_in", "masks_of", "one_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "anomaly_frames",
+    "files_below",
+    "images_in",
+    "label_frames",
+    "masks_of",
+    "one_of",
+    "place_with",
+]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Suffixes, in lower case, of the files that count as images; ``.npy`` does in folders without any."""
@@ -204,6 +215,29 @@ def one_of(root: Path, *names: str) -> Path:
     if len(there) > 1:
         raise FrameError(f"{root}: holds {some('folder', [entry.name for entry in there])}, expected only one of them")
     return there[0] if there else root / names[0]
+
+
+def place_with(root: Path, inside: str, *below: str) -> Path:
+    """The folder that holds `inside`: `root`, or one of those `below` it; `root` where none does."""
+    places = (root, *(root / name for name in below))
+    return next((place for place in places if (place / inside).is_dir()), root)
+
+
+def label_frames(
+    images: Path, masks: Path, conventions: Mapping[str, Conversion], deep: bool = False
+) -> list[FrameFiles]:
+    """Frames of one folder of images with class labels in another; none where there is no folder of labels.
+
+    Parameters
+    ----------
+    images, masks, deep
+        As of `images_in` and `masks_of`; ids hold the folders of nested images.
+    conventions
+        As of `masks_of`.
+    """
+    found = images_in(images, deep=deep) if masks.is_dir() else {}
+    labels = masks_of(found, masks, conventions)
+    return [FrameFiles(nested_id(name), image, labels.get(name)) for name, image in found.items()]
 
 
 def anomaly_frames(images: Mapping[str, Path], folder: Path, conventions: Mapping[str, Conversion]) -> list[FrameFiles]:

@@ -1,4 +1,8 @@
-"""Fishyscapes."""
+"""Fishyscapes.
+
+Trees: what https://fishyscapes.com/dataset hands out for Lost & Found, with the images of that set, what its framework
+``bdlb`` writes for static, and the copies of either as ``original/`` and ``labels/``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
     pairs = next((place for place in (root / split, root) if (place / "original").is_dir()), None)
     if pairs:
         return anomaly_frames(images_in(pairs / "original"), pairs / "labels", {"{}.png": ANOMALY_IDS})
+    static = next((place for place in (root / "fs_static_val", root) if images_in(place, "_rgb")), None)
+    if static:
+        return anomaly_frames(images_in(static, "_rgb"), static, {"{}_labels.png": ANOMALY_IDS})
     masks = images_in(root / "fishyscapes_lostandfound", "_labels") or images_in(root, "_labels")
     places = ("laf_images", "images", "leftImg8bit", "lostandfound/leftImg8bit")
     folder = next((root / place for place in places if (root / place).is_dir()), None)
@@ -40,10 +47,11 @@ def _fishyscapes(root: Path, split: str) -> list[FrameFiles]:
 
 LAYOUT = Layout(
     "fishyscapes",
-    "Fishyscapes Lost & Found, validation; 0 known, 1 anomaly, 255 ignore",
+    "Fishyscapes, validation of Lost & Found and static; 0 known, 1 anomaly, 255 ignore",
     "fishyscapes_lostandfound/0000_SCENE_labels.png with SCENE_leftImg8bit.png below laf_images/, "
     "images/, leftImg8bit/ or lostandfound/leftImg8bit/; "
-    "or {split}/original/NAME.png, {split}/labels/NAME.png",
+    "or {split}/original/NAME.png, {split}/labels/NAME.png; or static: NAME_rgb.jpg, NAME_labels.png, maybe below "
+    "fs_static_val/",
     _fishyscapes,
     split="LostAndFound",
 )

@@ -28,7 +28,14 @@ class Mask(NamedTuple):
 class FrameFiles:
     """The files of one frame; `label` and `anomaly` are ``None`` where there is no such mask.
 
-    Where there is a `region`, pixels that are 0 in it are ignored, whatever the masks say.
+    Attributes
+    ----------
+    region
+        Pixels that are 0 in it are ignored, whatever the masks say.
+    ignore
+        Pixels that are not 0 in it are ignored, whatever the masks say.
+    anomaly_ids
+        Ids, as they are stored in `label`, of unknown objects; there is no `anomaly` then.
     """
 
     id: str
@@ -36,6 +43,8 @@ class FrameFiles:
     label: Mask | None = None
     anomaly: Mask | None = None
     region: Path | None = None
+    ignore: Path | None = None
+    anomaly_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Road Anomaly."""
+"""Road Anomaly, https://www.epfl.ch/labs/cvlab/data/road-anomaly/."""
 
 from __future__ import annotations
 

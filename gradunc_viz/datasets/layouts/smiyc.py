@@ -1,4 +1,4 @@
-"""SegmentMeIfYouCan."""
+"""SegmentMeIfYouCan, https://segmentmeifyoucan.com/datasets."""
 
 from __future__ import annotations
 

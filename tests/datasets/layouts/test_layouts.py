@@ -327,7 +327,7 @@ def test_images_without_their_masks_folder_are_another_layout(tmp_path: Path, la
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
-    fails(lambda: open_frames(tmp_path, "kitti"), "'kitti'", *LAYOUTS)
+    fails(lambda: open_frames(tmp_path, "semkitti"), "'semkitti'", *LAYOUTS)
 
 
 @pytest.mark.parametrize("split", ["", "..", "a/b"])
