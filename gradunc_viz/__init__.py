@@ -10,6 +10,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 _HOMES = {
+    "comparison.compare": ["compare"],
     "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS", "Layout", "pattern_layout", "register_layout"],
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import metrics as metrics
     from . import tables as tables
+    from .comparison.compare import compare as compare
     from .datasets.catalog import data_path as data_path
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames

@@ -21,12 +21,14 @@ from ..networks.network import Network
 from ..run.compute import Model, compute, score_image
 from ..run.fit import fit
 from ..run.pipeline import chosen_frames
-from ..run.settings import PassChanges, Settings, changed
+from ..run.settings import PASS_SETTINGS, PassChanges, Settings, changed
 from ..schema.entries.passes import KINDS, WORDS
 from ..schema.errors import FitError, FrameError, GraduncError
 from ..schema.scores import lookup, resolve_scores
 from ..scores.fit import Fit
 from ..store.cache import Cache
+from ..store.cost import cost
+from ..tables.cost import cost_columns
 from ..tables.evaluation import caption
 from ..tables.table import Column, Table
 from .candidates import candidates
@@ -196,9 +198,11 @@ def _fitted(
 
 
 def _of_run(settings: Settings, scores: tuple[str, ...], **changes: Any) -> Settings:
-    """Settings of some scores, with the fit where one of them needs it."""
+    """Settings of some scores; what makes no difference to them is left out."""
     needs_fit = any("fit" in lookup(name).needs for name in scores)
-    return replace(settings, scores=scores, fit=settings.fit if needs_fit else None, **changes)
+    asked = replace(settings, scores=scores, fit=settings.fit if needs_fit else None, **changes)
+    idle = {name: default for name, (kind, default) in PASS_SETTINGS.items() if kind != asked.passes_kind}
+    return replace(asked, **idle)
 
 
 @dataclass(frozen=True)
@@ -266,6 +270,9 @@ def _more_columns(part: _Part, group: str) -> dict[str, tuple[Column, dict[str, 
     if part.cache.summary["has_label"].values.any():
         ece = score_calibration({group: part.cache})["ece"].sel(cache=group)
         found["ece"] = Column(group, "ECE", -1), dict(zip(map(str, ece["score"].values), ece.values, strict=True))
+    scores = [str(name) for name in part.result["score"].values]
+    for column, values in cost_columns(part.result, group, scores):
+        found[column.name] = column, dict(zip(scores, values, strict=True))
     return found
 
 
@@ -279,4 +286,11 @@ def _notes(parts: Sequence[_Part], left_out: Mapping[str, Sequence[str]]) -> tup
             notes.append(text)
     if any(part.cache.summary["has_label"].values.any() for part in parts):
         notes.append("ECE: 1 - normalised score as confidence, 15 bins")
+    for part in parts:
+        told = cost(part.cache).attrs
+        if np.isfinite(told["forward_ms"]):
+            notes.append(
+                f"ms of a frame, {part.run}: the network takes {told['forward_ms']:.0f}, all scores together "
+                f"{told['together_ms']:.0f}, each alone as in the table ({told['device']})"
+            )
     return (*notes, *(f"left out: {', '.join(names)}: {why}" for why, names in left_out.items()))
