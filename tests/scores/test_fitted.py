@@ -288,7 +288,7 @@ def test_a_kernel_that_cannot_be_had() -> None:
         ):
             fitted_state(lookup(name), other)
     wide = drawn(layer=nn.Conv2d(D, 7, 1), logits=torch.randn(600, C))
-    with pytest.raises(FitError, match="'vim' needs the kernel of the network's 4 logits; .* makes 7"):
+    with pytest.raises(FitError, match=r"'vim' needs the kernel of the network's 4 logits; .* makes 7"):
         fitted_state(lookup("vim"), wide)
 
 
