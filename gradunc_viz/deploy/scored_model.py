@@ -18,10 +18,9 @@ from ..networks.outputs import logits_of
 from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
-from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
+from ..schema.errors import FitError, GraduncError, HeadError, ModelError, telling_line
 from ..schema.scores import GradientScore, SoftmaxScore, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
-from ..scores.fit import states_of
 from ..scores.gradients import check_requests, norms_and_softmax
 from ..scores.needs import ForwardPass, HeadOutput, check_channels, check_passes, needs_of
 from ..scores.resized_logits import resized_pixel_scores
@@ -108,7 +107,9 @@ class ScoredModel(nn.Module):
         self.needs = needs_of(entries)
         check_channels(entries, network)
         check_passes(entries, None)
-        states_of(entries, None)  # says which need a fit
+        fitted = [entry.name for entry in entries if "fit" in entry.needs]
+        if fitted:
+            raise FitError(f"score {', '.join(map(repr, fitted))} needs a fit, which a ScoredModel takes none of")
         for entry in entries:
             if "hidden" in entry.needs:
                 raise ModelError(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Unpack
 
 import torch
@@ -100,9 +101,13 @@ def fit(
     settings = changed(settings or Settings(), changes)
     entries = [lookup(name) for name in settings.scores]
     _check(entries, pixels, by, features)
+    with_features = any("features" in entry.needs for entry in entries)
     chosen = sorted(chosen_frames(frames, settings.limit), key=lambda frame: frame.id)
     if not chosen:
         raise FrameError("no frames to fit on; expected at least one")
+    twice = [one.id for one, other in pairwise(chosen) if one.id == other.id]
+    if twice:
+        raise FrameError(f"{some('frame', map(repr, twice))}: given more than once; expected each frame once")
     with restored(loaded_one(model, "whose features are fitted on")) as network:
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
@@ -114,12 +119,13 @@ def fit(
                 replace(settings, scores=("msp",), fit=None, images=False),
                 known.names,
                 Stages(),
-                frozenset({"features" if features == "head" else features}),
+                frozenset({"features" if features == "head" else features}) if with_features else frozenset(),
             ),
             dict(zip((frame.id for frame in chosen), _shares(pixels, len(chosen)), strict=True)),
             settings.seed,
             by,
             features,
+            with_features,
         )
         drawn = drawing.run(mapped, settings.on_error, progress)
         provenance = {
@@ -166,8 +172,11 @@ def _shares(pixels: int, frames: int) -> list[int]:
 class _Drawing:
     """One pass over frames that keeps some pixels of each."""
 
-    def __init__(self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str) -> None:
-        self.source, self.shares, self.seed, self.by, self.features = source, shares, seed, by, features
+    def __init__(
+        self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str, with_features: bool
+    ) -> None:
+        self.source, self.shares, self.seed, self.by = source, shares, seed, by
+        self.features, self.with_features = features, with_features
         self.head = ""
         self.contents: dict[str, str] = {}
         self._layer: nn.Module | None = None
@@ -222,7 +231,15 @@ class _Drawing:
             run = ForwardPass(self.source.output(head, index), frame.size, self.features)
             if not self._checked:
                 self._check_memory(run)
-            drawn = draw_pixels(run, self.shares[frame.id], self.seed, frame.id, frame.label, frame.anomaly)
+            drawn = draw_pixels(
+                run,
+                self.shares[frame.id],
+                self.seed,
+                frame.id,
+                frame.label,
+                frame.anomaly,
+                with_features=self.with_features,
+            )
         if self.head not in ("", head.name):
             raise FitError(f"frame {frame.id!r}: its head is {head.name!r}, that of frames before {self.head!r}")
         self.head, self._layer, self._n_channels = head.name, head.layer, head.logits.shape[1]
@@ -231,7 +248,7 @@ class _Drawing:
 
     def _check_memory(self, run: ForwardPass) -> None:
         """Refuse to draw more than any memory holds."""
-        logits, dimensions = run.output.logits, run.features.shape[1]
+        logits, dimensions = run.output.logits, run.features.shape[1] if self.with_features else 0
         each = 4 * (dimensions + logits.shape[1])
         count = sum(min(share, logits[0, 0].numel()) for share in self.shares.values())
         if count * each > _MOST_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..schema.errors import FitError
 from ..schema.scores import LOG2_FLOOR, NormRequest
 from .fitted import DrawnPixels, at_logits, by_pixel, length_of, principal
-from .gradients import gradient_norm
+from .gradients import norms_and_softmax
 from .needs import ForwardPass
 
 __all__ = ["EXPLAINED", "GradOrth", "Neco"]
@@ -94,5 +95,8 @@ class GradOrth:
 
     def __call__(self, run: ForwardPass, state: Mapping[str, Tensor]) -> Tensor:
         """Log2 of the norms at the logits' places."""
-        norm = gradient_norm(run, NormRequest("oh", 2.0))
+        output, tail = run.output, run.output.tail
+        if tail is not None:  # the map goes that way later
+            output = replace(output, tail=replace(tail, steps=()))
+        norm = norms_and_softmax(output, [NormRequest("oh", 2.0)])[0][:, 0]
         return (norm + _ratio(run, state["directions"]).log2()).clamp_min(LOG2_FLOOR)

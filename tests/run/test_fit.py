@@ -24,6 +24,7 @@ from gradunc_viz.schema.errors import (
     CacheMismatchError,
     FitError,
     FrameError,
+    HeadError,
     ModelError,
     NonFiniteError,
     SettingsError,
@@ -146,6 +147,77 @@ def test_features_of_another_layer(tiny_set: Path, tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# networks that end in other ways
+
+
+class Ending(nn.Module):
+    """A backbone with an end of one's choice."""
+
+    def __init__(self, head: nn.Module, end=lambda net, x: net.head(x)) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body, self.head, self.other = nn.Conv2d(3, 6, 3, stride=2, padding=1), head, nn.Conv2d(6, 5, 1)
+            for part in (self.body, head, self.other):
+                nn.init.normal_(part.weight, std=0.5)
+        self.end = end
+
+    def forward(self, x):
+        return self.end(self, self.body(x).tanh())
+
+
+def of_rows(net, x):
+    rows = net.head(x.flatten(2).transpose(1, 2))
+    return rows.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+ENDS = {
+    "3 x 3": Ending(nn.Conv2d(6, 5, 3, padding=1)),
+    "strided": Ending(nn.Conv2d(6, 5, 3, stride=2, padding=1)),
+    "transposed": Ending(nn.ConvTranspose2d(6, 5, 3, stride=2, padding=1, output_padding=1)),
+    "linear": Ending(nn.Linear(6, 5), of_rows),
+    "sigmoid": Ending(nn.Conv2d(6, 1, 1)),
+    "shifted": Ending(nn.Conv2d(6, 5, 1), lambda net, x: 2 * net.head(x) + 1),
+}
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("unlabelled") / "set", 3, labels=False)
+
+
+@pytest.mark.filterwarnings("ignore:score '")  # classes that are never predicted
+@pytest.mark.parametrize("end", ENDS)
+def test_networks_that_end_in_other_ways(end: str, unlabelled: Path) -> None:
+    network = gv.Network(ENDS[end], drop_channels=[] if end == "sigmoid" else [3])
+    fit = fitted(unlabelled, network, scores="fitted")
+    image = gv.open_frames(unlabelled)[2].image
+    maps = gv.score_image(network, image, scores="fitted", fit=fit)
+    n_classes = fit.provenance["n_classes"]
+    assert n_classes == (2 if end == "sigmoid" else 4)
+    assert all(np.isfinite(maps[name].values).all() and maps[name].values.std() > 0 for name in fit.scores)
+    with torch.no_grad():
+        psi = network.net.body(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255).tanh()
+        z = fit.states["mahalanobis"]["whitening"] @ (psi[0].flatten(1) - fit.states["mahalanobis"]["mean"][:, None])
+    distance = torch.cdist(z.T, fit.states["mahalanobis"]["class_means"]).square().amin(1).view(psi.shape[2:])
+    with torch.no_grad():
+        grid = network.infer(torch.zeros(1, 3, *image.shape[:2])).logits.shape[2:]
+    at_head = F.interpolate(distance[None, None], tuple(grid), mode="bilinear")
+    whole = F.interpolate(at_head, image.shape[:2], mode="bilinear")[0, 0]
+    np.testing.assert_allclose(maps["mahalanobis"].values, whole.numpy(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:score '")
+def test_a_network_of_several_heads_is_asked_for_one(unlabelled: Path) -> None:
+    net = Ending(nn.Conv2d(6, 5, 1), lambda net, x: net.head(x) + net.other(x.relu()))
+    with pytest.raises(HeadError, match="made by several heads, 'head', 'other': name one of them as head"):
+        fitted(unlabelled, net, scores="knn_k5")
+    fit = fitted(unlabelled, net, scores="sml")  # which needs logits alone
+    assert fit.provenance["dimensions"] == 0
+    gv.score_image(net, gv.open_frames(unlabelled)[2].image, scores="sml", fit=fit)
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # what does not belong together
 
 
@@ -155,7 +227,7 @@ def test_a_score_without_its_fit(tiny_set: Path, fit: gv.Fit, tmp_path: Path) ->
         gv.compute(balanced(), frames, tmp_path / "cache", scores="vim,sml,msp", progress=False)
     with pytest.raises(FitError, match="score 'vim': a fit is needed"):
         gv.score_image(balanced(), frames[0].image, scores="vim")
-    with pytest.raises(FitError, match="score 'vim': a fit is needed"):
+    with pytest.raises(FitError, match="score 'vim' needs a fit, which a ScoredModel takes none of"):
         gv.ScoredModel(balanced(), "vim")
     with pytest.raises(FitError, match=r"score 'knn': not in the fit, which is of mahalanobis, .*; fit again with it"):
         gv.compute(balanced(), frames, tmp_path / "cache", scores="knn", fit=fit, progress=False)
@@ -224,6 +296,8 @@ def test_frames_that_cannot_be_fitted_on(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", 3)
     with pytest.raises(FrameError, match="no frames to fit on"):
         gv.fit(balanced(), [], scores="knn")
+    with pytest.raises(FrameError, match="frame 'f00': given more than once"):
+        gv.fit(balanced(), [gv.open_frames(folder)[0]] * 2, scores="knn")
     Image.fromarray(np.zeros((48, 64, 3), "u1")).save(folder / "images/f00.png")
     with pytest.raises(NonFiniteError, match=r"frame 'f00': .* features are NaN"):
         fitted(folder, Blind(), slice(0, 3))
