@@ -17,7 +17,7 @@ from ..kernels.dispatch import kernels_on
 from ..kernels.threads import empty
 from ..networks.tail import moved
 from ..schema.entries.passes import PassesScore
-from ..schema.errors import GraduncError, NonFiniteError
+from ..schema.errors import GraduncError, HeadError, NonFiniteError
 from ..schema.scores import GradientNorm, Score, lookup
 from .behind_head import moved_log2
 from .gradients import norms_and_softmax
@@ -194,7 +194,10 @@ class Scorer:
         own = [score for score in self.at_pixel if score.of_logits and score.name not in self._softmax]
         more = (*self._statistics, *(("logits",) if own else ()))
         mean.sweep((*asked_of_logits(names, label), *more), class_of(label, known))
-        norms = mean_norms(mean.passes, [(score.label, score.p) for score in self._norms])
+        try:
+            norms = mean_norms(mean.passes, [(score.label, score.p) for score in self._norms])
+        except HeadError as error:
+            raise HeadError(f"score {self._norms[0].name!r}: {error}") from error
         return norms, pixel_scores_from(mean.maps, names, known)
 
     def _by_functions(
