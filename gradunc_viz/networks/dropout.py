@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
-from ..schema.errors import DeviceError, ModelError
+from ..schema.errors import DeviceError, GraduncError, ModelError
 from .head import Head
 from .network import Network
 from .passes import Inputs, JointHead, Pass
@@ -112,7 +112,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + more
 
 
-class _Unalike(Exception):
+class _Unalike(GraduncError):
     """A layer's tensors do not hold one sample after the other: samples cannot have masks of their own."""
 
 

@@ -21,7 +21,7 @@ from ..kernels.threads import empty
 from ..networks.runner import out_of_memory
 from ..networks.tail import moved
 from ..schema.entries.passes import PassesScore
-from ..schema.errors import DeviceError, GraduncError, NonFiniteError, brief
+from ..schema.errors import DeviceError, GraduncError, HeadError, NonFiniteError, brief
 from ..schema.scores import GradientScore, Score, lookup
 from .behind_head import moved_log2
 from .fit import Fit, State, states_of
@@ -215,7 +215,10 @@ class Scorer:
         own = [score for score in self.at_pixel if score.of_logits and score.name not in self._softmax]
         more = (*self._statistics, *(("logits",) if own else ()))
         mean.sweep((*asked_of_logits(names, label), *more), class_of(label, known))
-        norms = mean_norms(mean.passes, [(score.request.label, score.request.p) for score in self._norms])
+        try:
+            norms = mean_norms(mean.passes, [(score.request.label, score.request.p) for score in self._norms])
+        except HeadError as error:
+            raise HeadError(f"score {self._norms[0].name!r}: {error}") from error
         return norms, pixel_scores_from(mean.maps, names, known)
 
     def _by_functions(
