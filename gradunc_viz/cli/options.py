@@ -9,6 +9,7 @@ from pathlib import Path
 from .values import integers, mapping_or_pattern, names, numbers, port, positive, size
 
 __all__ = [
+    "arrangement",
     "cache",
     "caches",
     "debug",
@@ -90,17 +91,33 @@ def limit(parser: argparse.ArgumentParser) -> None:
 
 def frames(parser: argparse.ArgumentParser) -> None:
     """Which frames, what their labels mean, and the cache that is made of them."""
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
+    arrangement(parser, default="folder")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"
+    )
+    parser.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
+    )
+    parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
+
+
+def arrangement(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """How the frames of a folder are arranged, and what their labels mean."""
     from ..datasets.catalog import catalog
     from ..datasets.layouts import LAYOUTS
 
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
     parser.add_argument(
         "--layout",
-        default="folder",
+        default=default,
         metavar="NAME",
-        help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: %(default)s)",
+        help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: {default or 'what fits'})",
     )
-    parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="split of the data set, where its layout has any; of the layout course, sets such as 'Road*'",
+    )
     parser.add_argument(
         "--images",
         metavar="PATTERN",
@@ -134,13 +151,6 @@ def frames(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help=f"class names: {', '.join(catalog()['classes'])}, a .json, .csv or .txt file, or A,B,..",
     )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"
-    )
-    parser.add_argument(
-        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
-    )
-    parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
 
 
 def scores_to_compute(parser: argparse.ArgumentParser) -> None:
