@@ -202,8 +202,8 @@ def _empty(name: str, ids: Sequence[str], masks: int) -> Finding:
     if len(ids) == masks:
         return Finding(
             f"no anomaly mask{where} holds an unknown object ({masks} in all)",
-            "placeholders, as test splits have them, or ids that mean something else (--anomalies FILE): scores cannot "
-            "be evaluated on them",
+            "placeholders, as test splits have them, or ids that mean something else, such as --anomalies FILE with "
+            '{"0": 0, "255": 1} for black and white: scores cannot be evaluated on them',
         )
     return Finding(
         f"{len(ids)} of {masks} anomaly masks{where} hold no unknown object: {some('frame', ids)}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -296,7 +297,8 @@ def open_frames(
     Warns
     -----
     UserWarning
-        Naming masks that lie there and are not used, with the reason.
+        Naming masks that lie there and are not used, with the reason; naming a layout that finds masks where this one
+        finds none.
 
     Notes
     -----
@@ -312,6 +314,12 @@ def open_frames(
         fits = fitting_layouts(root)
         hint = f"; layout {fits[0].layout!r} finds {fits[0].frames} frames here ({fits[0].options})" if fits else ""
         raise FrameError(f"{error}{hint}") from error
+    if not any(frame.label or frame.anomaly for frame in files):
+        others = [fit for fit in fitting_layouts(root) if fit.masks and fit.layout != layout]
+        if others:
+            fit = others[0]
+            found = f"{fit.layout!r} finds {fit.masks} here ({fit.options})"
+            warnings.warn(f"{root}: layout {layout!r} finds no masks, layout {found}", stacklevel=2)
     if reduce_zero_label:
         if labels is not None or any(frame.label and not frame.label.conversion.as_stored for frame in files):
             given = "a mapping" if labels is not None else f"layout {layout!r}"
