@@ -225,11 +225,13 @@ def _info(arguments: argparse.Namespace) -> int:
     cache = open_cache(arguments.cache)
     summary, network, settings = cache.summary, cache.key["network"], cache.key["settings"]
     sizes = sorted({(int(h), int(w)) for h, w in zip(summary["height"].values, summary["width"].values, strict=True)})
+    sets = cache.sets
     pixels = int((summary["height"].astype("i8") * summary["width"]).sum())
     table = Table(show_header=False, box=None, title=str(cache.path), title_justify="left")
     rows = {
         "frames": f"{len(cache)}, {pixels / 1e6:.1f} million pixels",
         **{task.needs: frames_with(summary, task) for task in TASKS.values()},
+        **({"sets": ", ".join(f"{name} ({len(part)})" for name, part in sets.items())} if len(sets) > 1 else {}),
         "sizes": ", ".join(f"{h} x {w}" for h, w in sizes),
         "network": f"{network['name']} (weights {network['weights'][:12]})",
         "head": (cache.head or network["head"]) + (", as found" if cache.head and network["head"] == "auto" else ""),

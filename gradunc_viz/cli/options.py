@@ -10,6 +10,7 @@ from ..schema.scores import SETS
 from .values import STDOUT, integer, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
 
 __all__ = [
+    "arrangement",
     "cache",
     "caches",
     "classes",
@@ -120,16 +121,25 @@ def passes(parser: argparse.ArgumentParser) -> None:
 
 def data(parser: argparse.ArgumentParser) -> None:
     """Which frames, and what their labels mean."""
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
+    arrangement(parser, default="folder")
+
+
+def arrangement(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """How the frames of a folder are arranged, and what their labels mean."""
     from ..datasets.layouts import LAYOUTS
 
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
     parser.add_argument(
         "--layout",
-        default="folder",
+        default=default,
         metavar="NAME",
-        help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: %(default)s)",
+        help=f"{', '.join(LAYOUTS)}; see 'gradunc layouts' (default: {default or 'what fits'})",
     )
-    parser.add_argument("--split", metavar="NAME", help="split of the data set, where its layout has any")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="split of the data set, where its layout has any; of the layout course, sets such as 'Road*'",
+    )
     parser.add_argument(
         "--images",
         metavar="PATTERN",

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..schema.errors import GraduncError, SettingsError
+from ..schema.errors import SettingsError
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
+from .data import opened_frames as _frames
 from .values import (
     DONE,
     SKIPPED,
@@ -65,44 +66,6 @@ def _networks(arguments: argparse.Namespace) -> list[Any]:
 
 def _listed(networks: list[Any]) -> str:
     return ", ".join(network.name for network in networks)
-
-
-def _frames(arguments: argparse.Namespace) -> Any:
-    from ..datasets.frames import open_frames
-    from ..datasets.layouts import pattern_layout
-
-    mapping, pattern = _mappings_and_patterns(arguments)
-    layout: Any = arguments.layout
-    if arguments.images is not None:
-        if layout != "folder":
-            raise GraduncError(f"--layout {layout} beside --images: expected one or the other")
-        layout = pattern_layout(arguments.images, **pattern, ignore=arguments.ignore_mask, region=arguments.region)
-    return open_frames(
-        arguments.data,
-        layout,
-        **mapping,
-        anomaly_ids=arguments.anomaly_ids,
-        reduce_zero_label=arguments.reduce_zero_label,
-        split=arguments.split,
-    )
-
-
-def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Path], dict[str, str]]:
-    """What --labels and --anomalies hold of either kind."""
-    mapping: dict[str, Path] = {}
-    pattern: dict[str, str] = {}
-    for name in ("labels", "anomalies"):
-        for given in getattr(arguments, name):
-            kind: dict[str, Any] = pattern if isinstance(given, str) else mapping
-            if name in kind:
-                raise GraduncError(f"--{name} {kind[name]} and {given}: expected one file of a mapping and one pattern")
-            kind[name] = given
-    if arguments.images is None:
-        others = {**pattern, "ignore-mask": arguments.ignore_mask, "region": arguments.region}
-        for name, text in others.items():
-            if text is not None:
-                raise GraduncError(f"--{name} {text}: a pattern of masks, expected --images with the pattern of images")
-    return mapping, pattern
 
 
 def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -23,7 +24,8 @@ from .catalog import Color
 from .class_files import folder_classes
 from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, reduced, some
 from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
-from .layouts import LAYOUTS, FrameFiles, Layout, Mask
+from .fits import fitting_layouts
+from .layouts import LAYOUTS, FrameFiles, Layout, Mask, NoFramesError
 
 __all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "open_frames"]
 
@@ -99,39 +101,33 @@ class Frame:
             If the mask cannot be read, differs in size from the image or holds ids unknown to the layout.
         """
         label = self.files.label
-        if not self.files.anomaly_ids:
+        if not self.files.anomaly_ids or label is None:
             return self._mask(self.files.anomaly)
-        known = self._mask(label)
-        if label is None or known is None:
-            return None
-        unknown = np.isin(self._stored(label.path, label.conversion.grey_rgb), list(self.files.anomaly_ids))
-        counted = unknown | ~ignored(known)
-        if self._excluded is not None:
-            counted &= ~self._excluded
-        return np.where(counted, unknown, IGNORE).astype(np.uint8)
-
-    @property
-    def _excluded(self) -> np.ndarray | None:
-        """Pixels that are ignored whatever the masks say, bool (H, W); None where the set excludes none."""
-        parts = []
-        if self.files.region is not None:
-            parts.append(self._stored(self.files.region, True) == 0)
-        if self.files.ignore is not None:
-            parts.append(self._stored(self.files.ignore, True) != 0)
-        return np.logical_or.reduce(parts) if parts else None
+        stored = self._stored(label.path, label.conversion.grey_rgb)
+        unknown = np.isin(stored, list(self.files.anomaly_ids))
+        known = ~ignored(self._converted(label, stored))
+        return self._cut(np.where(known | unknown, unknown, IGNORE).astype(np.uint8))
 
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
         if mask is None:
             return None
         stored = self._stored(mask.path, mask.conversion.grey_rgb, mask.conversion.colors)
+        return self._cut(self._converted(mask, stored))
+
+    def _converted(self, mask: Mask, stored: np.ndarray) -> np.ndarray:
+        """Ids of what is stored in a mask; those that mean unknown objects are ignored."""
         conversion = mask.conversion
         if conversion.as_stored and stored.dtype != np.uint8:
             n_classes = _count(stored) if self.classes is None else len(self.classes)
             conversion = replace(class_ids(n_classes), expected=conversion.expected)
-        ids = conversion(stored, mask.path, self.files.anomaly_ids)
-        excluded = self._excluded
-        if excluded is not None:
-            ids[excluded] = ignore_id(ids.dtype)
+        return conversion(stored, mask.path, self.files.anomaly_ids)
+
+    def _cut(self, ids: np.ndarray) -> np.ndarray:
+        """The ids, ignored where other files say so."""
+        if self.files.region is not None:
+            ids[self._stored(self.files.region, True) == 0] = ignore_id(ids.dtype)
+        if self.files.ignore is not None:
+            ids[self._stored(self.files.ignore, True) != 0] = ignore_id(ids.dtype)
         return ids
 
     def _stored(self, path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
@@ -301,7 +297,8 @@ def open_frames(
     Warns
     -----
     UserWarning
-        Naming masks that lie there and are not used, with the reason.
+        Naming masks that lie there and are not used, with the reason; naming a layout that finds masks where this one
+        finds none.
 
     Notes
     -----
@@ -311,7 +308,18 @@ def open_frames(
     arrangement = layout if isinstance(layout, Layout) else LAYOUTS.find(layout)
     layout = arrangement.name
     root = Path(path).absolute()  # the process may go to another folder
-    files = arrangement.files(root, split)
+    try:
+        files = arrangement.files(root, split)
+    except NoFramesError as error:
+        fits = fitting_layouts(root)
+        hint = f"; layout {fits[0].layout!r} finds {fits[0].frames} frames here ({fits[0].options})" if fits else ""
+        raise FrameError(f"{error}{hint}") from error
+    if not any(frame.label or frame.anomaly for frame in files):
+        others = [fit for fit in fitting_layouts(root) if fit.masks and fit.layout != layout]
+        if others:
+            fit = others[0]
+            found = f"{fit.layout!r} finds {fit.masks} here ({fit.options})"
+            warnings.warn(f"{root}: layout {layout!r} finds no masks, layout {found}", stacklevel=2)
     if reduce_zero_label:
         if labels is not None or any(frame.label and not frame.label.conversion.as_stored for frame in files):
             given = "a mapping" if labels is not None else f"layout {layout!r}"

@@ -32,7 +32,7 @@ from . import (
     voc,
 )
 from .files import IMAGE_SUFFIXES, MASK_SUFFIXES, images_in, masks_of
-from .layout import EVERY, FrameFiles, Layout, Mask
+from .layout import EVERY, FrameFiles, Layout, Mask, NoFramesError
 from .pattern import pattern_layout
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "FrameFiles",
     "Layout",
     "Mask",
+    "NoFramesError",
     "images_in",
     "masks_of",
     "pattern_layout",

@@ -19,7 +19,7 @@ from ...schema.file_names import is_foreign, natural_key
 from ...schema.frame import nested_id
 from ..conventions import VOID, Conversion, some
 from ..decoding import read_mask
-from .files import anomaly_frames, images_in
+from .files import anomaly_frames, images_in, one_of
 from .layout import EVERY, FrameFiles, Layout, Mask
 
 __all__ = ["LAYOUT"]
@@ -31,7 +31,7 @@ _EITHER = Conversion(
 
 
 def _find(root: Path, split: str) -> list[FrameFiles]:
-    if split == EVERY and (root / "images").is_dir():
+    if split == EVERY and one_of(root, "images").is_dir():
         return _set(root, "")
     folders = [folder for folder in root.iterdir() if folder.is_dir() and fnmatchcase(folder.name, split)]
     frames = []
@@ -42,7 +42,7 @@ def _find(root: Path, split: str) -> list[FrameFiles]:
 
 
 def _set(folder: Path, name: str) -> list[FrameFiles]:
-    images, masks = images_in(folder / "images"), folder / "labels_masks"
+    images, masks = images_in(one_of(folder, "images")), one_of(folder, "labels_masks")
     if not masks.is_dir():
         if name and images:
             warnings.warn(f"{folder}: images without the folder labels_masks, so without anomaly masks", stacklevel=2)

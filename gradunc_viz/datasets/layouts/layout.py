@@ -11,10 +11,14 @@ from ...schema.errors import FrameError
 from ...schema.file_names import is_foreign
 from ..conventions import Conversion, some
 
-__all__ = ["EVERY", "FrameFiles", "Layout", "Mask"]
+__all__ = ["EVERY", "FrameFiles", "Layout", "Mask", "NoFramesError", "entries"]
 
 EVERY = "*"
 """The split of all sets that lie in one folder; a split is a pattern of their names then."""
+
+
+class NoFramesError(FrameError):
+    """A folder is not arranged like a layout."""
 
 
 class Mask(NamedTuple):
@@ -79,8 +83,10 @@ class Layout:
 
         Raises
         ------
+        NoFramesError
+            If `root` is not arranged like this layout.
         FrameError
-            If `root` is no folder, is not arranged like this layout, or `split` does not apply.
+            If it is no folder, or `split` does not apply.
         """
         one_folder = split is None or (split != ".." and bool(split) and Path(split).name == split)
         if not one_folder or (split is not None and self.split is None):
@@ -92,11 +98,16 @@ class Layout:
         split = split or self.split or ""
         try:
             frames = self.find(root, split)
-            found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if not is_foreign(entry.name))
+            found = entries(root)
         except OSError as error:
             raise FrameError(f"{error.filename or root}: cannot be listed ({error.strerror or error})") from error
         if not frames:
             tree = self.tree.format(split=split)
-            inside = some("entry", found) if found else "nothing"
-            raise FrameError(f"{root}: no images in layout {self.name!r}, expected {tree}; found {inside}")
+            raise NoFramesError(f"{root}: no images in layout {self.name!r}, expected {tree}; found {found}")
         return tuple(frames)
+
+
+def entries(folder: Path) -> str:
+    """The first few files and folders in a folder, in words."""
+    found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not is_foreign(entry.name))
+    return some("entry", found) if found else "nothing"

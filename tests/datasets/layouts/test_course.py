@@ -121,6 +121,20 @@ def test_one_table_with_a_column_for_each_set(
     assert all(name in capsys.readouterr().out for name in ("RoadAnomaly21",))
 
 
+def test_folders_in_any_case(tmp_path: Path) -> None:
+    picture(tmp_path / "A" / "Images" / "0.PNG")
+    mask(tmp_path / "A" / "Labels_Masks" / "0.png", 0, 2)
+    assert opened(tmp_path)["A__0"].anomaly is not None
+    assert opened(tmp_path / "A").ids == ("0",)
+
+
+@pytest.mark.filterwarnings("ignore:.*labels_masks not used")
+def test_the_layout_that_finds_masks_is_named_where_another_finds_none(validation: Path) -> None:
+    with pytest.warns(UserWarning, match=r"'folder' finds no masks, layout 'smiyc' finds 3 here \(--layout smiyc\)"):
+        open_frames(validation / "RoadAnomaly")
+    fails(lambda: open_frames(validation), "layout 'course' finds 7 frames here (--layout course)")
+
+
 def test_frames_that_belong_to_no_set_belong_together(tiny_cache: gv.Cache) -> None:
     (part,) = tiny_cache.sets.values()
     assert part.ids == tiny_cache.ids
