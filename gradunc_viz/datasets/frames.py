@@ -344,8 +344,8 @@ def open_frames(
     if named is None:
         return Frames([Frame(frame) for frame in files], path=root, layout=layout)
     by_color = named.by_color
-    found = [Frame(_with_colors(frame, by_color), named.names, named.colors) for frame in files]
-    return Frames(found, path=root, layout=layout, classes=named.names, colors=named.colors)
+    framed = [Frame(_with_colors(frame, by_color), named.names, named.colors) for frame in files]
+    return Frames(framed, path=root, layout=layout, classes=named.names, colors=named.colors)
 
 
 def _mapped(
