@@ -102,6 +102,11 @@ class Score:
             If nothing does: its maps come from elsewhere, or from a function that is not registered here, or cannot be
             imported.
         """
+        if self.family == "combined":
+            raise UnknownScoreError(
+                f"score {self.name!r} cannot be computed from a network: it is made of the maps of a cache "
+                "('gradunc combine CACHE --scores A,B')"
+            )
         if not self.compute:
             raise UnknownScoreError(
                 f"score {self.name!r} cannot be computed: no function of it is registered here; scores of your own "

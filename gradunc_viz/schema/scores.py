@@ -236,8 +236,5 @@ def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]
         if entry.family == "external":
             raise UnknownScoreError(f"score {name!r} cannot be computed: its maps are imported ('gradunc import')")
         if entry.family == "combined":
-            raise UnknownScoreError(
-                f"score {name!r} cannot be computed from a network: it is made of the maps of a cache "
-                "('gradunc combine CACHE --scores A,B')"
-            )
+            entry.function  # noqa: B018  says how it is made
     return unique

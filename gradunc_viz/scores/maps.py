@@ -331,8 +331,12 @@ def _returned(
     score: Score, given: ForwardPass | Tensor, device: torch.device, frame_id: str, state: State | None
 ) -> Any:
     """What a score's function returns; other scores are made of the same tensors, which it has to leave as they are."""
-    shared = [given] if isinstance(given, Tensor) else [given.output.logits, given.output.features]
-    shared = [tensor for tensor in shared if tensor is not None and not tensor.is_inference()]
+    handed: list[Tensor | None] = (
+        [given]
+        if isinstance(given, Tensor)
+        else [given.output.logits, given.output.features, *given.output.layers.values()]
+    )
+    shared = [tensor for tensor in handed if tensor is not None and not tensor.is_inference()]
     versions = [tensor._version for tensor in shared]
     built_in = isinstance(score.compute, str) and score.compute.startswith("gradunc_viz.")
     # tensors of inference mode cannot be changed outside of it

@@ -410,7 +410,7 @@ class Table:
         blocks: list[Sequence[int]] = [range(len(self.columns))]
         if len(self.groups) > 1 and len(self._header(blocks[0], cells, first)) > _TEXT_WIDTH:
             blocks = [[c for c, column in enumerate(self.columns) if column.group == group] for group in self.groups]
-        lines = [f"{self._caption()}, * best, _ second"]
+        lines = [self._caption() + (", * best, _ second" if self.best().any() else "")]
         for block in blocks:
             lines.append(self._header(block, cells, first))
             for r, (name, row) in enumerate(zip(names, cells, strict=True)):

@@ -356,6 +356,8 @@ def test_positives_in_one_frame_alone_are_too_few(tmp_path):
 
 
 def test_a_network_cannot_compute_it(tiny_set, tmp_path):
+    with pytest.raises(UnknownScoreError, match="from a network: it is made of the maps of a cache"):
+        gv.ScoredModel(TinyNet().eval(), [RANK])
     with pytest.raises(UnknownScoreError, match="made of the maps of a cache"):
         gv.compute(TinyNet().eval(), gv.open_frames(tiny_set), tmp_path / "cache", scores=[RANK], progress=False)
 
