@@ -194,10 +194,10 @@ class CacheWriter:
 
 def described(scores: Sequence[str]) -> list[dict[str, Any]]:
     """What a cache says of its scores that are not built in, so that it can be read where nobody registered them."""
-    fields = ("name", "family", "orientation", "units", "formula", "title", "source", "at", "lattice", "upper", "parts")
+    fields = ("name", "family", "orientation", "units", "formula", "title", "source", "at", "lattice", "upper")
     entries = [lookup(name) for name in scores if name not in BUILT_IN]
     return [
-        {field: getattr(entry, field) for field in fields}
+        {field: getattr(entry, field) for field in fields} | ({"parts": list(entry.parts)} if entry.parts else {})
         for entry in entries
         if not isinstance(entry, GradientScore) and entry.family != "external"  # whose names tell all
     ]
