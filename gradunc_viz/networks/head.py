@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from ..kernels.resize import neighbours
 from ..schema.errors import HeadError, ModelError
 from ..schema.registry import Registry
 from .tail import Tail
+
+if TYPE_CHECKING:
+    from .second_last import Hidden
 
 __all__ = [
     "HEAD_KINDS",
@@ -202,6 +205,8 @@ class Head:
         What the network does to the output of its heads, where it does anything but resize it bilinearly: `logits` are
         then what comes of it, before the last such resizing, and `features` and `layer` those of the first head.
         `gradunc_viz.gradient_norms` takes all of it: hand it the head itself.
+    hidden
+        The layer before the head, where `gradunc_viz.networks.second_last.SecondLast` was asked to keep it.
 
     Raises
     ------
@@ -215,6 +220,7 @@ class Head:
     name: str
     align_corners: bool
     tail: Tail | None
+    hidden: Hidden | None = None
     plan: Plan
 
     def __getattr__(self, attribute: str) -> Any:

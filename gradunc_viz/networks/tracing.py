@@ -23,16 +23,17 @@ from .outputs import as_logits, logits_of
 from .tail import Resize, Source, Tail, Value, two_classes
 from .trail import Trail, Untraceable
 
-__all__ = ["capture"]
+__all__ = ["Ancestry", "ancestry", "capture"]
 
 _Key = tuple[str, int]  # a layer's name, and which of its calls
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Call:
-    """One call of a candidate: what earlier calls its input was computed of."""
+    """One call of a candidate: what earlier calls its input was computed of, without another between or at all."""
 
     shape: tuple[int, ...]
+    before: frozenset[_Key]
     depends: frozenset[_Key]
     unlike: str
 
@@ -109,8 +110,8 @@ class _Search(_Watch):
         self.counts[key[0]] += 1
         features = args[0] if args else kwargs["input"]
         origin = self.marks.get(features)
-        depends = origin.depends if origin is not None else frozenset()
-        self.calls[key] = _Call(tuple(output.shape), depends, _unlike(layer, features, output))
+        before, depends = (frozenset(), frozenset()) if origin is None else (origin.open, origin.depends)
+        self.calls[key] = _Call(tuple(output.shape), before, depends, _unlike(layer, features, output))
         self.marks[output] = _Origin(frozenset((key,)), depends | {key})
 
     def passed(self, call: Operation, marked: list[tuple[Tensor, Any]], prepared: Any, outputs: list[Tensor]) -> None:
@@ -532,3 +533,66 @@ def capture(
             handle.remove()
         for watch in search.watches:
             watch.forget()
+
+
+@dataclasses.dataclass
+class Ancestry:
+    """Which layer's output entered which layer, in the last forward pass.
+
+    Attributes
+    ----------
+    before
+        Of each call of a layer, its name and number, those whose output its input was computed of, without another
+        layer between.
+    output
+        The same of the network's logits.
+    unlike
+        Of each call, what tells the layer from a plain one of its kind; empty if nothing does.
+    """
+
+    before: Mapping[_Key, frozenset[_Key]] = dataclasses.field(default_factory=dict)
+    output: frozenset[_Key] = frozenset()
+    unlike: Mapping[_Key, str] = dataclasses.field(default_factory=dict)
+
+
+@contextmanager
+def ancestry(net: nn.Module, output: str | int | None = None) -> Iterator[Ancestry]:
+    """Watch which layer's output enters which layer, in each forward pass of a network inside the context.
+
+    Parameters
+    ----------
+    net
+        Any module; layers of `gradunc_viz.networks.head.HEAD_KINDS` are watched.
+    output
+        See `gradunc_viz.networks.outputs.logits_of`.
+
+    Yields
+    ------
+    Ancestry
+        Filled in by each forward pass; the last one counts.
+    """
+    layers = {one: name for name, one in nn.Module.named_modules(net) if kind_of(one)}
+    search, seen = _Search(layers), Ancestry()
+
+    def begin(root: nn.Module, args: Any) -> None:
+        search.forget()
+        search.running = True
+
+    def end(root: nn.Module, args: Any, result: Any) -> None:
+        logits = logits_of(result, output)
+        search.running = False
+        origin = search.marks.get(logits)
+        seen.before = {key: call.before for key, call in search.calls.items()}
+        seen.unlike = {key: call.unlike for key, call in search.calls.items()}
+        seen.output = frozenset() if origin is None else origin.open
+
+    handles = [layer.register_forward_hook(search.called, with_kwargs=True, prepend=True) for layer in layers]
+    handles += [net.register_forward_pre_hook(begin, prepend=True), net.register_forward_hook(end)]
+    try:
+        with search:
+            yield seen
+    finally:
+        search.running = False
+        search.forget()
+        for handle in handles:
+            handle.remove()

@@ -160,9 +160,10 @@ def score_image(
     with restored(_network(model)) as network:
         runner = _inference(network, resolve_device(settings.device), settings)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
-        head = runner(runner.prepare(frame.image, frame.id), frame.id)
+        source = NetworkMaps(runner, settings, (), Stages())
+        head = source.forward(runner.prepare(frame.image, frame.id), frame.id)
         names = network.class_names(head.logits.shape[1])
-        maps = NetworkMaps(runner, settings, (), Stages()).score(frame, head).maps
+        maps = source.score(frame, head).maps
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from ..datasets.frames import Frame
 from ..networks.head import Head
-from ..networks.runner import Runner, out_of_memory
+from ..networks.runner import Inference, Runner, out_of_memory
+from ..networks.second_last import SecondLast
 from ..schema.errors import DeviceError, GraduncError
 from ..scores.maps import Scorer
 from ..scores.needs import HeadOutput
@@ -55,6 +57,16 @@ class NetworkMaps:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
         self._scorer = Scorer(self.settings.scores, self.device)
         self._needs_features = "features" in self._scorer.needs
+        self._second_last = None
+        if "hidden" in self._scorer.needs:
+            self._second_last = SecondLast(self.runner.network)
+            if isinstance(self.runner, Inference) and self.runner.compile:
+                self.runner.compile = False
+                warnings.warn(
+                    "the network runs without torch.compile: what it does before its last layer is recorded operation "
+                    "by operation",
+                    stacklevel=2,
+                )
 
     @property
     def device(self) -> torch.device:
@@ -138,13 +150,25 @@ class NetworkMaps:
             except GraduncError as error:
                 yield LeftOut(item.frame.id, error)
 
+    def forward(self, x: Tensor, what: str) -> Head:
+        """What the runner returns for a batch, with all that the scores need.
+
+        Raises
+        ------
+        GraduncError
+            As of the runner; `HeadError` if a score's layer cannot be found.
+        """
+        if self._second_last is None:
+            return self.runner(x, what)
+        return self._second_last(lambda: self.runner(x, what))
+
     def _infer(self, group: list[_Ready]) -> list[tuple[Head, int]]:
         """Forward a group, in smaller parts where memory runs out: per frame, head and place in it."""
         if len(group) <= self.batch:
             try:
                 x = torch.cat([item.tensor for item in group])
                 with self.stages("forward"):
-                    head = self.runner(x, f"frame {group[0].frame.id!r}")
+                    head = self.forward(x, f"frame {group[0].frame.id!r}")
                 if head.tail is not None and len(group) > 1:
                     self.batch = 1  # what stands behind the head is replayed for one image at a time
                     return [part for item in group for part in self._infer([item])]
@@ -184,6 +208,7 @@ class NetworkMaps:
             bias=options.bias,
             tail=head.tail,
             threshold=self.runner.network.threshold,
+            hidden=head.hidden,
         )
         channels = self.runner.network.class_channels(head.logits.shape[1])
         with (

@@ -34,7 +34,7 @@ from ..networks.tail import Source, Step, Tail, moved
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, NormRequest
 
-__all__ = ["PullBack", "moved_log2", "norms_behind_head", "powered", "recorded_pull_back"]
+__all__ = ["PullBack", "PulledBack", "moved_log2", "norms_behind_head", "powered", "recorded_pull_back"]
 
 PullBack = Callable[..., Sequence[Tensor]]
 """From a vector and the outputs of the heads on the grid to the vector-Jacobian product by each of these."""
@@ -79,14 +79,17 @@ def norms_behind_head(
     with nullcontext() if is_traced() else torch.inference_mode(False):
         sums = _Sums(tail, dtype, bias)
         sums.check_factors(wanted)
-        pulled = _PulledBack(tail, dtype, predict, pull_back)
+        pulled = PulledBack(tail, dtype, predict, pull_back)
         drawn = [request for request in wanted if request.label == "exp"]
         found = dict(zip(drawn, _drawn(pulled, sums, drawn), strict=True)) if drawn else {}
         for request in wanted:
             if request in found:
                 continue
-            deltas, log2_factor = pulled.labelled(request) if request.part != "feature" else ({}, 0.0)
-            found[request] = sums(deltas, request).log2() / request.p + log2_factor
+            if request.part == "feature":
+                found[request] = sums({}, request).log2() / request.p
+            else:
+                deltas, log2_factor = pulled.labelled(request.label, request.variant)
+                found[request] = sums(deltas, request).log2() / request.p + log2_factor
         norms = [found[w] if w.part == "label" else found[w] + sums.scale.log2() for w in wanted]
         on_grid = powered(torch.stack(norms, 1).clamp_min(LOG2_FLOOR), wanted)
     return moved_log2(on_grid, tail.steps)
@@ -100,7 +103,7 @@ def powered(norms: Tensor, wanted: Sequence[NormRequest]) -> Tensor:
     return (norms * powers[:, None, None]).clamp_min(LOG2_FLOOR)
 
 
-def _drawn(pulled: _PulledBack, sums: _Sums, wanted: Sequence[NormRequest]) -> list[Tensor]:
+def _drawn(pulled: PulledBack, sums: _Sums, wanted: Sequence[NormRequest]) -> list[Tensor]:
     """Norms where the label is drawn: the mean of the p-th powers over the classes, by their probabilities."""
     log2_probabilities = pulled.logits.to(sums.dtype).log_softmax(1) / math.log(2)
     terms: list[list[Tensor]] = [[] for _ in wanted]
@@ -116,15 +119,21 @@ def _drawn(pulled: _PulledBack, sums: _Sums, wanted: Sequence[NormRequest]) -> l
     ]
 
 
-class _PulledBack:
-    """Derivatives by the outputs of the heads, with log2 of a factor taken out."""
+class PulledBack:
+    """Derivatives of each pixel's loss by the outputs of the heads, with log2 of a factor taken out.
+
+    Parameters
+    ----------
+    tail, dtype, predict, pull_back
+        As of `norms_behind_head`.
+    """
 
     def __init__(
         self,
         tail: Tail,
         dtype: torch.dtype,
         predict: Callable[[Tensor], Tensor | None],
-        pull_back: PullBack | None,
+        pull_back: PullBack | None = None,
     ) -> None:
         self.sources, self.dtype, self.predict = tail.sources, dtype, predict
         leaves = [source.of({}).detach().clone() for source in self.sources]
@@ -139,9 +148,9 @@ class _PulledBack:
             self.logits, self.by = _differentiated(logits_of, leaves)
         self.known: dict[tuple[str, str], tuple[dict[Source, Tensor], Tensor]] = {}
 
-    def labelled(self, request: NormRequest) -> tuple[dict[Source, Tensor], Tensor]:
-        """Those of the loss against the label of a request."""
-        kind = request.label, request.variant
+    def labelled(self, label: str, variant: str) -> tuple[dict[Source, Tensor], Tensor]:
+        """Those of the loss against a label, see `gradunc_viz.kernels.reference.label_vectors`."""
+        kind = label, variant
         if kind not in self.known:
             self.known[kind] = self._of(label_vectors(self._wide, *kind, self.predict(self.logits)))
         return self.known[kind]

@@ -31,6 +31,7 @@ from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest
 from .behind_head import moved_log2, norms_behind_head, powered
 from .needs import ForwardPass, HeadOutput
+from .second_last import norms_before_head
 from .softmax import softmax_scores
 
 __all__ = ["check_requests", "gradient_factors", "gradient_norm", "gradient_norms", "norms_and_softmax"]
@@ -141,7 +142,21 @@ def norms_and_softmax(
         log2 norms in the order of `wanted`; scores of the layer's own logits.
     """
     requests = [NormRequest(*request) for request in wanted]
-    logits, kernels = head.logits, kernels or kernels_on(head.logits.device)
+    kernels = kernels or kernels_on(head.logits.device)
+    last = [request for request in requests if request.layer == 1]
+    norms, found = _of_last_layer(head, last, softmax, label, kernels)
+    if len(last) == len(requests):
+        return norms, found
+    before = [request for request in requests if request.layer == 2]
+    norms = torch.cat([norms, _before_head(head, before, kernels).to(norms.dtype)], 1)
+    order = [*last, *before]
+    return norms[:, [order.index(request) for request in requests]], found
+
+
+def _of_last_layer(
+    head: HeadOutput, requests: Sequence[NormRequest], softmax: Sequence[str], label: Tensor | None, kernels: Kernels
+) -> tuple[Tensor, dict[str, Tensor]]:
+    logits = head.logits
     if head.tail is not None:
         return _behind_head(head, head.tail, requests), softmax_scores(logits, softmax, label, kernels)
     _check(head, requests)
@@ -175,7 +190,7 @@ def norms_and_softmax(
                 assert log2_scale is not None
                 feature = _feature_part(sums[:, ps.index(request.p)], request.p, log2_scale)
                 norms[:, once.index(request)] = feature.to(dtype)
-    if once != requests:
+    if once != list(requests):
         norms = norms[:, [once.index(request._replace(power=1)) for request in requests]]
     return powered(norms.to(dtype), requests), found
 
@@ -198,6 +213,19 @@ def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) ->
             if request in some:
                 norms[:, place] = part[:, some.index(request)]
     return norms
+
+
+def _before_head(head: HeadOutput, wanted: Sequence[NormRequest], kernels: Kernels) -> Tensor:
+    """Norms of the kernel before the last one, in the precision that each needs."""
+    _check_words(wanted)
+    dtype = torch.float64 if head.logits.dtype == torch.float64 else torch.float32
+    tensors = [] if head.hidden is None else [head.logits, head.hidden.features, head.hidden.slope]
+    parts: dict[NormRequest, Tensor] = {}
+    for wide, some in _by_precision(wanted, dtype).items():
+        fast = kernels.sums_of(*tensors, wide=wide == torch.float64) if tensors else None
+        found = norms_before_head(head, some, wide, feature_sums if fast is None else fast.feature_sums)
+        parts |= dict(zip(some, found.to(dtype).unbind(1), strict=True))
+    return torch.stack([parts[request] for request in wanted], 1)
 
 
 def _summed(
@@ -315,7 +343,11 @@ def check_requests(wanted: Sequence[NormRequest], geometry: Geometry) -> None:
 
 
 def _check_words(wanted: Sequence[NormRequest]) -> None:
-    for label, p, variant, part, *_ in wanted:
+    for label, p, variant, part, _, layer in wanted:
+        if layer == 2 and (label not in ("oh", "uni") or variant != "exact" or part != "norm"):
+            raise ValueError(
+                f"before the last layer, {variant} {part} of {label!r}: expected exact norms of 'oh', 'uni'"
+            )
         if label not in _LABELS and part != "feature":
             raise ValueError(f"label is {label!r}; expected 'oh', 'uni' or 'exp'")
         if variant not in ("exact", "paper"):

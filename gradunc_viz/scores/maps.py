@@ -150,6 +150,8 @@ class Scorer:
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
         norms, pixel = self._by_kernels(head, size, target)
         check_finite(pixel.scores, "scores", frame_id)
+        if "hidden" in self.needs:
+            check_finite(norms, "gradient norms", frame_id)
         if head.threshold is not None:
             predicted = head.predicted(resize_logits(head.logits, size, head.align_corners))
             pixel.prediction = pixel.prediction if predicted is None else predicted

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..networks.second_last import Hidden
 from ..networks.tail import Tail, moved
 from ..schema.errors import HeadError, UnknownScoreError
 from ..schema.scores import Score
@@ -54,6 +55,8 @@ class HeadOutput:
         Of two classes, made of one logit: probability from which on the second is predicted; None: the larger one.
     whole : HeadOutput or None
         The same of all channels, where some were left out.
+    hidden : Hidden or None
+        The layer before the head, where a score needs it.
     layers : mapping of str to Tensor (N, D, h, w)
         Outputs of other layers that a score asks for, by their dotted names.
     """
@@ -67,6 +70,7 @@ class HeadOutput:
     tail: Tail | None = None
     threshold: float | None = None
     whole: HeadOutput | None = None
+    hidden: Hidden | None = None
     layers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def predicted(self, logits: Tensor) -> Tensor | None:
@@ -102,7 +106,7 @@ class HeadOutput:
             names = ", ".join(repr(one.name) for one in (source, *others))
             raise HeadError(f"the network's logits are made by several heads, {names}: name one of them as head")
         features = None if self.features is None else moved(source.features, source.steps)
-        return replace(self, logits=self.tail.logits(), features=features, tail=None)
+        return replace(self, logits=self.tail.logits(), features=features, tail=None, hidden=None)
 
     def image(self, index: int) -> HeadOutput:
         """The same of one image of the batch."""
@@ -115,7 +119,8 @@ class HeadOutput:
         some = slice(index, index + 1)
         features = None if self.features is None else self.features[some]
         layers = {name: values[some] for name, values in self.layers.items()}
-        return replace(self, logits=self.logits[some], features=features, layers=layers)
+        hidden = None if self.hidden is None else self.hidden.image(index)
+        return replace(self, logits=self.logits[some], features=features, layers=layers, hidden=hidden)
 
 
 @dataclass(frozen=True)

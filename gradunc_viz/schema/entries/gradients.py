@@ -120,7 +120,7 @@ def _second_to_last(label: str, p: float) -> GradientScore:
         title=rf"$\|\nabla_{{K_2}} \mathcal{{L}}_{{\mathrm{{{label}}}}}\|_{{{number}}}$",
         source=_PAPER,
         request=NormRequest(label, p, layer=2),
-        **_LAST_LAYER | {"needs": frozenset({"logits", "features", "hidden"})},
+        **_LAST_LAYER | {"needs": frozenset({"logits", "hidden"})},
     )
 
 
