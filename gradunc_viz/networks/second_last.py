@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..schema.errors import HeadError
+from ..schema.errors import HeadError, brief
 from .head import Head, geometry_of, kind_of
 from .network import Network
 from .tracing import Ancestry, ancestry
@@ -129,6 +129,7 @@ class SecondLast:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.found: _Found | None = None
+        self.known: set[tuple[Any, ...]] = set()  # what stood between the layers, and is a function of each number
 
     def __call__(self, run: Callable[[], Head]) -> Head:
         """Run a network once, and fill in ``head.hidden`` of what it returns.
@@ -149,12 +150,12 @@ class SecondLast:
             with _recorded(self.network.net, known) as kept:
                 head = run()
             if _key(head) == (known.head, known.head_call):
-                head.hidden = _hidden(known, kept, head)
+                head.hidden = self._hidden(known, kept, head)
                 return head
         self.found = self._find(run)
         with _recorded(self.network.net, self.found) as kept:
             head = run()
-        head.hidden = _hidden(self.found, kept, head)
+        head.hidden = self._hidden(self.found, kept, head)
         return head
 
     def _find(self, run: Callable[[], Head]) -> _Found:
@@ -171,6 +172,57 @@ class SecondLast:
             raise HeadError(f"{_REFUSED}: layer {before!r} {seen.unlike[before, 0]}")
         _check_alone(net, before, layer, seen)
         return _Found(before, layer, name, layers[name], call)
+
+    def _hidden(self, found: _Found, kept: _Pass, head: Head) -> Hidden:
+        """What a recorded pass tells of both layers.
+
+        Raises
+        ------
+        HeadError
+            If what stands between them is no function of every number by itself.
+        """
+        between = f"between {found.name!r} and the head {found.head!r}"
+        if kept.hidden_calls != 1:
+            raise HeadError(f"{_REFUSED}: layer {found.name!r} ran {kept.hidden_calls} times in a pass; expected once")
+        if kept.features is None or kept.end is None or not kept.end.requires_grad:
+            raise HeadError(f"{_REFUSED}: no gradient passes {between}")
+        if kept.features._version != kept.version:
+            raise HeadError(f"{_REFUSED}: the input of {found.name!r} is overwritten in place after the layer ran")
+        rows = _has_rows(found.layer)
+        if rows and not _has_rows(found.head_layer):
+            raise HeadError(f"{_REFUSED}: the rows of {found.name!r} are laid out as a map {between}")
+        with torch.enable_grad():
+            end = head.plan.arrange(kept.end)
+        if not _same(end, head.features):
+            raise HeadError(f"{_REFUSED}: what enters the head {found.head!r} is put together of several passes")
+
+        def arranged(tensor: Tensor) -> Tensor:
+            return head.plan.arrange(tensor) if rows else tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
+
+        def pulled_back(vector: Tensor) -> Tensor:
+            try:
+                (by_start,) = torch.autograd.grad(end, [kept.start], vector, retain_graph=True)
+            except RuntimeError as error:  # what it needs is overwritten in place, or has no derivative
+                raise HeadError(
+                    f"{_REFUSED}: no derivative is known of what stands {between}: {brief(error)}"
+                ) from error
+            return arranged(by_start)
+
+        slope = pulled_back(torch.ones((), dtype=end.dtype, device=end.device).expand_as(end))
+        operations = _operations(end, kept.start)
+        names = ", ".join(dict.fromkeys(name for name, *_ in operations))
+        if not bool(slope.sum().isfinite()) and not bool(slope.isfinite().all()):
+            raise HeadError(f"{_REFUSED}: the derivative of what stands {between} is not finite everywhere: {names}")
+        kind = (tuple(end.shape), end.dtype, *operations)
+        if kind not in self.known:
+            vector = _generic(end)
+            if slope.shape != end.shape or not _close(pulled_back(vector), slope * vector):
+                raise HeadError(
+                    f"{_REFUSED}: {between} stands more than a function of every number by itself, which mixes pixels "
+                    f"or channels, or moves them: {names}"
+                )
+            self.known.add(kind)
+        return Hidden(found.name, found.layer, arranged(kept.features), slope, kernel_of(found.head, found.head_layer))
 
 
 def _key(head: Head) -> tuple[str, int]:
@@ -263,49 +315,6 @@ def _recorded(net: nn.Module, found: _Found) -> Iterator[_Pass]:
             handle.remove()
 
 
-def _hidden(found: _Found, kept: _Pass, head: Head) -> Hidden:
-    """What a recorded pass tells of both layers.
-
-    Raises
-    ------
-    HeadError
-        If what stands between them is no function of every number by itself.
-    """
-    if kept.hidden_calls != 1:
-        raise HeadError(f"{_REFUSED}: layer {found.name!r} ran {kept.hidden_calls} times in a pass; expected once")
-    between = f"between {found.name!r} and the head {found.head!r}"
-    if kept.features is None or kept.end is None or not kept.end.requires_grad:
-        raise HeadError(f"{_REFUSED}: no gradient passes {between}")
-    if kept.features._version != kept.version:
-        raise HeadError(f"{_REFUSED}: the input of {found.name!r} is overwritten in place after the layer ran")
-    rows, head_rows = (_has_rows(layer) for layer in (found.layer, found.head_layer))
-    if rows and not head_rows:
-        raise HeadError(f"{_REFUSED}: the rows of {found.name!r} are laid out as a map {between}")
-    end = head.plan.arrange(kept.end)
-    if not _same(end, head.features):
-        raise HeadError(f"{_REFUSED}: what enters the head {found.head!r} is put together of several passes")
-
-    def arranged(tensor: Tensor) -> Tensor:
-        return head.plan.arrange(tensor) if rows else tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
-
-    def pulled_back(vector: Tensor) -> Tensor:
-        (found_by,) = torch.autograd.grad(end, [kept.start], vector, retain_graph=True)
-        return arranged(found_by)
-
-    with torch.enable_grad():
-        slope = pulled_back(torch.ones_like(end))
-        if not bool(slope.isfinite().all()):
-            names = ", ".join(_operations(end, kept.start))
-            raise HeadError(f"{_REFUSED}: the derivative of what stands {between} is not finite everywhere: {names}")
-        vector = _generic(end)
-        if slope.shape != end.shape or not _close(pulled_back(vector), slope * vector):
-            raise HeadError(
-                f"{_REFUSED}: {between} stands more than a function of every number by itself, which mixes pixels or "
-                f"channels, or moves them: {', '.join(_operations(end, kept.start))}"
-            )
-    return Hidden(found.name, found.layer, arranged(kept.features), slope, kernel_of(found.head, found.head_layer))
-
-
 def _has_rows(layer: nn.Module) -> bool:
     kind = kind_of(layer)
     return kind is not None and kind.rows
@@ -336,9 +345,9 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     return bool(((found - expected).abs() <= rough * expected.abs() + least).all())
 
 
-def _operations(end: Tensor, start: Any) -> list[str]:
-    """Names of what was recorded, from the end."""
-    names: dict[str, None] = {}
+def _operations(end: Tensor, start: Any) -> list[tuple[Any, ...]]:
+    """What was recorded, from the end: names of operations, and the numbers among their arguments."""
+    found: list[tuple[Any, ...]] = []
     seen, nodes = {start.node}, [end.grad_fn]
     while nodes:
         node = nodes.pop()
@@ -346,7 +355,14 @@ def _operations(end: Tensor, start: Any) -> list[str]:
             continue
         seen.add(node)
         name = node.name().split("::")[-1].split("Backward")[0]
-        if name != "AccumulateGrad":
-            names[name] = None
+        if not name.endswith("AccumulateGrad"):
+            found.append((name, *_arguments(node)))
         nodes += [one for one, _ in node.next_functions]
-    return list(names)
+    return found
+
+
+def _arguments(node: Any) -> list[Any]:
+    """Numbers and words that an operation was called with, such as the size of a window."""
+    names = [name for name in dir(node) if name.startswith("_saved_")]
+    values = [getattr(node, name, None) for name in names]
+    return [repr(value) for value in values if isinstance(value, int | float | str | tuple)]

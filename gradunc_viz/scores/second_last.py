@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..kernels.geometry import sum_over_taps
-from ..kernels.reference import label_vectors
+from ..kernels.reference import label_vectors, row_tiles
 from ..networks.head import geometry_of
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, NormRequest
@@ -75,26 +74,26 @@ def norms_before_head(
     features = sums.log2() / powers + scale.log2().to(dtype)[:, None, None, None]
     norms: dict[NormRequest, Tensor] = {}
     for label in dict.fromkeys(request.label for request in wanted):
-        delta, log2_factor = _pulled_back(head, label, dtype)
-        scale, sums = feature_sums(delta, ps, dtype)
-        found = sums.log2() / powers + (scale.log2().to(dtype)[:, None, None] + log2_factor)[:, None] + features
+        vector, log2_factor, kernel = _at_head(head, label, dtype)
+        deltas = torch.empty_like(features)
+        for rows in row_tiles(hidden.slope):
+            delta = (kernel.T @ vector[:, :, rows].flatten(2)).view_as(hidden.slope[:, :, rows])
+            scale, sums = feature_sums(delta.mul_(hidden.slope[:, :, rows]), ps, dtype)
+            deltas[:, :, rows] = sums.log2() / powers + scale.log2().to(dtype)[:, None, None, None]
+        found = deltas.add_(features).add_(log2_factor[:, None])
         norms |= {request: found[:, ps.index(request.p)] for request in wanted if request.label == label}
     on_grid = torch.stack([norms[request] for request in wanted], 1).clamp_min(LOG2_FLOOR)
     return on_grid if head.tail is None else moved_log2(on_grid, head.tail.steps)
 
 
-def _pulled_back(head: HeadOutput, label: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Derivative of the loss by the output of the layer before the head, (N, K, h, w), and log2 of a factor of it."""
-    hidden = head.hidden
-    assert hidden is not None
-    kernel = hidden.kernel
+def _at_head(head: HeadOutput, label: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivative of the loss by the head's output, (N, C, h, w), log2 of a factor of it, and the head's kernel."""
+    assert head.hidden is not None
+    kernel = head.hidden.kernel.to(dtype)
     if head.tail is not None:
-        pulled = PulledBack(head.tail, dtype, head.predicted)
-        deltas, log2_factor = pulled.labelled(label, "exact")
-        (delta,) = deltas.values()
-    else:
-        logits = head.logits.to(dtype)
-        delta, log2_factor = label_vectors(logits, label, "exact", head.predicted(logits))
-        kernel = kernel if head.channels is None else kernel[head.channels.to(kernel.device)]
-    before = F.conv2d(delta, kernel.T[:, :, None, None].to(dtype))
-    return before.mul_(hidden.slope), log2_factor
+        deltas, log2_factor = PulledBack(head.tail, dtype, head.predicted).labelled(label, "exact")
+        (vector,) = deltas.values()
+        return vector, log2_factor, kernel
+    logits = head.logits.to(dtype)
+    vector, log2_factor = label_vectors(logits, label, "exact", head.predicted(logits))
+    return vector, log2_factor, kernel if head.channels is None else kernel[head.channels.to(kernel.device)]
