@@ -37,7 +37,7 @@ def logits():
 
 
 def test_functions_are_the_softmax_and_logit_entries_of_the_schema():
-    assert set(SOFTMAX) == {name for name, entry in SCORES.items() if not entry.at_head}
+    assert set(SOFTMAX) == {name for name, entry in SCORES.items() if entry.of_logits}
 
 
 @pytest.mark.parametrize("name", sorted(SOFTMAX))
