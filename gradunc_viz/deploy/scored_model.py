@@ -18,10 +18,9 @@ from ..networks.outputs import logits_of
 from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
-from ..schema.errors import GraduncError, HeadError, ModelError, telling_line
+from ..schema.errors import FitError, GraduncError, HeadError, ModelError, telling_line
 from ..schema.scores import GradientNorm, SoftmaxScore, lookup, resolve_scores
 from ..scores.behind_head import PullBack, moved_log2, norms_behind_head, recorded_pull_back
-from ..scores.fit import states_of
 from ..scores.gradients import norms_and_softmax
 from ..scores.needs import ForwardPass, HeadOutput, check_channels, needs_of
 from ..scores.resized_logits import resized_pixel_scores
@@ -107,7 +106,9 @@ class ScoredModel(nn.Module):
         entries = [lookup(name) for name in self.scores]
         self.needs = needs_of(entries)
         check_channels(entries, network)
-        states_of(entries, None)  # says which need a fit
+        fitted = [entry.name for entry in entries if "fit" in entry.needs]
+        if fitted:
+            raise FitError(f"score {', '.join(map(repr, fitted))} needs a fit, which a ScoredModel takes none of")
         norms = [entry for entry in entries if isinstance(entry, GradientNorm)]
         self._norms, self._wanted = [norm.name for norm in norms], [norm.request for norm in norms]
         softmax = [entry for entry in entries if isinstance(entry, SoftmaxScore)]

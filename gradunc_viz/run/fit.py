@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Unpack
 
 import torch
@@ -33,7 +34,7 @@ from .report import Report
 from .settings import Settings, SettingsChanges, changed, resolve_device
 from .stages import Stages
 
-__all__ = ["fit"]
+__all__ = ["fit", "fitted_state"]
 
 _MOST_BYTES = 1 << 34
 
@@ -101,9 +102,13 @@ def fit(
     settings = changed(settings or Settings(), changes)
     entries = [lookup(name) for name in settings.scores]
     _check(entries, pixels, seed, by, features)
+    with_features = any("features" in entry.needs for entry in entries)
     chosen = sorted(chosen_frames(frames, settings.limit), key=lambda frame: frame.id)
     if not chosen:
         raise FrameError("no frames to fit on; expected at least one")
+    twice = [one.id for one, other in pairwise(chosen) if one.id == other.id]
+    if twice:
+        raise FrameError(f"{some('frame', map(repr, twice))}: given more than once; expected each frame once")
     with restored(loaded(model)) as network:
         runner = inference(network, resolve_device(settings.device), settings)
         settings = replace(settings, input_size=runner.size)
@@ -115,12 +120,13 @@ def fit(
                 replace(settings, scores=("msp",), fit=None, images=False),
                 known.names,
                 Stages(),
-                frozenset({"features" if features == "head" else features}),
+                frozenset({"features" if features == "head" else features}) if with_features else frozenset(),
             ),
             dict(zip((frame.id for frame in chosen), _shares(pixels, len(chosen)), strict=True)),
             seed,
             by,
             features,
+            with_features,
         )
         drawn = drawing.run(mapped, settings.on_error, progress)
         provenance = {
@@ -142,7 +148,7 @@ def fit(
             "gradunc_viz": __version__,
         }
     with torch.no_grad():
-        states = {entry.name: _fitted(entry, drawn) for entry in entries}
+        states = {entry.name: fitted_state(entry, drawn) for entry in entries}
     return Fit(states, json.loads(json.dumps(provenance)))
 
 
@@ -168,8 +174,11 @@ def _shares(pixels: int, frames: int) -> list[int]:
 class _Drawing:
     """One pass over frames that keeps some pixels of each."""
 
-    def __init__(self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str) -> None:
-        self.source, self.shares, self.seed, self.by, self.features = source, shares, seed, by, features
+    def __init__(
+        self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str, with_features: bool
+    ) -> None:
+        self.source, self.shares, self.seed, self.by = source, shares, seed, by
+        self.features, self.with_features = features, with_features
         self.head = ""
         self.contents: dict[str, str] = {}
         self._layer: nn.Module | None = None
@@ -224,7 +233,15 @@ class _Drawing:
             run = ForwardPass(self.source.output(head, index), frame.size, self.features)
             if not self._checked:
                 self._check_memory(run)
-            drawn = draw_pixels(run, self.shares[frame.id], self.seed, frame.id, frame.label, frame.anomaly)
+            drawn = draw_pixels(
+                run,
+                self.shares[frame.id],
+                self.seed,
+                frame.id,
+                frame.label,
+                frame.anomaly,
+                with_features=self.with_features,
+            )
         if self.head not in ("", head.name):
             raise FitError(f"frame {frame.id!r}: its head is {head.name!r}, that of frames before {self.head!r}")
         self.head, self._layer, self._n_channels = head.name, head.layer, head.logits.shape[1]
@@ -233,7 +250,7 @@ class _Drawing:
 
     def _check_memory(self, run: ForwardPass) -> None:
         """Refuse to draw more than any memory holds."""
-        logits, dimensions = run.output.logits, run.features.shape[1]
+        logits, dimensions = run.output.logits, run.features.shape[1] if self.with_features else 0
         each = 4 * (dimensions + logits.shape[1])
         count = sum(min(share, logits[0, 0].numel()) for share in self.shares.values())
         if count * each > _MOST_BYTES:
@@ -244,7 +261,7 @@ class _Drawing:
         self._checked = True
 
 
-def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
+def fitted_state(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     """What a score keeps of the pixels, float32 where it is no whole number.
 
     Raises
@@ -255,7 +272,7 @@ def _fitted(entry: Score, pixels: DrawnPixels) -> dict[str, Tensor]:
     fitted: Any = entry.function
     try:
         state = fitted.fit(pixels)
-    except GraduncError:
+    except (GraduncError, Warning):
         raise
     except Exception as error:  # a user's function may raise anything
         raise FitError(f"score {entry.name!r} could not be fitted ({brief(error)})") from error

@@ -35,6 +35,8 @@ def draw_pixels(
     frame_id: str,
     label: np.ndarray | None = None,
     anomaly: np.ndarray | None = None,
+    *,
+    with_features: bool = True,
 ) -> FramePixels:
     """Draw pixels of the network's logits, each as likely as any other, none twice.
 
@@ -51,6 +53,8 @@ def draw_pixels(
         Class ids, the largest number of the type = ignore: such pixels are left out.
     anomaly : uint8 array (y, x), optional
         Where unknown objects are: only pixels that are known, 0, are drawn.
+    with_features : bool
+        If not, there are none, (n, 0).
 
     Returns
     -------
@@ -63,8 +67,9 @@ def draw_pixels(
     NonFiniteError
         For NaN or infinity in features or logits.
     """
-    features, logits, output = run.features, run.output.logits, run.output
-    if output.tail is not None and not run.source.startswith(LAYER):
+    logits, output = run.output.logits, run.output
+    features = run.features if with_features else logits[:, :0]
+    if with_features and output.tail is not None and not run.source.startswith(LAYER):
         features = moved(features, output.tail.steps)
     check_finite(features, "features", frame_id)
     check_finite(logits, "logits", frame_id)

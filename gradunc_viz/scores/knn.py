@@ -67,7 +67,7 @@ def _kth_smallest(values: Tensor, k: int) -> Tensor:
     """
     groups = values.shape[1] // _GROUP
     if groups < 2 * k:
-        return values.kthvalue(k, 1).values
+        return values.topk(k, 1, largest=False).values[:, -1]
     whole, rest = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)), values[:, groups * _GROUP :]
     near = whole.amin(1).topk(k, 1, largest=False, sorted=False).indices
     candidates = whole.gather(2, near[:, None].expand(-1, _GROUP, -1)).flatten(1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..schema.errors import FitError
 from ..schema.scores import LOG2_FLOOR
-from .fitted import DrawnPixels, at_logits, by_pixel, principal
-from .gradients import gradient_norm
+from .fitted import DrawnPixels, at_logits, by_pixel, length_of, principal
+from .gradients import norms_and_softmax
 from .needs import ForwardPass
 
 __all__ = ["EXPLAINED", "GradOrth", "Neco"]
@@ -40,8 +41,8 @@ def _ratio(run: ForwardPass, directions: Tensor) -> Tensor:
     """||V^T psi|| / ||psi|| at the logits' places; 0 where the features vanish."""
 
     def ratio(psi: Tensor) -> Tensor:
-        length = psi.norm(dim=0)
-        return torch.where(length > 0, (directions @ psi).norm(dim=0) / length, 0).clamp_max_(1)
+        length = length_of(psi)
+        return torch.where(length > 0, length_of(directions @ psi) / length, 0).clamp_max_(1)
 
     return at_logits(run, by_pixel(run.features, ratio, directions.shape[1]))
 
@@ -94,5 +95,8 @@ class GradOrth:
 
     def __call__(self, run: ForwardPass, state: Mapping[str, Tensor]) -> Tensor:
         """Log2 of the norms at the logits' places."""
-        norm = gradient_norm(run, ("oh", 2.0, "exact"))
+        output, tail = run.output, run.output.tail
+        if tail is not None:  # the map goes that way later
+            output = replace(output, tail=replace(tail, steps=()))
+        norm = norms_and_softmax(output, [("oh", 2.0, "exact")])[0][:, 0]
         return (norm + _ratio(run, state["directions"]).log2()).clamp_min(LOG2_FLOOR)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .fitted import DrawnPixels, named_classes
 from .needs import ForwardPass
@@ -53,7 +53,7 @@ class Sml:
         largest, predicted = pixels.logits.double().max(1)
         of_class = [largest[predicted == c] for c in range(pixels.logits.shape[1])]
         mean = torch.stack([values.mean() for values in of_class])
-        deviation = torch.stack([values.std(correction=0) for values in of_class])
+        deviation = torch.stack([(values - values.mean()).square().mean().sqrt() for values in of_class])
         usual = largest.std(correction=0).clamp_min(torch.finfo(torch.float32).eps * largest.abs().amax() + 1e-30)
         lacking = ~(deviation > 1e-6 * usual)  # of no pixel it is NaN
         if bool(lacking.any()):
@@ -76,33 +76,40 @@ class Sml:
 
 def _boundaries_suppressed(values: Tensor, predicted: Tensor) -> Tensor:
     """Values near boundaries, from outside to inside, replaced by the mean of their neighbours outside."""
-    classes = F.pad(predicted[:, None].float(), (1, 1, 1, 1), "replicate")
-    boundary = F.max_pool2d(classes, 3, 1) != -F.max_pool2d(-classes, 3, 1)
-    bands = [boundary]
+    classes = predicted.short()
+    band = _square(torch.maximum, classes) != _square(torch.minimum, classes)
+    bands = [band]
     for _ in range(_WIDTH - 1):
-        bands.append(_widened(bands[-1]))
-    maps = values[:, None]
+        band = _line(torch.logical_or, band, -1) | _line(torch.logical_or, band, -2)
+        bands.append(band)
     for band in reversed(bands):
-        outside = (~band).to(maps.dtype)
-        padded = (F.pad(part, (1, 1, 1, 1), "replicate") for part in (maps * outside, outside))
-        total, count = (F.avg_pool2d(part, 3, 1, divisor_override=1) for part in padded)
-        maps = torch.where(band & (count > 0), total / count.clamp_min(1), maps)
-    return maps[:, 0]
+        outside = (~band).to(values.dtype)
+        total, count = _square(torch.add, values * outside), _square(torch.add, outside)
+        values = torch.where(band & (count > 0), total / count.clamp_min_(1), values)
+    return values
 
 
-def _widened(band: Tensor) -> Tensor:
-    """A band of pixels with their neighbours above, below and at their sides."""
-    wide = band.float()
-    across, down = F.max_pool2d(wide, (1, 3), 1, (0, 1)), F.max_pool2d(wide, (3, 1), 1, (1, 0))
-    return torch.maximum(across, down) > 0
+def _line(operation: Callable[[Tensor, Tensor], Tensor], maps: Tensor, axis: int) -> Tensor:
+    """An operation on each pixel and its two neighbours along an axis; the outermost pixel is its own neighbour."""
+    first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, -1, 1)
+    padded, length = torch.cat([first, maps, last], axis), maps.shape[axis]
+    return operation(operation(padded.narrow(axis, 0, length), maps), padded.narrow(axis, 2, length))
+
+
+def _square(operation: Callable[[Tensor, Tensor], Tensor], maps: Tensor) -> Tensor:
+    """The same on each pixel and its eight neighbours."""
+    return _line(operation, _line(operation, maps, -1), -2)
 
 
 def _smoothed(values: Tensor) -> Tensor:
-    """Dilated Gaussian, its rows and columns one after the other."""
-    taps = torch.arange(-_REACH, _REACH + 1, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-taps.square() / (2 * _SIGMA**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, -1)
-    edge = _REACH * _DILATION
-    padded = F.pad(values[:, None], (edge, edge, edge, edge), "replicate")
-    across = F.conv2d(padded, kernel[:, :, None], dilation=_DILATION)
-    return F.conv2d(across, kernel[..., None], dilation=_DILATION)[:, 0]
+    """Dilated Gaussian, along rows and then along columns; outermost pixels are repeated outside."""
+    taps = range(-_REACH, _REACH + 1)
+    weights = [math.exp(-(tap**2) / (2 * _SIGMA**2)) for tap in taps]
+    for axis in (-1, -2):
+        length, edge = values.shape[axis], _REACH * _DILATION
+        first, last = values.narrow(axis, 0, 1), values.narrow(axis, -1, 1)
+        padded = torch.cat([*[first] * edge, values, *[last] * edge], axis)
+        values = torch.zeros_like(values)
+        for place, weight in enumerate(weights):
+            values.add_(padded.narrow(axis, place * _DILATION, length), alpha=weight / sum(weights))
+    return values

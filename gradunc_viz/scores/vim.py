@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..schema.errors import FitError
-from .fitted import DrawnPixels, at_logits, by_pixel, class_kernel, principal
+from .fitted import DrawnPixels, at_logits, by_pixel, class_kernel, length_of, principal
 from .needs import ForwardPass
 
 __all__ = ["Vim"]
@@ -70,7 +70,7 @@ class Vim:
         origin, outside = state["origin"][:, None], state["outside"]
 
         def residual(psi: Tensor) -> Tensor:
-            return (outside @ (psi - origin)).norm(dim=0)
+            return length_of(outside @ (psi - origin))
 
         virtual = at_logits(run, by_pixel(run.features, residual, len(outside))) * state["alpha"]
         return virtual - run.head.logits.float().logsumexp(1)

@@ -21,6 +21,8 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "dashdotdot": (4, 1, 1, 1, 1, 1),
     "short": (2, 2),
     "pairs": (4, 1, 4, 3),
+    "longdot": (8, 1.5, 1, 1.5),
+    "longdots": (8, 1.5, 1, 1.5, 1, 1.5),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -68,6 +70,16 @@ _BY_NAME: Mapping[str, Look] = {
     "gen": Look("#a45e28", "long", "|"),
     "kl_uniform": Look("#c629a6", "dashdotdot", "4"),
     "void": Look("#7a7779", "long", "_"),
+    "mahalanobis": Look("#169bdd", "longdot", "v"),
+    "mahalanobis_rel": Look("#675ee1", "longdot", "s"),
+    "knn": Look("#c629a6", "longdot", "o"),
+    "vim": Look("#e0760c", "longdot", "D"),
+    "neco": Look("#a45e28", "longdot", "^"),
+    "gradorth": Look("#a45e28", "longdots", "P"),
+    "sml": Look("#7a7779", "longdot", "X"),
+    "sml_bs": Look("#c629a6", "longdots", "v"),
+    "sml_ds": Look("#e0760c", "longdots", "s"),
+    "sml_bs_ds": Look("#7a7779", "longdots", "X"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
@@ -128,7 +140,7 @@ def units_text(name: str) -> str:
     """Units of a score as they stand in brackets behind its name; those of a number without any: its range."""
     entry = lookup(name)
     if entry.units == "1":
-        return "0 to 1" if _is_bounded(entry) else "as given"
+        return "0 to 1" if _is_bounded(entry) else "as given" if entry.family == "external" else "no unit"
     return entry.units
 
 

@@ -328,8 +328,9 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
             meaning = (action.help, action.metavar, action.type, repr(action.choices), repr(action.default))
             meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
     several = {option for option, found in meanings.items() if option and len(found) > 1}
-    assert several == {"--out", "--scores"}  # a cache, a folder of figures; what to compute, what to look at
-    assert len(meanings["--scores"]) == 2
+    # a cache, a folder of figures, a fit; what to compute, to look at, to fit; rows of a table, classes of pixels
+    assert several == {"--out", "--scores", "--by"}
+    assert len(meanings["--scores"]) == 3
 
 
 def test_choices_are_what_is_registered() -> None:
@@ -402,7 +403,7 @@ def test_scores_of_ones_own_are_named_like_any_other(
 
 def test_every_command_that_names_scores_takes_files_of_them() -> None:
     taking = {name for name in COMMANDS if any(action.dest == "score_files" for action in actions(name))}
-    assert taking == {"compute", "stream", "evaluate", "explore", "figures", "info", "scores", "submit"}
+    assert taking == {"compute", "fit", "stream", "evaluate", "explore", "figures", "info", "scores", "submit"}
 
 
 @pytest.mark.parametrize(
