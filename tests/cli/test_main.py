@@ -404,20 +404,8 @@ def test_scores_of_ones_own_are_named_like_any_other(
 
 def test_every_command_that_names_scores_takes_files_of_them() -> None:
     taking = {name for name in COMMANDS if any(action.dest == "score_files" for action in actions(name))}
-    every = {
-        "combine",
-        "compare",
-        "compute",
-        "fit",
-        "stream",
-        "evaluate",
-        "explore",
-        "figures",
-        "info",
-        "scores",
-        "submit",
-    }
-    assert taking == every
+    shown = {"evaluate", "explore", "figures", "info", "scores", "submit"}
+    assert taking == {"combine", "compare", "compute", "fit", "stream", *shown}
 
 
 @pytest.mark.parametrize(
