@@ -14,6 +14,7 @@ from real import SETS, SOME
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.cli.main import main
 from gradunc_viz.schema.scores import lookup
 
 pytestmark = pytest.mark.real
