@@ -225,15 +225,15 @@ class NetworkMaps:
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         with (
             self.stages("score"),
-            torch.inference_mode(),
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
             output = self.output(head, index)
             if self._fit is not None:
                 self._fit.check_pass(head.name, output)
-                if self._fit.holds(frame.content):
-                    self.fitted_on.append(frame.id)
-            maps = self._scorer(output, frame.size, frame.label, frame.id)
+            with torch.inference_mode():
+                maps = self._scorer(output, frame.size, frame.label, frame.id)
+        if self._fit is not None and self._fit.holds(frame.content):
+            self.fitted_on.append(frame.id)
         layer = " ".join(str(head.layer).split())
         attrs = {"head": head.name, "head_layer": layer, "network": self.runner.network.name}
         return Scored(frame, maps, options, attrs)
