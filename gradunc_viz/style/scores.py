@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..schema.entries.passes import PassesScore
 from ..schema.scores import GradientNorm, Score, lookup
 
 __all__ = ["DASHES", "Look", "norm_look", "plain", "score_look", "score_title", "units_label", "units_text"]
@@ -21,6 +22,9 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "dashdotdot": (4, 1, 1, 1, 1, 1),
     "short": (2, 2),
     "pairs": (4, 1, 4, 3),
+    "wide": (5, 3),
+    "uneven": (6, 1.5, 2, 1.5),
+    "fine": (1, 1),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -63,6 +67,16 @@ _BY_NAME: Mapping[str, Look] = {
     "margin": Look("#2f9360", "dashdotdot", "1"),
     "energy": Look("#675ee1", "dashdotdot", "2"),
     "max_logit": Look("#e0760c", "dashdotdot", "3"),
+    "odin": Look("#c629a6", "dashdotdot", "4"),
+}
+_PASSES_DASHES = {"dropout": "wide", "members": "uneven", "augmented": "fine"}
+_BY_STATISTIC = {
+    "entropy": ("#7a7779", "x"),
+    "expected_entropy": ("#675ee1", "s"),
+    "mutual_information": ("#c629a6", "o"),
+    "msp": ("#e0760c", "+"),
+    "variance": ("#169bdd", "D"),
+    "variation_ratio": ("#a45e28", "^"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
@@ -79,8 +93,9 @@ def score_look(name: str) -> Look:
     """How a score is drawn in every chart and every figure.
 
     The colour and the marker of a gradient norm tell its p, the dash its label and formula; markers of the published
-    formula are hollow. What has no look of its own, a norm of another p or a score that is imported or a user's own,
-    has one by its name, so that it looks the same wherever it is shown.
+    formula are hollow. Of scores of several passes the dash tells the kind of passes. What has no look of its own, a
+    norm of another p or a score that is imported or a user's own, has one by its name, so that it looks the same
+    wherever it is shown.
 
     Raises
     ------
@@ -96,6 +111,9 @@ def score_look(name: str) -> Look:
             _P_MARKERS.get(entry.p) or _picked(_OTHER_P_MARKERS, f"marker of {number}"),
             hollow=entry.variant == "paper",
         )
+    if isinstance(entry, PassesScore):
+        color, marker = _BY_STATISTIC[entry.statistic]
+        return Look(color, _PASSES_DASHES[entry.kind], marker)
     if name in _BY_NAME:
         return _BY_NAME[name]
     return Look(

@@ -180,7 +180,9 @@ def test_what_cannot_be_registered(registered, name, fields, says):
 
 def test_needs_that_nothing_meets_are_told(registered):
     register(Score("deep", "own", 1, "1", "", "", "", needs=frozenset({"logits", "moon"}), compute=lambda x: x[:, 0]))
-    with pytest.raises(UnknownScoreError, match="score 'deep' needs moon; a forward pass provides features, input_grad, logits"):
+    with pytest.raises(
+        UnknownScoreError, match="score 'deep' needs moon; a forward pass provides features, input_grad, logits"
+    ):
         gv.score_image(TinyNet(), np.zeros((32, 32, 3), "u1"), scores=["deep"])
 
 
