@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..schema.entries.passes import PassesScore
 from ..schema.scores import GradientNorm, Score, lookup
 
 __all__ = ["DASHES", "Look", "norm_look", "plain", "score_look", "score_title", "units_label", "units_text"]
@@ -24,6 +25,9 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "longdotdot": (8, 1, 1, 1, 1, 1),
     "longdot": (8, 1.5, 1, 1.5),
     "longdots": (8, 1.5, 1, 1.5, 1, 1.5),
+    "wide": (5, 3),
+    "uneven": (6, 1.5, 2, 1.5),
+    "fine": (1, 1),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -85,6 +89,16 @@ _BY_NAME: Mapping[str, Look] = {
     "sml_bs": Look("#85851c", "longdots", "v"),
     "sml_ds": Look("#d6455d", "longdots", "s"),
     "sml_bs_ds": Look("#3d8fa8", "longdots", "X"),
+    "odin": Look("#3d8fa8", "dashdotdot", "4"),
+}
+_PASSES_DASHES = {"dropout": "wide", "members": "uneven", "augmented": "fine"}
+_BY_STATISTIC = {
+    "entropy": ("#7a7779", "x"),
+    "expected_entropy": ("#675ee1", "s"),
+    "mutual_information": ("#c629a6", "o"),
+    "msp": ("#e0760c", "+"),
+    "variance": ("#169bdd", "D"),
+    "variation_ratio": ("#a45e28", "^"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
@@ -101,8 +115,9 @@ def score_look(name: str) -> Look:
     """How a score is drawn in every chart and every figure.
 
     The colour and the marker of a gradient norm tell its p, the dash its label and formula; markers of the published
-    formula are hollow. What has no look of its own, a norm of another p or a score that is imported or a user's own,
-    has one by its name, so that it looks the same wherever it is shown.
+    formula are hollow. Of scores of several passes the dash tells the kind of passes. What has no look of its own, a
+    norm of another p or a score that is imported or a user's own, has one by its name, so that it looks the same
+    wherever it is shown.
 
     Raises
     ------
@@ -118,6 +133,9 @@ def score_look(name: str) -> Look:
             _P_MARKERS.get(entry.p) or _picked(_OTHER_P_MARKERS, f"marker of {number}"),
             hollow=entry.variant == "paper",
         )
+    if isinstance(entry, PassesScore):
+        color, marker = _BY_STATISTIC[entry.statistic]
+        return Look(color, _PASSES_DASHES[entry.kind], marker)
     if name in _BY_NAME:
         return _BY_NAME[name]
     return Look(

@@ -125,6 +125,7 @@ def test_unknown_name_offers_the_nearest(name, hint):
         ("paper", PAPER_SCORES),
         ("all", tuple(name for name, score in SCORES.items() if score.needs <= {"logits", "features"})),
         ("fitted", tuple(name for name, entry in SCORES.items() if "fit" in entry.needs)),
+        ("ens", tuple(name for name in SCORES if name.startswith("ens_"))),
         ("msp", ("msp",)),
         (" entropy , msp,entropy,", ("entropy", "msp")),
         (["pgn_oh_p0.7", "msp", "msp"], ("pgn_oh_p0.7", "msp")),
