@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schema.errors import GraduncError
+from ..schema.score import Score
 from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
@@ -272,21 +273,24 @@ def _scores(_: argparse.Namespace) -> int:
 
     from ..schema.scores import DEFAULT_SCORES, PAPER_SCORES, PATTERNS
 
-    table = Table(box=None)
-    for title in ("name", "family", "units", "uncertain if", "default", "paper", "cost", "formula"):
-        table.add_column(title, no_wrap=title in ("name", "family"))
-    for name, entry in SCORES.items():
-        table.add_row(
-            name,
-            entry.family,
-            entry.units,
-            "large" if entry.orientation > 0 else "small",
-            "x" if name in DEFAULT_SCORES else "",
-            "x" if name in PAPER_SCORES else "",
-            Text(entry.cost),
-            Text(entry.formula),
-        )
-    console().print(table)
+    sets = {"default": DEFAULT_SCORES, "paper": PAPER_SCORES}
+    by_cost: dict[str, list[Score]] = {}
+    for entry in SCORES.values():
+        by_cost.setdefault(entry.cost, []).append(entry)
+    for cost, entries in by_cost.items():
+        table = Table(box=None, title=f"cost: {cost}", title_justify="left")
+        for title in ("name", "family", "units", "uncertain if", "in", "formula"):
+            table.add_column(title, no_wrap=title not in ("uncertain if", "formula"))
+        for entry in entries:
+            table.add_row(
+                entry.name,
+                entry.family,
+                Text(entry.units),
+                "large" if entry.orientation > 0 else "small",
+                ", ".join(name for name, held in sets.items() if entry.name in held),
+                Text(entry.formula),
+            )
+        console().print(table, "")
     patterns = Table(box=None, title="with parameters in their names", title_justify="left")
     for title in ("name", "parameters"):
         patterns.add_column(title, no_wrap=title == "name")

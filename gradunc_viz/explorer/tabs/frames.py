@@ -29,7 +29,7 @@ from ..state.ranges import frame_range, shown_values
 from ..state.shared_counts import auprc_by_frame
 from ..state.state import READ_ERRORS, STORE, ExplorerState
 from .pane_grid import PanesView
-from .parts import alert, choice, csv_download, html, is_dark, labelled, table, task_choice, wrapped
+from .parts import alert, choice, csv_download, html, is_dark, labelled, score_choice, table, task_choice, wrapped
 
 __all__ = ["FramesTab"]
 
@@ -138,14 +138,7 @@ class FramesTab:
 
     def _make_controls(self) -> None:
         state = self.state
-        self.score = pn.widgets.Select.from_param(
-            state.param.score,
-            label="",
-            options=text.score_options(state.cache.scores),
-            width=190,
-            margin=(0, 4),
-            stylesheets=[compact_css(is_dark())],
-        )
+        self.score = score_choice(state, 190, (0, 4))
         self.task = task_choice(state, 140)
         self.scope = choice(state.param.scope, {"frame": "frame", "set": "set", "fixed": "fixed"}, 138)
         self.norms = choice(state.param.norms, {"log2": "log2", "linear": "linear"}, 104)

@@ -15,6 +15,7 @@ from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
+import gradunc_viz as gv
 from gradunc_viz.explorer import css as style
 from gradunc_viz.explorer import text
 from gradunc_viz.explorer.panes import drawing, tiles
@@ -209,7 +210,7 @@ def test_two_caches_start_side_by_side(cache: Cache) -> None:
     assert shown[1:4] == ["A:pgn_oh_p0.5", "B:pgn_oh_p0.5", "A:pgn_oh_p0.5~B:pgn_oh_p0.5"]
     assert all(panes.parse_pane(pane, [cache, cache]) for pane in shown)
     assert list(panes.pane_options([cache, cache])) == [
-        "A: cache", "A: cache, scores", "B: cache", "B: cache, scores"
+        "A: cache", "A: cache, Gradients", "A: cache, Softmax", "B: cache", "B: cache, Gradients", "B: cache, Softmax"
     ]  # fmt: skip
 
 
@@ -534,7 +535,11 @@ def test_texts_escape_what_comes_from_data(cache: Cache) -> None:
 def test_texts_tell_units_and_orientation() -> None:
     assert "sign turned" in text.score_help("pgn_uni_p2")
     assert "sign turned" not in text.score_help("msp")
-    assert set(text.score_options(SCORES).values()) == set(SCORES)
+    groups = text.score_groups([*gv.SCORES, "rank:entropy+msp", "ext:mine"])
+    assert list(groups) == [
+        "Gradients", "Softmax", "Logits", "Fitted", "Several passes", "Combined", "Imported"
+    ]  # fmt: skip
+    assert {*gv.SCORES, "rank:entropy+msp", "ext:mine"} == {name for own in groups.values() for name in own.values()}
     assert units_text("ext:mine") == "as given"
     assert units_text("msp") == "0 to 1"
     shown = text.readout("msp", 0.25, 0.031, "error", ThresholdCounts(1, 3, 1, 5))
