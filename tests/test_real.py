@@ -14,6 +14,7 @@ from real import SETS, SOME
 from torch.nn import functional as F
 
 import gradunc_viz as gv
+from gradunc_viz.cli.main import main
 from gradunc_viz.schema.scores import lookup
 
 pytestmark = pytest.mark.real
@@ -91,3 +92,26 @@ def test_two_frames_are_what_the_network_and_autograd_say(real_data, real_cache)
         for name, norm in (("pgn_oh_p1", gradient.sum()), ("pgn_oh_p2", gradient.square().sum().sqrt())):
             found = float(dataset["head_score"][names.index(name), v, u])
             assert found == pytest.approx(float(norm.log2()), abs=0.01)
+
+
+@pytest.mark.slow
+def test_ensemble_of_three_snapshots(real_data, tmp_path):
+    """The values that were measured independently, within 0.05 points."""
+    folder, out = real_data / "ensemble", tmp_path / "c"
+    arguments = ["compute", "--model", f"{folder / 'enet_dropout.py'}:load", "--drop-channels", "19"]
+    for epoch in (340, 500, 560):
+        arguments += ["--weights", str(folder / f"enet_{epoch}.pth")]
+    arguments += ["--input-size", "512x1024", "--data", str(real_data / "dataset_AnomalyTrack"), "--layout", "smiyc"]
+    arguments += ["--scores", "ens,entropy", "--device", "cpu", "--quiet", "--out", str(out)]
+    assert main(arguments) == 0
+    found = gv.evaluate(gv.open_cache(out), task="anomaly").sel(pooling="pixels").isel(cache=0)
+    for name, values in {
+        "ens_entropy": (29.88, 73.69, 79.08),
+        "ens_expected_entropy": (34.28, 74.72, 77.85),
+        "ens_mutual_information": (16.12, 59.19, 78.36),
+        "ens_msp": (23.64, 68.26, 79.35),
+        "ens_variance": (15.40, 57.35, 79.95),
+        "entropy": (29.88, 73.69, 79.08),
+    }.items():
+        for metric, value in zip(("auprc", "auroc", "fpr95"), values, strict=True):
+            assert 100 * float(found[metric].sel(score=name)) == pytest.approx(value, abs=0.05), (name, metric)

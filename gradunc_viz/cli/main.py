@@ -21,7 +21,7 @@ from .values import DONE, ERROR, STDOUT, run_score_file
 
 __all__ = ["main"]
 
-for group in ("run", "data", "look"):  # modules of commands, in the order of the help
+for group in ("run", "compare", "data", "look"):  # modules of commands, in the order of the help
     import_module(f"{__package__}.{group}")
 
 

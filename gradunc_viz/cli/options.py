@@ -19,6 +19,7 @@ __all__ = [
     "drawing",
     "frames",
     "network",
+    "on_error",
     "passes",
     "quiet",
     "running",
@@ -177,10 +178,15 @@ def frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=Path, metavar="CACHE", help="folder of the cache; resumed if it exists"
     )
+    on_error(parser)
+    parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
+
+
+def on_error(parser: argparse.ArgumentParser) -> None:
+    """What a frame that fails does."""
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
     )
-    parser.add_argument("--no-images", action="store_true", help="leave the images out of the cache")
 
 
 def classes(parser: argparse.ArgumentParser) -> None:

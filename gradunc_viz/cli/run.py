@@ -1,9 +1,8 @@
-"""Commands that compute: demo, compute, fit, calibrate, compare, stream, import, combine, submit."""
+"""Commands that run over frames: demo, compute, stream, import, submit."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,81 +12,9 @@ from ..schema.errors import SettingsError
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .data import opened_frames as _frames
-from .values import (
-    DONE,
-    SKIPPED,
-    class_options,
-    console,
-    natural,
-    normalization,
-    positive,
-    put,
-    size_on_disk,
-    write_forms,
-)
-
-
-def _network(arguments: argparse.Namespace) -> Any:
-    networks = _networks(arguments)
-    if len(networks) > 1:
-        raise SettingsError(f"{len(networks)} networks were given, {_listed(networks)}; expected one")
-    return networks[0]
-
-
-def _networks(arguments: argparse.Namespace) -> list[Any]:
-    """Every model with its weights; one model with several weights is several networks."""
-    from ..networks.load import load_model
-
-    models, weights = arguments.model, arguments.weights
-    if len(models) == 1:
-        models = models * max(1, len(weights))
-    elif weights and len(weights) != len(models):
-        raise SettingsError(
-            f"{len(models)} times --model and {len(weights)} times --weights; expected as many, or one model"
-        )
-    networks = []
-    for model, file in zip(models, weights or [None] * len(models), strict=True):
-        network = load_model(
-            model,
-            file,
-            drop_channels=arguments.drop_channels,
-            normalize=normalization(arguments),
-            channels=arguments.channels,
-            head=arguments.head,
-            output=arguments.output,
-            threshold=arguments.threshold,
-        )
-        if len(models) > 1 and file is not None:
-            network.name = f"{network.name} ({file.name})"
-        networks.append(network)
-    return networks
-
-
-def _listed(networks: list[Any]) -> str:
-    return ", ".join(network.name for network in networks)
-
-
-def _run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What every run over frames is asked for."""
-    return {
-        "on_error": arguments.on_error,
-        "limit": arguments.limit,
-        "images": not arguments.no_images,
-        **class_options(arguments.classes),
-    }
-
-
-def _passes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of several passes was asked for."""
-    given = {
-        "passes": arguments.passes,
-        "dropout": arguments.dropout_layers,
-        "seed": arguments.seed,
-        "scales": arguments.scales,
-        "flips": False if arguments.no_flips else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+from .data import opened_frames
+from .given import network, networks, passes, run_settings
+from .values import DONE, SKIPPED, console, positive, size_on_disk
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +66,7 @@ def _compute(arguments: argparse.Namespace) -> int:
     from ..run.compute import compute_report
     from ..run.settings import Settings
 
-    frames = _frames(arguments)
+    frames = opened_frames(arguments)
     settings = Settings(
         scores=arguments.scores,
         input_size=arguments.input_size,
@@ -150,11 +77,11 @@ def _compute(arguments: argparse.Namespace) -> int:
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         profile=arguments.profile,
-        **_passes(arguments),
+        **passes(arguments),
         fit=arguments.fit,
-        **_run_settings(arguments),
+        **run_settings(arguments),
     )
-    report = compute_report(_networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
+    report = compute_report(networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
         _print_stages(report)
         _print_cost(arguments.out)
@@ -193,222 +120,6 @@ def _print_stages(report: Any) -> None:
     console().print(table)
 
 
-def _fit_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--scores",
-        default="fitted",
-        metavar="A,B",
-        help="names, or 'fitted': all of them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="FIT", help="safetensors file; an earlier fit there is replaced"
-    )
-    parser.add_argument(
-        "--by",
-        choices=("prediction", "label"),
-        default="prediction",
-        help="what class a pixel counts to (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--features",
-        default="head",
-        metavar="SOURCE",
-        help="'head', or 'layer:NAME' for the output of a layer by its dotted name (default: %(default)s)",
-    )
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
-    parser.add_argument(
-        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
-    )
-
-
-@command(
-    "fit",
-    "fit scores such as vim on in-distribution frames, for 'compute --fit'",
-    options.network,
-    options.data,
-    options.classes,
-    _fit_options,
-    options.drawing,
-    options.running,
-    options.score_files,
-    options.quiet,
-)
-def _fit(arguments: argparse.Namespace) -> int:
-    from ..run.fit import fit
-    from ..schema.errors import FitError
-    from ..scores.fit import Fit
-
-    if arguments.out.exists():
-        Fit.load(arguments.out)  # anything else that lies there is not written over, which is said before the work
-    if not arguments.out.parent.is_dir():
-        raise FitError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
-    done = fit(
-        _network(arguments),
-        _frames(arguments),
-        pixels=arguments.pixels,
-        seed=arguments.seed,
-        by=arguments.by,
-        features=arguments.features,
-        progress=not arguments.quiet,
-        scores=arguments.scores,
-        input_size=arguments.input_size,
-        device=arguments.device,
-        autocast=arguments.autocast,
-        batch=arguments.batch,
-        limit=arguments.limit,
-        on_error=arguments.on_error,
-        **class_options(arguments.classes),
-    )
-    done.save(arguments.out)
-    told = done.provenance
-    print(
-        f"{arguments.out}: fitted {', '.join(done.scores)} on {told['pixels']} pixels of {len(told['frames'])} frames, "
-        f"by {told['by']}, features of {done.source} ({told['dimensions']})"
-    )
-    print(f"score other frames with: gradunc compute --fit {arguments.out} --scores {','.join(done.scores)} ...")
-    return DONE
-
-
-def _compare_options(parser: argparse.ArgumentParser) -> None:
-    from ..datasets.layouts import LAYOUTS
-    from ..metrics.arrays.components import TRACKS
-
-    parser.add_argument("--scores", metavar="A,B", help="names (default: every score that the network allows)")
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="folder of the table and of a cache for each run, resumed",
-    )
-    parser.add_argument(
-        "--fit-data", type=Path, metavar="DIR", help="in-distribution frames to fit scores such as vim on"
-    )
-    parser.add_argument(
-        "--fit-layout", default="folder", metavar="NAME", help=f"{', '.join(LAYOUTS)} (default: %(default)s)"
-    )
-    parser.add_argument("--fit-split", metavar="NAME", help="split of these frames")
-    parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
-    parser.add_argument("--track", choices=tuple(TRACKS), default="anomaly", help="size limits of unknown objects")
-    parser.add_argument(
-        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
-    )
-
-
-@command(
-    "compare",
-    "compute every score that a network allows, and the table of what they find and cost",
-    options.network,
-    options.data,
-    options.classes,
-    _compare_options,
-    options.running,
-    options.passes,
-    options.score_files,
-    options.quiet,
-)
-def _compare(arguments: argparse.Namespace) -> int:
-    from ..comparison.compare import compare
-    from ..datasets.frames import open_frames
-    from ..run.settings import Settings
-
-    fit_on = None
-    if arguments.fit_data is not None:
-        fit_on = open_frames(arguments.fit_data, arguments.fit_layout, split=arguments.fit_split)
-    done = compare(
-        _networks(arguments),
-        _frames(arguments),
-        arguments.out,
-        arguments.scores,
-        settings=Settings(
-            input_size=arguments.input_size,
-            device=arguments.device,
-            autocast=arguments.autocast,
-            on_error=arguments.on_error,
-            limit=arguments.limit,
-            **_passes(arguments),
-            **class_options(arguments.classes),
-        ),
-        fit_on=fit_on,
-        task=arguments.task,
-        track=arguments.track,
-        progress=not arguments.quiet,
-    )
-    print(done.table)
-    print(f"{arguments.out}: comparison.txt, .md, .tex, .html and .csv")
-    return DONE
-
-
-def _calibrate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers: xarray.Dataset.from_dict")
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
-    parser.add_argument(
-        "--on-error", choices=("stop", "skip"), default="stop", help="what a bad frame does (default: stop)"
-    )
-
-
-@command(
-    "calibrate",
-    "fit a temperature on labelled frames, for scores such as entropy_T1.5",
-    options.network,
-    options.data,
-    options.classes,
-    _calibrate_options,
-    options.drawing,
-    options.running,
-    options.quiet,
-)
-def _calibrate(arguments: argparse.Namespace) -> int:
-    from ..run.calibrate import calibrate
-    from ..schema.errors import GraduncError
-
-    if arguments.out is not None and not arguments.out.parent.is_dir():  # said before the work
-        raise GraduncError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
-    found = calibrate(
-        _network(arguments),
-        _frames(arguments),
-        pixels=arguments.pixels,
-        seed=arguments.seed,
-        progress=not arguments.quiet,
-        input_size=arguments.input_size,
-        device=arguments.device,
-        autocast=arguments.autocast,
-        batch=arguments.batch,
-        limit=arguments.limit,
-        on_error=arguments.on_error,
-        **class_options(arguments.classes),
-    )
-    if arguments.out is not None:
-        put(arguments.out, json.dumps(found.to_dict(), indent=1))
-    _print_calibration(found)
-    temperature, scores = float(found["temperature"]), ", ".join(found.attrs["scores"])
-    print(f"temperature {temperature:.4g}: ask for {scores}")
-    none, scaled = (float(found["ece"].sel(part="held out", scaling=name)) for name in ("none", "temperature"))
-    if scaled > none:
-        print(f"on the frames that it was not fitted on the ECE grows by it, from {none:.2%} to {scaled:.2%}")
-    print("vector scaling is for comparison: it changes predictions too, and no score takes it")
-    return DONE
-
-
-def _print_calibration(found: Any) -> None:
-    from rich.table import Table
-
-    (drawn, judged), (fitted_on, held_out) = found["pixels"].values, found["frames"].values
-    title = f"fitted on {drawn} pixels of {fitted_on} frames, judged on {judged} of {held_out} others"
-    table = Table(box=None, title=title, title_justify="left")
-    table.add_column("scaling")
-    for part in found["part"].values:
-        for name in ("NLL", "ECE, %", "accuracy, %"):
-            table.add_column(f"{name}\n{part}", justify="right", no_wrap=True)
-    for scaling in found["scaling"].values:
-        cells = []
-        for part in found["part"].values:
-            one = found.sel(part=part, scaling=scaling)
-            cells += [f"{float(one['nll']):.4f}", f"{float(one['ece']):.2%}"[:-1], f"{float(one['accuracy']):.2%}"[:-1]]
-        table.add_row(str(scaling), *cells)
-    console().print(table)
-
-
 def _print_cost(out: Path) -> None:
     from ..store.cost import cost
     from ..tables.cost import cost_table
@@ -438,7 +149,7 @@ def _stream(arguments: argparse.Namespace) -> int:
 
     scores = resolve_scores(arguments.scores)
     device = resolve_device(arguments.device)
-    runner = Inference(_network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
+    runner = Inference(network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
     report = stream(runner, islice(read_stream(arguments.source), arguments.limit), scores)
     scored, bare = report.rates()
     count = len(report.with_scores)
@@ -501,7 +212,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     from ..exchange.imports import ImportSettings, import_maps_report
 
-    frames = _frames(arguments)
+    frames = opened_frames(arguments)
     maps = arguments.maps
     if arguments.name is not None:
         if len(set(arguments.name)) != len(maps):
@@ -511,7 +222,7 @@ def _import(arguments: argparse.Namespace) -> int:
     settings = ImportSettings(
         orientation=-1 if arguments.smaller_is_uncertain else +1,
         predictions=arguments.predictions,
-        **_run_settings(arguments),
+        **run_settings(arguments),
     )
     report = import_maps_report(maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
@@ -519,69 +230,6 @@ def _import(arguments: argparse.Namespace) -> int:
     if report.unused and arguments.limit is None:
         print(f"{len(report.unused)} maps belong to no frame, such as {report.unused[0]}", file=sys.stderr)
     return _print_report(report, arguments.out)
-
-
-def _combine_options(parser: argparse.ArgumentParser) -> None:
-    from ..schema.entries.combined import HOW
-    from ..schema.tasks import TASKS
-
-    parser.add_argument(
-        "--scores",
-        default="entropy,pgn_oh_p2",
-        metavar="A,B",
-        help="two or more scores of the cache; what is made of them is compared with the first (default: %(default)s)",
-    )
-    parser.add_argument("--how", choices=tuple(HOW), default="rank", help="mean of ranks, or logistic regression")
-    parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
-    parser.add_argument(
-        "--folds", type=positive, default=5, metavar="N", help="a frame is combined by what was fitted on other folds"
-    )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the folds and of drawing pixels")
-    parser.add_argument(
-        "--pixels", type=positive, default=100_000, metavar="N", help="that are drawn for a logistic regression"
-    )
-    parser.add_argument("--name", metavar="NAME", help="of the new score (default: such as rank:A+B)")
-    options.table_forms(parser)
-
-
-@command(
-    "combine",
-    "add a score to a cache that is made of others, and say whether that helps",
-    options.cache,
-    _combine_options,
-    options.score_files,
-    options.quiet,
-)
-def _combine(arguments: argparse.Namespace) -> int:
-    from ..metrics.paired import paired_difference
-    from ..run.combine import combine
-    from ..schema.entries.combined import combined_score
-    from ..schema.scores import split_names
-    from ..store.choice import Selection
-    from ..tables.paired import paired_records, paired_sentences, paired_table
-
-    before = split_names(arguments.scores)
-    cache = combine(
-        arguments.cache,
-        before,
-        arguments.how,
-        folds=arguments.folds,
-        seed=arguments.seed,
-        task=arguments.task,
-        pixels=arguments.pixels,
-        name=arguments.name,
-        progress=not arguments.quiet,
-    )
-    made = arguments.name or combined_score(arguments.how, before).name
-    print(f"{arguments.cache}: holds {made} of {len(cache)} frames", file=sys.stderr)
-    if not Selection.of(cache, arguments.task).labelled:
-        return DONE
-    result = paired_difference(cache, before[0], arguments.task, scores=[made, *before])
-    table = paired_table(result)
-    if not write_forms(arguments, table, lambda: paired_records(result)):
-        print(table)
-        print("\n".join(paired_sentences(result, [made])))
-    return DONE
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:

@@ -59,12 +59,14 @@ def candidates(names: Sequence[str] | None, attempt: Attempt) -> Candidates:
     attempt : callable
         Computes some scores of a run for one frame, or raises a `GraduncError`.
     """
-    by_run: dict[str, list[str]] = {}
+    by_run: dict[str, dict[frozenset[str], list[str]]] = {}
     for name in every_score() if names is None else names:
-        by_run.setdefault(kind_of_run(name), []).append(name)
+        by_run.setdefault(kind_of_run(name), {}).setdefault(lookup(name).needs, []).append(name)
     found = Candidates()
-    for run, scores in by_run.items():
-        allowed = _allowed(run, tuple(scores), attempt, found.left_out)
+    for run, by_needs in by_run.items():
+        # what needs the same fails together, as a rule
+        parts = [_allowed(run, tuple(scores), attempt, found.left_out) for scores in by_needs.values()]
+        allowed = tuple(score for part in parts for score in part)
         if run in KINDS and allowed and names is None:
             # beside a score that says what the passes are
             more = [name for name in OF_MEAN if _works(run, (allowed[0], name), attempt, found.left_out)]

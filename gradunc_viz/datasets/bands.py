@@ -22,6 +22,7 @@ BANDS_SUFFIX = ".npy"
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _MAX_16_BIT = 65535
 _TIFF = (".tif", ".tiff")
+_SAMPLES_PER_PIXEL = 277  # tag of TIFF
 _PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -101,7 +102,7 @@ def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] 
     """
     try:
         with opened_image(path) as image:
-            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1:
+            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image):
                 return None
     except FrameError:
         pass
@@ -127,6 +128,8 @@ def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
 def _decoded(path: Path, channels: int) -> np.ndarray:
     try:
         with opened_image(path) as image:
+            if _partly(image):
+                return _tiff(path)
             if image.format != "TIFF":  # Pillow turns that one itself
                 image = ImageOps.exif_transpose(image)
             if getattr(image, "n_frames", 1) == channels != 1:
@@ -146,6 +149,12 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
             raise
         return _tiff(path)
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
+
+
+def _partly(image: Image.Image) -> bool:
+    """Whether it is a TIFF of more bands than Pillow shows: of bands that are stored one by one it takes the first."""
+    samples = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 1)
+    return int(samples) > len(image.getbands())
 
 
 def _tiff(path: Path) -> np.ndarray:

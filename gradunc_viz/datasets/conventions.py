@@ -40,7 +40,7 @@ def some(noun: str, values: Iterable[object]) -> str:
     """Join the first few of `values` behind their noun: ``ids 3, 7, ... (40 in all)``."""
     listed = list(values)
     if len(listed) > 1:
-        noun = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+        noun = noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("s") else "s")
     more = f", ... ({len(listed)} in all)" if len(listed) > _SHOWN else ""
     return f"{noun} {', '.join(map(str, listed[:_SHOWN]))}{more}"
 

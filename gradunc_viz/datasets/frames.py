@@ -281,8 +281,8 @@ def open_frames(
         Likewise from ids stored in anomaly masks to 0 known, 1 unknown object, 255 or ``null`` ignored:
         ``{0: 0, 255: 1}`` where they are black and white.
     anomaly_ids
-        Ids, as they are stored in label masks, that mean unknown objects: they are ignored in labels, and make up the
-        anomaly masks of frames with labels.
+        Ids, as they are stored in label masks, that mean unknown objects, in place of any that the layout names: they
+        are ignored in labels, and make up the anomaly masks of frames with labels.
     reduce_zero_label
         As in MMSegmentation: ids in label masks count from 1, and 0 is ignored.
     split
@@ -318,8 +318,8 @@ def open_frames(
         others = [fit for fit in fitting_layouts(root) if fit.masks and fit.layout != layout]
         if others:
             fit = others[0]
-            found = f"{fit.layout!r} finds {fit.masks} here ({fit.options})"
-            warnings.warn(f"{root}: layout {layout!r} finds no masks, layout {found}", stacklevel=2)
+            other = f"{fit.layout!r} finds {fit.masks} here ({fit.options})"
+            warnings.warn(f"{root}: layout {layout!r} finds no masks, layout {other}", stacklevel=2)
     if reduce_zero_label:
         if labels is not None or any(frame.label and not frame.label.conversion.as_stored for frame in files):
             given = "a mapping" if labels is not None else f"layout {layout!r}"

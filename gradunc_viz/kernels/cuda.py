@@ -162,7 +162,7 @@ def _label_kernel(
     stride_image,
     stride_channel,
     stride_pixel,
-    requests: tl.constexpr,  # ((label, exact, p, place of p among the sums or -1), ...)
+    requests: tl.constexpr,  # ((label or -1, exact, p, place of p among the sums or -1), ...)
     n_requests: tl.constexpr,
     floor: tl.constexpr,
     with_scores: tl.constexpr,
@@ -210,7 +210,10 @@ def _label_kernel(
     unlike = tl.where(other, 1 - exps * tl.exp2(log2_unit)[None, :], 1.0)
     log2_unlike, tenth_unlike = _log2_and_tenth(unlike)
     for k in tl.static_range(n_requests):
-        if requests[k][0] == 2:
+        if requests[k][0] == -1:
+            part = tl.full((block_pixels,), 1.0, tl.float32)
+            offset = tl.zeros((block_pixels,), tl.float32)
+        elif requests[k][0] == 2:
             # sum_c pi^p (1 - pi) + pi (1 - pi)^p, what all terms have in common taken out
             least = min(requests[k][2], 1.0)
             part = tl.sum(tl.where(other, _power(exps, log2, tenth, requests[k][2]) * unlike, 0.0), 0)
@@ -286,7 +289,12 @@ def label_pass(
     block_classes = triton.next_power_of_2(classes)
     labels = ("uni", "oh", "exp")
     requests = tuple(
-        (labels.index(w.label), w.variant == "exact", float(w.p), list(ps).index(w.p) if w.part == "norm" else -1)
+        (
+            -1 if w.part == "feature" else labels.index(w.label),
+            w.variant == "exact",
+            float(w.p),
+            -1 if w.part == "label" else list(ps).index(w.p),
+        )
         for w in wanted
     )
     with torch.cuda.device_of(logits):

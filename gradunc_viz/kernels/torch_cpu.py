@@ -432,7 +432,7 @@ def label_pass(
     ----------
     logits : Tensor (N, C, h, w)
     wanted : sequence of NormRequest
-        Norms and label parts to be computed, none twice.
+        Norms, and factors of them, to be computed; not their powers.
     sums : Tensor (N, len(ps), h, w), ps, log2_scale : Tensor (N,)
         The features' part of the norms: sums over channels and taps, in `dtype`.
     softmax : sequence of SoftmaxRequest
@@ -459,7 +459,7 @@ def label_pass(
         request: empty((n, height, width), torch.int64 if request.kind == "prediction" else dtype)
         for request in softmax
     }
-    feature_rows = [list(ps).index(w.p) if w.part == "norm" else None for w in wanted]
+    feature_rows = [None if w.part == "label" else list(ps).index(w.p) for w in wanted]
     inverse = torch.tensor([1 / w.p for w in wanted], dtype=dtype)[:, None]
     buffers = _Buffers(dtype)
 
@@ -470,8 +470,10 @@ def label_pass(
             one = found.sums[1.0]
             rest = {p: x.clone() for p, x in buffers.powers(power_plan(rest_ps, True), one.log2(), given=one)}
         parts = buffers.take((len(wanted), len(found.top)))
-        for part, own, (name, p, variant, *_) in zip(parts, feature, wanted, strict=True):
-            if name == "exp":
+        for part, own, (name, p, variant, kind, *_) in zip(parts, feature, wanted, strict=True):
+            if kind == "feature":
+                part.fill_(1)
+            elif name == "exp":
                 part.copy_(found.expected[p])
             elif name == "uni" and variant == "exact":
                 part.copy_(found.uniform[p])
@@ -487,10 +489,12 @@ def label_pass(
         uniform = found.log_total * -_LOG2_E
         one_hot = uniform - found.second * _LOG2_E
         paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
-        for part, own, row, (name, p, variant, *_) in zip(parts, feature, out, wanted, strict=True):
-            offset = one_hot if name == "oh" else one_hot * min(1.0, 1 / p) if name == "exp" else uniform
-            torch.add(part, offset, out=row)
-            row.add_((0.0 if own is None else scale) + (paper if (name, variant) == ("uni", "paper") else 0.0))
+        for part, own, row, (name, p, variant, kind, *_) in zip(parts, feature, out, wanted, strict=True):
+            row.copy_(part)
+            if kind != "feature":
+                row.add_(one_hot if name == "oh" else one_hot * min(1.0, 1 / p) if name == "exp" else uniform)
+                row.add_(paper if (name, variant) == ("uni", "paper") else 0.0)
+            row.add_(0.0 if own is None else scale)
         out.clamp_min_(LOG2_FLOOR)
         buffers.give(parts)
 

@@ -24,6 +24,7 @@ from ..schema.errors import HeadError, brief
 from .head import Head, geometry_of, kind_of
 from .network import Network
 from .tracing import Ancestry, ancestry
+from .traversal import weights_of
 
 __all__ = ["Hidden", "SecondLast", "kernel_of"]
 
@@ -100,7 +101,6 @@ class _Pass:
     features: Tensor | None = None  # what entered the first
     version: int = 0  # of them, then
     start: Any = None  # of what was recorded: the output of the first
-    shape: tuple[int, ...] = ()  # of that
     end: Tensor | None = None  # what entered the second
     hidden_calls: int = 0
     head_calls: int = 0
@@ -145,6 +145,10 @@ class SecondLast:
             If there is no layer before the head, or several, or the gradient with respect to its kernel does not
             factorise; the text says why.
         """
+        with torch.inference_mode(False):  # in which nothing is recorded
+            return self._run(run)
+
+    def _run(self, run: Callable[[], Head]) -> Head:
         known = self.found
         if known is not None:
             with _recorded(self.network.net, known) as kept:
@@ -161,6 +165,8 @@ class SecondLast:
     def _find(self, run: Callable[[], Head]) -> _Found:
         """The layer before the head, by what ran."""
         net = self.network.net
+        if any(weight.is_inference() for weight in weights_of(net)):
+            raise HeadError(f"{_REFUSED}: the network was made in inference mode, in which nothing can be recorded")
         name, call = _key(run())
         with ancestry(net, self.network.output) as seen:
             run()
@@ -186,7 +192,7 @@ class SecondLast:
             raise HeadError(f"{_REFUSED}: layer {found.name!r} ran {kept.hidden_calls} times in a pass; expected once")
         if kept.features is None or kept.end is None or not kept.end.requires_grad:
             raise HeadError(f"{_REFUSED}: no gradient passes {between}")
-        if kept.features._version != kept.version:
+        if _version(kept.features) != kept.version:
             raise HeadError(f"{_REFUSED}: the input of {found.name!r} is overwritten in place after the layer ran")
         rows = _has_rows(found.layer)
         if rows and not _has_rows(found.head_layer):
@@ -287,7 +293,7 @@ def _recorded(net: nn.Module, found: _Found) -> Iterator[_Pass]:
         if output.is_inference():  # nothing of it can be recorded
             return
         kept.features = (args[0] if args else kwargs["input"]).detach()
-        kept.version, kept.shape = kept.features._version, tuple(output.shape)
+        kept.version = _version(kept.features)
         torch.set_grad_enabled(True)
         begun = _Begin.apply(output, torch.ones((), requires_grad=True))
         kept.start = torch.autograd.graph.get_gradient_edge(begun)
@@ -318,6 +324,11 @@ def _recorded(net: nn.Module, found: _Found) -> Iterator[_Pass]:
 def _has_rows(layer: nn.Module) -> bool:
     kind = kind_of(layer)
     return kind is not None and kind.rows
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was overwritten in place, where that is counted."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _same(mine: Tensor, features: Tensor) -> bool:

@@ -82,7 +82,7 @@ def calibrate(
         As for `compute`; its scores make no difference.
     pixels : int
         How many labelled pixels are drawn to fit on, each as likely as any other. They are kept in memory, 4 bytes for
-        each and class, and some 40 while the fit is made: 76 MB for 100,000 pixels of 19 classes. All else is bounded
+        each and class, and 50 more while the fit is made: 100 MB for 100,000 pixels of 19 classes. All else is bounded
         by one batch of frames.
     progress : bool
         Whether a progress bar is shown.

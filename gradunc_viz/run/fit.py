@@ -227,8 +227,9 @@ class _Drawing:
         frame = item.frame
         if self.by == "label" and frame.label is None:
             raise FrameError(f"frame {frame.id!r} has no label; expected one, as by is 'label'")
+        output = self.source.output(head, index)
         with torch.inference_mode():
-            run = ForwardPass(self.source.output(head, index), frame.size, self.features)
+            run = ForwardPass(output, frame.size, self.features)
             if not self._checked:
                 self._check_memory(run)
             drawn = draw_pixels(

@@ -288,14 +288,14 @@ class NetworkMaps:
                 output = replace(output, rerun=self._rerun(frame, head, index, image_of(x)))
         with (
             self.stages("score"),
-            torch.inference_mode(),
             out_of_memory(f"the scores of frame {frame.id!r} at {frame.size}", self.device),
         ):
             if self._fit is not None:
                 self._fit.check_pass(head.name, output)
-                if self._fit.holds(frame.content):
-                    self.fitted_on.append(frame.id)
-            maps = self._scorer(output, frame.size, frame.label, frame.id)
+            with torch.inference_mode():
+                maps = self._scorer(output, frame.size, frame.label, frame.id)
+        if self._fit is not None and self._fit.holds(frame.content):
+            self.fitted_on.append(frame.id)
         return Scored(frame, maps, options, attrs)
 
     def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:

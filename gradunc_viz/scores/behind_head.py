@@ -96,11 +96,11 @@ def norms_behind_head(
 
 
 def powered(norms: Tensor, wanted: Sequence[NormRequest]) -> Tensor:
-    """Raise norms, (N, len(wanted), h, w) as log2, to the powers that are asked for."""
-    if all(request.power == 1 for request in wanted):
-        return norms
-    powers = torch.tensor([request.power for request in wanted], dtype=norms.dtype, device=norms.device)
-    return (norms * powers[:, None, None]).clamp_min(LOG2_FLOOR)
+    """Raise norms, (N, len(wanted), h, w) as log2, to the powers that are asked for; in place, where there are any."""
+    for place, request in enumerate(wanted):
+        if request.power != 1:
+            norms[:, place] = (norms[:, place] * request.power).clamp_min(LOG2_FLOOR)
+    return norms
 
 
 def _drawn(pulled: PulledBack, sums: _Sums, wanted: Sequence[NormRequest]) -> list[Tensor]:

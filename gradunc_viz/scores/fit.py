@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..networks.network import Network
@@ -99,7 +99,7 @@ class Fit:
         beside = file.with_name(f".{file.name}.{os.getpid()}")
         told = {"format": _FORMAT, "provenance": json.dumps(self.provenance), "digest": self.digest}
         try:
-            save_file({name: tensor.contiguous() for name, tensor in self._tensors().items()}, beside, told)
+            beside.write_bytes(save({name: tensor.contiguous() for name, tensor in self._tensors().items()}, told))
             os.replace(beside, file)
         except (OSError, SafetensorError) as error:
             beside.unlink(missing_ok=True)

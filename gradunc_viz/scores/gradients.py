@@ -160,41 +160,32 @@ def _of_last_layer(
     if head.tail is not None:
         return _behind_head(head, head.tail, requests), softmax_scores(logits, softmax, label, kernels)
     _check(head, requests)
-    once = list(dict.fromkeys(request._replace(power=1) for request in requests))
     dtypes = {logits.dtype} if head.features is None else {logits.dtype, head.features.dtype}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    parts = _by_precision(once, dtype) or {dtype: []}
+    parts = _by_precision(requests, dtype) or {dtype: []}
     sums_of = None
-    if once and geometry_of(head.layer).groups == 1:
+    if requests and geometry_of(head.layer).groups == 1:
         tensors = (logits,) if head.features is None else (logits, head.features)
         sums_of = kernels.sums_of(*tensors, wide=torch.float64 in parts)
     if sums_of is None:
+        once = list(dict.fromkeys(requests))
         norms = _reference_norms(head, once, dtype)
-        found = softmax_scores(logits, softmax, label, kernels)
-    else:
-        norms = logits.new_empty((logits.shape[0], len(once), *logits.shape[2:]), dtype=dtype)
-        asked = {name: softmax_request(name) for name in softmax}
-        scores: dict[SoftmaxRequest, Tensor] = {}
-        for some_dtype, some in parts.items():
-            ps, log2_scale, sums = _summed(sums_of.feature_sums, head, some, some_dtype)
-            of_labels = [request for request in some if request.part != "feature"]
-            # scores of the softmax family come with the first part
-            beside = tuple(dict.fromkeys(asked.values())) if some_dtype == next(iter(parts)) else ()
-            part, found = sums_of.label_pass(logits, of_labels, sums, ps, log2_scale, beside, some_dtype, label)
-            scores |= found
-            if len(of_labels) == len(once):
-                norms = part
-                continue
-            norms[:, [once.index(request) for request in of_labels]] = part.to(dtype)
-            for request in (request for request in some if request.part == "feature"):
-                assert sums is not None
-                assert log2_scale is not None
-                feature = _feature_part(sums[:, ps.index(request.p)], request.p, log2_scale)
-                norms[:, once.index(request)] = feature.to(dtype)
-        found = {name: scores[request] for name, request in asked.items()}
-    if once != list(requests):
-        norms = norms[:, [once.index(request._replace(power=1)) for request in requests]]
-    return powered(norms.to(dtype), requests), found
+        norms = norms if len(once) == len(requests) else norms[:, [once.index(request) for request in requests]]
+        return powered(norms, requests), softmax_scores(logits, softmax, label, kernels)
+    asked = {name: softmax_request(name) for name in softmax}
+    found: dict[SoftmaxRequest, Tensor] = {}
+    norms = logits.new_empty((logits.shape[0], len(requests), *logits.shape[2:]), dtype=dtype)
+    for some_dtype, some in parts.items():
+        ps, log2_scale, sums = _summed(sums_of.feature_sums, head, some, some_dtype)
+        # scores of the softmax family come with the first part
+        beside = tuple(dict.fromkeys(asked.values())) if some_dtype == next(iter(parts)) else ()
+        part, scores = sums_of.label_pass(logits, some, sums, ps, log2_scale, beside, some_dtype, label)
+        found |= scores
+        if len(parts) == 1:
+            norms = part.to(dtype)
+        else:
+            norms[:, [k for k, request in enumerate(requests) if request in some]] = part.to(dtype)
+    return powered(norms, requests), {name: found[request] for name, request in asked.items()}
 
 
 def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) -> Tensor:
@@ -364,9 +355,9 @@ def _check_words(wanted: Sequence[NormRequest]) -> None:
 
 
 def _by_precision(wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> dict[torch.dtype, list[NormRequest]]:
-    """Split requests by the dtype that their sums need."""
+    """Split requests by the dtype that their sums need, in order."""
     parts: dict[torch.dtype, list[NormRequest]] = {}
-    for request in dict.fromkeys(wanted):
+    for request in wanted:
         dtype = torch.float64 if request.p > 2 else out_dtype
         parts.setdefault(dtype, []).append(request)
     return parts

@@ -24,7 +24,9 @@ class Knn:
     r"""Distance of :math:`\psi / \|\psi\|` to its k-th neighbour among drawn pixels; larger is more uncertain.
 
     The search is exact: all distances are computed, in float32, which makes those below 0.001 uncertain in their
-    second digit. A vanishing feature stays 0, at distance 1 from all others.
+    second digit. A vanishing feature stays 0, at distance 1 from all others. It is by far the slowest of these scores:
+    a pixel among 20,000 takes some 40 microseconds of one core for 16 features, 160 for 256, which for a map of
+    256 x 512 and of 128 x 256 is more than ten and some five times a small network's own time.
 
     Source: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors" (arXiv:2204.06507).
     """

@@ -295,7 +295,7 @@ def needs_of(scores: Iterable[Score]) -> frozenset[str]:
         if missing:
             raise UnknownScoreError(
                 f"score {score.name!r} needs {', '.join(sorted(missing))}; a forward pass provides "
-                f"{', '.join(sorted(NEEDS))}"
+                f"{', '.join(sorted(NEEDS.keys() - {'fit'}))}"
             )
         score.function  # noqa: B018  says that there is none
         needs |= score.needs

@@ -20,7 +20,10 @@ import torch
 from harness import Row, main, medians
 from torch import Tensor, nn
 
-from gradunc_viz.schema.scores import PAPER_NORMS
+from gradunc_viz.kernels.dispatch import Kernels
+from gradunc_viz.networks.load import load_model
+from gradunc_viz.networks.second_last import SecondLast
+from gradunc_viz.schema.scores import PAPER_NORMS, SCORES
 from gradunc_viz.scores.gradients import gradient_norms, norms_and_softmax
 from gradunc_viz.scores.maps import Scorer
 from gradunc_viz.scores.needs import HeadOutput
@@ -98,6 +101,30 @@ def price(
             detail=detail,
             parts=found,
         )
+
+
+def everything(name: str, net: nn.Module, x: Tensor, before_head: bool, target: float, repeats: int) -> Row:
+    """All gradient scores and those of logits against the forward pass, at the image, with what is kept for them."""
+    network = load_model(net)
+    labels = (*(f"label_{label}" for label in ("oh", "uni", "exp")), "feature")
+    labels = (*labels, "pgn2_oh", "pgn2_uni") if before_head else labels
+    factors = [f"{label}_p{p:g}" for label in labels for p in PAPER_NORMS]
+    known = [entry.name for entry in SCORES.values() if Kernels.know(entry)]
+    scorer, size = Scorer([*known, *factors], x.device), (x.shape[2], x.shape[3])
+    keeps = SecondLast(network)
+
+    def scored() -> None:
+        head = keeps(lambda: network.infer(x)) if before_head else network.infer(x)
+        output = HeadOutput(head.logits, head.features, head.layer, hidden=head.hidden)
+        scorer(output.only(torch.arange(19) if head.logits.shape[1] > 19 else None), size)
+
+    with torch.inference_mode(False), torch.no_grad():
+        x = x.clone()
+        found = medians({"forward": lambda: net(x), "bare": lambda: network.infer(x), "scored": scored}, repeats)
+    seconds = found["scored"] - found["bare"]
+    what = f"{len(scorer.scores)} scores of gradients and logits at the image / forward pass, {size[0]} x {size[1]}"
+    detail = f"{seconds * 1e3:.1f} ms of {found['forward'] * 1e3:.0f} ms"
+    return Row(f"{name}, all", what, 100 * seconds / found["forward"], "%", target, detail=detail, parts=found)
 
 
 def kernel(device: str, target: float, repeats: int, dtype: torch.dtype = torch.float32) -> Row:
@@ -183,20 +210,21 @@ def on_gpu(repeats: int) -> Iterable[Row]:
 def rows(repeats: int) -> Iterable[Row]:
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
+    net: nn.Module = segformer()  # not in inference mode, where nothing of it could be recorded
     with torch.inference_mode():
         x = torch.rand(1, 3, *SIZE)
-        net: nn.Module = segformer()
         yield from price("segformer-b0", net, net.decode_head.classifier, x, (2.0, 2.0), repeats)
+        yield everything("segformer-b0", net, x, True, 15.0, repeats)
         if (REAL / "enet.py").exists():
             import numpy as np
             from PIL import Image
 
-            from gradunc_viz.networks.load import load_model
-
-            net = load_model(f"{REAL / 'enet.py'}:load_enet", weights=REAL / "enet_cityscapes.pth").net.eval()
+            with torch.inference_mode(False):
+                net = load_model(f"{REAL / 'enet.py'}:load_enet", weights=REAL / "enet_cityscapes.pth").net.eval()
             image = Image.open(min(REAL.glob("dataset_AnomalyTrack/images/*.jpg"))).resize(SIZE[::-1])
             frame = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
             yield from price("enet", net, net.transposed_conv, frame, (12.0, 12.0), repeats)
+            yield everything("enet", net, frame, False, 60.0, repeats)
         else:
             why = "not run: GRADUNC_REAL_DATA does not name the folder of real networks"
             yield Row("enet, head", "12 scores at the head / forward pass", None, "%", 12.0, detail=why)

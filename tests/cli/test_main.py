@@ -328,8 +328,9 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
             meaning = (action.help, action.metavar, action.type, repr(action.choices), repr(action.default))
             meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
     several = {option for option, found in meanings.items() if option and len(found) > 1}
-    # a cache, a folder of figures; what to compute, to look at, to combine; what is imported, combined
-    assert several == {"--out", "--scores", "--name"}
+    # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to combine; rows of a table, classes of
+    # pixels; what is imported, combined; of dropout, of whatever is drawn; what to compare
+    assert several == {"--out", "--scores", "--by", "--name", "--seed"}
     assert len(meanings["--scores"]) == 3
 
 
@@ -403,7 +404,8 @@ def test_scores_of_ones_own_are_named_like_any_other(
 
 def test_every_command_that_names_scores_takes_files_of_them() -> None:
     taking = {name for name in COMMANDS if any(action.dest == "score_files" for action in actions(name))}
-    assert taking == {"combine", "compute", "stream", "evaluate", "explore", "figures", "info", "scores", "submit"}
+    shown = {"evaluate", "explore", "figures", "info", "scores", "submit"}
+    assert taking == {"combine", "compare", "compute", "fit", "stream", *shown}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_images import HEIGHT, WIDTH, convert, fails, mask, picture
 
-from gradunc_viz.datasets.conventions import ANOMALY_IDS, CLASS_IDS, class_ids, read_mapping
+from gradunc_viz.datasets.conventions import ANOMALY_IDS, CLASS_IDS, class_ids, read_mapping, some
 from gradunc_viz.datasets.frames import Frames, open_frames
 from gradunc_viz.schema.errors import FrameError
 
@@ -147,3 +147,11 @@ def test_masks_of_16_bits(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps(names[:20]))
     mask(tmp_path / "labels" / "a.png", 0, 20, dtype=np.uint16)
     fails(lambda: open_frames(tmp_path)[0].label, tmp_path / "labels" / "a.png", "class id 20", "0..19")
+
+
+@pytest.mark.parametrize(
+    ("noun", "several"), [("frame", "frames a, b"), ("class", "classes a, b"), ("copy", "copies a, b")]
+)
+def test_several_of_a_noun(noun, several):
+    assert some(noun, ["a"]) == f"{noun} a"
+    assert some(noun, ["a", "b"]) == several

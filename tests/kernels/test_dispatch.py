@@ -292,10 +292,10 @@ from triton.compiler import ASTSource
 from gradunc_viz.kernels import cuda as kernels
 ps = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0)
 requests = tuple((label, exact, p, k) for label in range(3) for exact in (True, False) for k, p in enumerate(ps))
-requests += tuple((label, True, p, -1) for label in range(3) for p in ps)
+requests += tuple((label, True, p, -1) for label in range(3) for p in ps) + ((-1, True, 0.5, 2),)
 constants = {{
     "_feature_kernel": dict(ps=ps, count=6, rows=8, block_channels=32, block_pixels=128),
-    "_label_kernel": dict(requests=requests, n_requests=54, floor=-149.0, with_scores=True, with_label=True,
+    "_label_kernel": dict(requests=requests, n_requests=55, floor=-149.0, with_scores=True, with_label=True,
                           block_classes=32, block_pixels=128),
 }}
 pointers = {{"features": "{dtype}", "logits": "{dtype}", "label": "i64", "prediction": "i64"}}

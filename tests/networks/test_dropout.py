@@ -106,6 +106,12 @@ def test_values_depend_on_seed_frame_and_pass_alone():
         assert not any(map(torch.equal, first, other))
 
 
+def test_a_pass_in_which_the_head_is_searched_has_the_masks_of_later_ones():
+    runner = DropoutPasses(Inference(gv.load_model(Dropping().eval()), CPU), passes=2)
+    first, later = (runner(runner.prepare(IMAGE, "a"), "it").passes for _ in range(2))  # the network ran twice at first
+    assert all(torch.equal(one.head.logits, other.head.logits) for one, other in zip(first, later, strict=True))
+
+
 def test_nothing_but_dropout_is_switched_on_and_everything_is_given_back():
     net = Dropping().train()
     net.stem.eval()

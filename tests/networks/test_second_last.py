@@ -364,6 +364,17 @@ def test_a_run_and_one_image_are_the_same(tmp_path: Path) -> None:
             np.testing.assert_allclose(gv.score(cache[str(number)], name), ds[name], atol=5e-3)
 
 
+def test_inside_inference_mode() -> None:
+    net = Chain(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()).eval()
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    expected = gv.score_image(net, image, scores="pgn2_oh_p1")
+    with torch.inference_mode():
+        np.testing.assert_array_equal(gv.score_image(net, image, scores="pgn2_oh_p1").pgn2_oh_p1, expected.pgn2_oh_p1)
+        made = Chain(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()).eval()
+    with pytest.raises(HeadError, match="made in inference mode"):
+        gv.score_image(made, image, scores="pgn2_oh_p1")
+
+
 def test_compile_is_done_without() -> None:
     net = Chain(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()).eval()
     image = np.zeros((8, 8, 3), np.uint8)

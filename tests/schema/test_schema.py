@@ -36,7 +36,8 @@ def test_scores_are_keyed_by_their_names_and_fully_described():
         assert entry.formula
         assert entry.units in ("log2", "nats", "1", "logit")
         assert entry.title
-        assert entry.at_head == (entry.units == "log2") == isinstance(entry, GradientScore)
+        if "fit" not in entry.needs:
+            assert entry.at_head == (entry.units == "log2") == isinstance(entry, GradientScore)
         assert entry.source
 
 
@@ -123,6 +124,8 @@ def test_unknown_name_offers_the_nearest(name, hint):
         ("default", DEFAULT_SCORES),
         ("paper", PAPER_SCORES),
         ("all", tuple(name for name, score in SCORES.items() if score.needs <= {"logits", "features"})),
+        ("fitted", tuple(name for name, entry in SCORES.items() if "fit" in entry.needs)),
+        ("ens", tuple(name for name in SCORES if name.startswith("ens_"))),
         ("msp", ("msp",)),
         (" entropy , msp,entropy,", ("entropy", "msp")),
         (["pgn_oh_p0.7", "msp", "msp"], ("pgn_oh_p0.7", "msp")),

@@ -82,13 +82,13 @@ def pattern_layout(
 
 def _matches(root: Path, pattern: str) -> dict[str, list[Path]]:
     """Files that a pattern matches, by id."""
-    whole = os.path.normpath(os.path.join(glob.escape(str(root)), pattern.replace("[", "[[]").replace(_ID, "*")))
-    expression = re.compile(_expression(os.path.normpath(root / pattern)))
+    below = os.path.relpath(os.path.join(root, pattern), root)  # of one form, also if it is absolute or leads up
+    expression = re.compile(_expression(below))
     found: dict[str, list[Path]] = {}
-    for text in sorted(glob.iglob(whole, recursive=True)):
-        path = Path(text)
-        match = expression.fullmatch(text)
-        if match and path.is_file() and not any(is_foreign(part) for part in path.parts[len(root.parts) :]):
+    for name in sorted(glob.iglob(below.replace("[", "[[]").replace(_ID, "*"), root_dir=root, recursive=True)):
+        match = expression.fullmatch(name)
+        path = Path(os.path.normpath(root / name))
+        if match and path.is_file() and not any(part != ".." and is_foreign(part) for part in Path(name).parts):
             found.setdefault(match["id"], []).append(path)
     return {id: found[id] for id in sorted(found, key=natural_key)}
 

@@ -256,9 +256,11 @@ class _LabelKernel:
         rest_powers = powers_of(self.rest_ps, rest) if self.rest_ps else {}
         scale, log2_sure = code.vector(given["log2_scale"]), log_total * -_LOG2_E
         scaled = scale - log_total * _LOG2_E
-        for row, (source, (name, p, variant, *_)) in enumerate(zip(self.rows, self.wanted, strict=True)):
+        for row, (source, (name, p, variant, kind, *_)) in enumerate(zip(self.rows, self.wanted, strict=True)):
             offset = log2_sure if source is None else scaled
-            if name == "oh":
+            if kind == "feature":
+                part, offset = code.vector(1.0), scale
+            elif name == "oh":
                 part = found[p] + rest_powers[p] if variant == "exact" else found[p]
                 offset = offset - gap * _LOG2_E
             elif name == "exp":

@@ -143,7 +143,7 @@ def label_pass(
     prediction = np.empty((n, 1, planes.pixels), "i8")
     features = PixelRows(sums) if wanted and sums is not None else None
     labels = None if label is None else PixelRows(label[:, None].to(torch.int32))
-    sources = tuple(list(ps).index(w.p) if w.part == "norm" else None for w in wanted)
+    sources = tuple(None if w.part == "label" else list(ps).index(w.p) for w in wanted)
     kernel = label_kernel(tuple(wanted), sources, tuple(softmax), planes.kind)
     paper = math.log2((classes - 1) / classes) if classes > 1 else -math.inf
 

@@ -10,6 +10,7 @@ from tiny_images import HEIGHT, WIDTH, fails, mask, picture
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
+from gradunc_viz.datasets.bands import as_picture, read_bands
 from gradunc_viz.datasets.frames import open_frames
 from gradunc_viz.datasets.layouts import pattern_layout
 
@@ -42,6 +43,16 @@ def test_images_and_masks(field: Path) -> None:
     region = open_frames(field, pattern_layout("a/*/x_{id}.tif", "masks/{id}_gt.png", region="odd/{id}.png"))
     np.testing.assert_array_equal(region["10"].label == 255, np.resize([True, False], (HEIGHT, WIDTH)))
     assert region["10"].anomaly is None
+
+
+def test_patterns_that_lead_elsewhere(field: Path, tmp_path: Path) -> None:
+    images = tmp_path / "{id} *"
+    for name in ("7", "10", "x y"):
+        picture(images / f"{name}.png")
+    said = open_frames(images, pattern_layout("{id}.png", "../field [1]/masks/{id}_gt.png"))
+    assert said.ids == ("7", "10", "x y")
+    assert said["7"].label_path == field / "masks" / "7_gt.png"
+    assert open_frames(images, pattern_layout("./{id}.png", f"{field}/masks/{{id}}_gt.png"))["10"].label is not None
 
 
 def test_an_id_that_stands_twice(tmp_path: Path) -> None:
@@ -91,15 +102,25 @@ def test_masks_without_an_image_are_named(field: Path) -> None:
         open_frames(field, pattern_layout("a/*/x_{id}.tif", "masks/{id}_gt.png"))
 
 
-def test_bands_of_a_geotiff(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_bands_of_a_geotiff(planes: str, dtype: type, tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     (tmp_path / "scenes").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 3000, (HEIGHT, WIDTH, 6), np.uint16)
-    tifffile.imwrite(tmp_path / "scenes" / "s2_T32.tif", pixels, photometric="minisblack", planarconfig="contig")
-    stored = mask(tmp_path / "truth" / "T32.tif", 0, 4, 255)
+    path = tmp_path / "scenes" / "s2_T32.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 6)).astype(dtype)
+    stored_as = pixels if planes == "contig" else np.moveaxis(pixels, 2, 0)
+    tifffile.imwrite(path, stored_as, photometric="minisblack", planarconfig=planes, tile=(16, 16))
+    stored = mask(tmp_path / "truth" / "T32.tif", 0, 4, 255, height=32, width=48)
     frame = open_frames(tmp_path, pattern_layout("scenes/s2_{id}.tif", "truth/{id}.tif"))["T32"]
-    assert frame.size == (HEIGHT, WIDTH)
+    assert frame.size == (32, 48)
     np.testing.assert_array_equal(frame.label, stored)
+    np.testing.assert_array_equal(read_bands(path, 6), pixels)
+    for channels in (1, 3):
+        fails(lambda channels=channels: read_bands(path, channels), path, f"expected (height, width, {channels})")
+    shown = as_picture(path, pixels)
+    assert shown is not None
+    assert shown[0].shape == (32, 48, 3)
 
 
 def test_on_the_command_line(field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
