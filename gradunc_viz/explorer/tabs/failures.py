@@ -66,7 +66,8 @@ class FailuresTab(AnalysisTab):
         state = self.state
         cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
         frames, query = state.chosen_frames, FailureQuery(kind, score, task, threshold, _SHOWN)
-        about = f"{FAILURES[kind].meaning} Score {score}, threshold {f'{threshold:.4g} {text.number_units(score)}'.rstrip()}."
+        value = f"{threshold:.4g} {text.number_units(score)}".rstrip()
+        about = f"{FAILURES[kind].meaning} Score {score}, threshold {value}."
         self.status.object = text.note(f"{about} Searching …")
         self.gallery.show([])
 
