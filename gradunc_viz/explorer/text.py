@@ -32,6 +32,7 @@ __all__ = [
     "message",
     "no_labels",
     "note",
+    "number_units",
     "overlay_note",
     "page_header",
     "pane_note",
@@ -294,6 +295,11 @@ _READOUT = """
 </div>"""
 
 
+def number_units(name: str) -> str:
+    """Units behind a number; a plain one needs none."""
+    return "" if lookup(name).units == "1" else units_text(name)
+
+
 def readout(
     name: str, threshold: float, share: float | None, task: str, counts: ThresholdCounts | None, where: str = "frame"
 ) -> Markup:
@@ -318,7 +324,7 @@ def readout(
     return render(
         _READOUT,
         threshold=f"{threshold:.4g}",
-        units="" if lookup(name).upper == "1" else units_text(name),  # a share needs none
+        units=number_units(name),
         above="" if share is None else f"{share:.2%}",
         remark=remark,
         cells=cells,

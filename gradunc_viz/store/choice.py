@@ -16,6 +16,7 @@ from ..schema.tasks import TASKS, Task, find_task
 from .cache import Cache, open_cache
 
 __all__ = [
+    "MANY",
     "Caches",
     "Choice",
     "Selection",

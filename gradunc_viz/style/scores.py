@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,10 +231,10 @@ def score_title(name: str, width: int | None = None) -> str:
     """
     entry = lookup(name)
     if entry.family == "combined":
-        return "\n".join(_lines(entry.title, width)) if width else entry.title
+        return textwrap.fill(entry.title, width, break_on_hyphens=False) if width else entry.title
     if entry.family != "external":
         # an index below "max" or a sum would stand in the line underneath
-        return entry.title.replace(r"\max_", r"\mathrm{max}_").replace(r"\sum_", r"{\sum}_")
+        return re.sub(r"\\(max|min)_", r"\\mathrm{\1}_", entry.title).replace(r"\sum_", r"{\sum}_")
     return plain("\n".join(_lines(entry.title, width)) if width else entry.title)
 
 
