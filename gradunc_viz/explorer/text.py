@@ -84,8 +84,9 @@ def score_help(name: str) -> Markup:
 
 def page_header(title: str, names: Sequence[str], network: str, frames: int) -> Markup:
     """Title, caches, network and number of frames."""
-    if ".py:" in network:  # FILE.py:FUNCTION, where the folder says little
-        network = PurePath(network).name
+    # of FILE.py:FUNCTION the folder says little; an ensemble names each of its members
+    members = [PurePath(member).name if ".py:" in member else member for member in network.split(" + ")]
+    network = " + ".join(members)
     return render(
         "<div class='header'><h1>{{ title }}</h1><span><b>{{ names | join(', ') }}</b></span>"
         "<span>network <b>{{ network }}</b></span><span>{{ count }}</span></div>",

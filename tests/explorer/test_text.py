@@ -207,3 +207,15 @@ def test_every_score_is_said_in_words_and_with_its_units() -> None:
         assert max(map(len, text.score_axis(name).splitlines())) < 90
     assert text.score_axis("msp") == "msp [0 to 1], larger = more uncertain"
     assert text.score_axis("rank:entropy+pgn_oh_p2") == "rank:entropy+pgn_oh_p2 [0 to 1],\nlarger = more uncertain"
+
+
+@pytest.mark.parametrize(
+    ("network", "shown"),
+    [
+        ("/a/enet.py:load (x.pth)", "enet.py:load (x.pth)"),
+        ("/a/enet.py:load (x.pth) + /b/enet.py:load (y.pth)", "enet.py:load (x.pth) + enet.py:load (y.pth)"),
+        ("hf:nvidia/segformer + /a/enet.py:load", "hf:nvidia/segformer + enet.py:load"),
+    ],
+)
+def test_the_header_names_every_member_of_an_ensemble(network: str, shown: str) -> None:
+    assert f"network <b>{shown}</b>" in text.page_header("title", ["cache"], network, 2)

@@ -16,8 +16,8 @@ from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
 import gradunc_viz as gv
+from gradunc_viz.explorer import Explorer, text
 from gradunc_viz.explorer import css as style
-from gradunc_viz.explorer import text
 from gradunc_viz.explorer.panes import drawing, tiles
 from gradunc_viz.explorer.panes import image_pane as maps
 from gradunc_viz.explorer.panes import pixel as pixels
@@ -27,6 +27,7 @@ from gradunc_viz.explorer.state import frame_table, permalink, reproduce
 from gradunc_viz.explorer.state import pane as panes
 from gradunc_viz.explorer.state.ranges import frame_range, pair_range, ranks, set_range, shown_values
 from gradunc_viz.explorer.state.state import ExplorerState
+from gradunc_viz.explorer.tabs import frames as tab
 from gradunc_viz.metrics.operating_point import ThresholdCounts, threshold_counts
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
@@ -371,7 +372,7 @@ def test_pixel_is_told_in_words(frame: frame_data.FrameData) -> None:
     assert pixel.anomaly == "known"
     card = pixels.pixel_card(pixel, "title")
     assert "car &lt;b&gt;&amp; co" in card
-    assert all(name in card for name in SCORES)
+    assert all(name in card.replace("<wbr>", "") for name in SCORES)
     bars = pixels.probability_bars(frame, (40, 20), CLASSES, COLORS, "pgn_oh_p0.5")
     assert "label part" in bars
     assert "<b>& co" not in bars
@@ -561,3 +562,19 @@ def test_text_on_a_colour_is_readable() -> None:
     with pytest.raises(ValueError, match="300"):
         class_palette([(0, 0, 300)])
     assert style.css(True) != style.css(False)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_of_many_scores_the_pixel_under_the_mouse_tells_those_that_are_looked_at(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Explorer([cache], view="tab=frames")
+    view = page.desk.frames
+    looked_at = {name for name in SCORES if f"A:{name}" in page.state.panes} | {page.state.score}
+    assert looked_at < set(SCORES)
+    for many, told in ((tab.MANY, set(SCORES)), (1, looked_at)):
+        monkeypatch.setattr(tab, "MANY", many)
+        view._on_hover("data", None, {"at": [20, 40]})
+        shown = view.hovered.object.replace("<wbr>", "")
+        assert {name for name in SCORES if f">{name}<" in shown} == told
+    page.close()
