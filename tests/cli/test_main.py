@@ -331,7 +331,7 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
     # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to compare, to combine; rows of a table,
     # classes of pixels; what is imported, combined; one track, or one for each cache
     assert several == {"--out", "--scores", "--by", "--name", "--track"}
-    assert len(meanings["--scores"]) == 3
+    assert len(meanings["--scores"]) == 5
 
 
 def test_choices_are_what_is_registered() -> None:
