@@ -21,6 +21,7 @@ NAMES = (
     "05_finding_mistakes",
     "06_figures_for_a_paper",
     "07_explore",
+    "08_baselines",
 )
 
 CELL_SECONDS = 300
