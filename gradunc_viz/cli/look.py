@@ -213,6 +213,15 @@ def _fitted_on(fit: Mapping[str, Any]) -> str:
     )
 
 
+def _passes(key: Mapping[str, Any]) -> str:
+    """What several passes a cache is of, in words; empty of one."""
+    if members := key["network"].get("members"):
+        return f"{len(members)}, members of an ensemble"
+    told = ("passes", "dropout", "scales", "flips", "seed")
+    found = {name: key["settings"][name] for name in told if key["settings"].get(name) is not None}
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
 @command("info", "say what a cache holds", options.cache, options.score_files)
 def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
@@ -240,6 +249,7 @@ def _info(arguments: argparse.Namespace) -> int:
         **({"left out": _left_out(network["drop_channels"])} if network.get("drop_channels") else {}),
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
         "input size": "x".join(map(str, settings["input_size"])) if settings["input_size"] else "each image's own",
+        **({"several passes": passes} if (passes := _passes(cache.key)) else {}),
         **({"fitted on": _fitted_on(cache.key["fit"])} if "fit" in cache.key else {}),
         "on disk": size_on_disk(cache.path),
     }

@@ -204,6 +204,9 @@ def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool)
 _TALL = 0.75
 """Least height of a plot with its labels, in its widths."""
 
+_SHORTEST = 1.2
+"""Inches of a small plot with its labels."""
+
 _CHANCE: dict[str, Any] = {"color": "0.55", "linestyle": (0, (1, 2)), "linewidth": 0.8, "zorder": 1, "gid": "chance"}
 
 
@@ -218,7 +221,7 @@ def _legend(figure: matplotlib.figure.Figure, axes: np.ndarray, legend: bool, ow
         columns = min(2 * axes.shape[1] if figure.get_figwidth() > 3 else 1, fitting)
         made = figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), columns))
         # narrow plots above a long legend keep their shape
-        plots = _TALL * figure.get_figwidth() / axes.shape[1]
+        plots = max(_TALL * figure.get_figwidth() / axes.shape[1], _SHORTEST)
         figure.set_figheight(max(figure.get_figheight(), plots + made.get_window_extent().height / figure.dpi))
     else:
         axes.flat[-1].legend(found.values(), found.keys(), loc="best")

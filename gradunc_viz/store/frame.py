@@ -216,7 +216,8 @@ def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
         raise GraduncError(f"pixel ({y}, {x}) lies outside the image of {height} x {width}")
     if "logits" not in dataset:
         raise CacheError(
-            f"frame {dataset.attrs['frame_id']!r}: the cache has no logits: its maps were imported, or are of several passes"
+            f"frame {dataset.attrs['frame_id']!r}: the cache has no logits: its maps were imported, or are of several "
+            "passes"
         )
     with _reading(dataset, "logits"):
         cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
