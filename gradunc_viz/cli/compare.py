@@ -13,7 +13,7 @@ from . import options
 from .command import command
 from .data import opened_frames
 from .given import network, networks, passes
-from .values import DONE, class_options, console, natural, positive, put, write_forms
+from .values import DONE, class_options, console, positive, put, write_forms
 
 
 def _fit_options(parser: argparse.ArgumentParser) -> None:
@@ -241,10 +241,6 @@ def _combine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds", type=positive, default=5, metavar="N", help="a frame is combined by what was fitted on other folds"
     )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the folds and of drawing pixels")
-    parser.add_argument(
-        "--pixels", type=positive, default=100_000, metavar="N", help="that are drawn for a logistic regression"
-    )
     parser.add_argument("--name", metavar="NAME", help="of the new score (default: such as rank:A+B)")
     options.table_forms(parser)
 
@@ -254,6 +250,7 @@ def _combine_options(parser: argparse.ArgumentParser) -> None:
     "add a score to a cache that is made of others, and say whether that helps",
     options.cache,
     _combine_options,
+    options.drawing,
     options.score_files,
     options.quiet,
 )

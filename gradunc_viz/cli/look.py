@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schema.errors import GraduncError
+from ..schema.score import Score
 from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
@@ -212,6 +213,15 @@ def _fitted_on(fit: Mapping[str, Any]) -> str:
     )
 
 
+def _passes(key: Mapping[str, Any]) -> str:
+    """What several passes a cache is of, in words; empty of one."""
+    if members := key["network"].get("members"):
+        return f"{len(members)}, members of an ensemble"
+    told = ("passes", "dropout", "scales", "flips", "seed")
+    found = {name: key["settings"][name] for name in told if key["settings"].get(name) is not None}
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
 @command("info", "say what a cache holds", options.cache, options.score_files)
 def _info(arguments: argparse.Namespace) -> int:
     from rich.table import Table
@@ -239,6 +249,7 @@ def _info(arguments: argparse.Namespace) -> int:
         **({"left out": _left_out(network["drop_channels"])} if network.get("drop_channels") else {}),
         "scores": f"{len(cache.scores)}: {', '.join(cache.scores)}",
         "input size": "x".join(map(str, settings["input_size"])) if settings["input_size"] else "each image's own",
+        **({"several passes": passes} if (passes := _passes(cache.key)) else {}),
         **({"fitted on": _fitted_on(cache.key["fit"])} if "fit" in cache.key else {}),
         "on disk": size_on_disk(cache.path),
     }
@@ -272,21 +283,24 @@ def _scores(_: argparse.Namespace) -> int:
 
     from ..schema.scores import DEFAULT_SCORES, PAPER_SCORES, PATTERNS
 
-    table = Table(box=None)
-    for title in ("name", "family", "units", "uncertain if", "default", "paper", "cost", "formula"):
-        table.add_column(title, no_wrap=title in ("name", "family"))
-    for name, entry in SCORES.items():
-        table.add_row(
-            name,
-            entry.family,
-            entry.units,
-            "large" if entry.orientation > 0 else "small",
-            "x" if name in DEFAULT_SCORES else "",
-            "x" if name in PAPER_SCORES else "",
-            Text(entry.cost),
-            Text(entry.formula),
-        )
-    console().print(table)
+    sets = {"default": DEFAULT_SCORES, "paper": PAPER_SCORES}
+    by_cost: dict[str, list[Score]] = {}
+    for entry in SCORES.values():
+        by_cost.setdefault(entry.cost, []).append(entry)
+    for cost, entries in by_cost.items():
+        table = Table(box=None, title=f"cost: {cost}", title_justify="left")
+        for title in ("name", "family", "units", "uncertain if", "in", "formula"):
+            table.add_column(title, no_wrap=title not in ("uncertain if", "formula"))
+        for entry in entries:
+            table.add_row(
+                entry.name,
+                entry.family,
+                Text(entry.units),
+                "large" if entry.orientation > 0 else "small",
+                ", ".join(name for name, held in sets.items() if entry.name in held),
+                Text(entry.formula),
+            )
+        console().print(table, "")
     patterns = Table(box=None, title="with parameters in their names", title_justify="left")
     for title in ("name", "parameters"):
         patterns.add_column(title, no_wrap=title == "name")

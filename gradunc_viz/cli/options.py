@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import STDOUT, integer, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
+from .values import STDOUT, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
 
 __all__ = [
     "arrangement",
@@ -26,6 +26,7 @@ __all__ = [
     "score_files",
     "scores_to_compute",
     "scores_to_show",
+    "seed",
     "serving",
     "table_forms",
 ]
@@ -113,7 +114,7 @@ def passes(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,..",
         help="dropout layers, modules that hold some, or how their names begin (default: all)",
     )
-    group.add_argument("--seed", type=integer, metavar="N", help="what dropout is drawn from, per frame (default: 0)")
+    seed(group)
     group.add_argument(
         "--scales", type=numbers, metavar="S,..", help="sizes of augmented copies beside the usual one (default: 1)"
     )
@@ -209,12 +210,17 @@ def drawing(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many pixels are drawn to fit on (default: %(default)s)",
     )
+    seed(parser)
+
+
+def seed(parser: argparse._ActionsContainer) -> None:
+    """What is drawn from."""
     parser.add_argument(
         "--seed",
         type=natural,
         default=0,
         metavar="N",
-        help="of whatever is drawn: the same number, the same pixels (default: %(default)s)",
+        help="of whatever is drawn: the same number, the same pixels, folds and dropout (default: %(default)s)",
     )
 
 

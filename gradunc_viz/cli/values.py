@@ -29,14 +29,6 @@ def size(text: str) -> tuple[int, int] | str:
     return int(height), int(width)
 
 
-def integer(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-
-
 def integers(text: str) -> tuple[int, ...]:
     """``0,19`` -> (0, 19)."""
     try:

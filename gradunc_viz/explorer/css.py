@@ -40,8 +40,10 @@ _RULES = """
 .card-title .muted { font-weight: 400; }
 .facts { display: flex; flex-wrap: wrap; gap: 0 14px; color: var(--soft); }
 .facts b, .numbers b, .sum b { color: var(--ink); font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.numbers { display: grid; grid-template-columns: auto 1fr auto 1fr; gap: 0 8px; color: var(--soft); margin-top: 3px; }
-.numbers b { text-align: right; margin-right: 10px; }
+.numbers { display: grid; grid-template-columns: minmax(0, 1fr) auto minmax(0, 1fr) auto; gap: 0 8px;
+  color: var(--soft); margin-top: 3px; }
+.numbers span { overflow-wrap: anywhere; }
+.numbers b { text-align: right; margin-right: 10px; overflow-wrap: normal; white-space: nowrap; }
 .bars { display: grid; grid-template-columns: auto 1fr auto; gap: 1px 8px; align-items: center; color: var(--soft); }
 .bars .track { height: 9px; background: #8883; border-radius: 2px; }
 .bars .track i { display: block; height: 9px; min-width: 1px; border-radius: 2px; outline: 1px solid #8886; }

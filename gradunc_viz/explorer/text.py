@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from ..metrics.operating_point import ThresholdCounts
-from ..schema.scores import GradientNorm, Score, lookup
+from ..schema.entries.passes import KINDS, PassesScore
+from ..schema.scores import BUILT_IN, SCORES, GradientNorm, GradientScore, Score, lookup
 from ..schema.tasks import TASKS
 from ..style.palette import ANOMALY, FALSE_ALARM, GREY, MISSED, THRESHOLD, text_color
-from ..style.scores import units_text
+from ..style.scores import by_family, units_text
 from .markup import Markup, render
 from .state.frame_store import FrameData
 from .state.pane import Pane
@@ -30,6 +32,7 @@ __all__ = [
     "message",
     "no_labels",
     "note",
+    "number_units",
     "overlay_note",
     "page_header",
     "pane_note",
@@ -38,9 +41,9 @@ __all__ = [
     "problem_lines",
     "readout",
     "score_axis",
+    "score_groups",
     "score_help",
     "score_note",
-    "score_options",
     "spinner",
     "strong",
     "threshold_title",
@@ -52,17 +55,19 @@ _LABELS = {"oh": "one-hot", "uni": "uniform", "exp": "expected"}
 _AGAINST = {"oh": "the prediction", "uni": "the uniform label", "exp": "a label drawn from the prediction"}
 
 
-def score_options(names: Sequence[str]) -> dict[str, str]:
-    """Options of the score selector: name by a title that tells units and kind."""
-    options = {}
-    for name in names:
-        entry = lookup(name)
-        kind = ""
-        if isinstance(entry, GradientNorm):
-            kind = f"{_LABELS[entry.label]} gradient norm, p = {entry.p}"
-            kind += ", paper's formula" if entry.variant == "paper" else ""
-        options[f"{name} [{units_text(name)}]" + (f" {kind}" if kind else "")] = name
-    return options
+def score_groups(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Options of the score selector by family: name by a title that tells units and kind."""
+    return {family: {_option(name): name for name in own} for family, own in by_family(names).items()}
+
+
+def _option(name: str) -> str:
+    entry = lookup(name)
+    if isinstance(entry, GradientNorm):
+        kind = f"{_LABELS[entry.label]} gradient norm, p = {entry.p}"
+        kind += ", paper's formula" if entry.variant == "paper" else ""
+    else:
+        kind = "" if entry.family in ("combined", "external") else _about(entry)
+    return f"{name} [{units_text(name)}] {kind}".rstrip()
 
 
 def score_help(name: str) -> Markup:
@@ -79,8 +84,9 @@ def score_help(name: str) -> Markup:
 
 def page_header(title: str, names: Sequence[str], network: str, frames: int) -> Markup:
     """Title, caches, network and number of frames."""
-    if ".py:" in network:  # FILE.py:FUNCTION, where the folder says little
-        network = PurePath(network).name
+    # of FILE.py:FUNCTION the folder says little; an ensemble names each of its members
+    members = [PurePath(member).name if ".py:" in member else member for member in network.split(" + ")]
+    network = " + ".join(members)
     return render(
         "<div class='header'><h1>{{ title }}</h1><span><b>{{ names | join(', ') }}</b></span>"
         "<span>network <b>{{ network }}</b></span><span>{{ count }}</span></div>",
@@ -174,25 +180,52 @@ _ABOUT = {
     "entropy": "entropy of the class probabilities",
     "margin": "1 − gap between the two largest probabilities",
     "energy": "free energy of the logits",
-    "max_logit": "largest logit, negated",
+    "max_logit": "largest logit",
+    "gen": "generalised entropy",
+    "kl_uniform": "divergence of the uniform distribution from the softmax",
+    "void": "probability of the channels that are no class",
+    "knn": "distance to a near neighbour",
+    "mahalanobis": "Mahalanobis distance to the nearest class",
+    "neco": "share of the features in the principal subspace, negated",
+    "sml": "standardised largest logit, negated",
+    "sml_bs": "standardised largest logit, negated, boundaries suppressed",
+    "sml_ds": "standardised largest logit, negated, smoothed",
+    "sml_bs_ds": "standardised largest logit, negated, boundaries suppressed, smoothed",
+    "vim": "ViM, residual of the features and energy",
+    "gradorth": "GradOrth, gradient norm in the principal subspace",
 }
+
+_FORMULA = re.compile(r"\$[^$]*\$")
 
 
 def _about(entry: Score) -> str:
     """What a score is, in a few words."""
+    turned = ", negated" if entry.orientation < 0 else ""
     if isinstance(entry, GradientNorm):
-        turned = ", negated" if entry.orientation < 0 else ""
         return f"gradient norm against {_AGAINST[entry.label]}{turned}"
+    if isinstance(entry, GradientScore) and entry.name not in SCORES:
+        against = f"against {_AGAINST[entry.request.label]}" if entry.request.label else "of gradient norms"
+        what = f"{entry.request.part} part" if entry.request.layer == 1 else "second-to-last layer's gradient norm"
+        return f"{what} {against}{turned}"
+    if isinstance(entry, PassesScore):
+        return f"{entry.statistic.replace('_', ' ')} of {KINDS[entry.kind]}"
     if entry.family == "external":
         return "imported map"
+    if entry.name not in SCORES and entry.parameters:  # of a known one
+        parameters = ", ".join(f"{name} = {value}" for name, value in entry.parameters.items())
+        known = lookup(entry.name.partition("_")[0])
+        return f"{_about(known).removesuffix(turned)}, {parameters}{turned}"
     # a title with a formula in it is for figures
-    return _ABOUT.get(entry.name) or (entry.formula if "$" in entry.title else entry.title) or entry.name
+    words = _FORMULA.sub("", entry.title).strip()
+    found = _ABOUT.get(entry.name) if entry.name in BUILT_IN else ""
+    return f"{found or words or entry.formula or entry.name}{turned}"
 
 
 def score_note(name: str) -> Markup:
     """Say in a few words what a score is."""
     entry = lookup(name)
-    return _note(f"{_about(entry)}; bright = uncertain", full=f"{entry.formula or name}; larger = more uncertain")
+    # first what has to be seen where the pane is narrow
+    return _note(f"bright = uncertain: {_about(entry)}", full=f"{entry.formula or name}; larger = more uncertain")
 
 
 def difference_note(pane: Pane, several: bool) -> Markup:
@@ -207,12 +240,23 @@ def no_labels(task: str) -> str:
     return f"this frame has no {TASKS[task].needs}"
 
 
+_BAR_LETTERS = 29
+"""Characters that are as wide as a colour bar."""
+
+
+def shortened(words: str, letters: int) -> str:
+    """Words that end in dots where they are longer than that."""
+    return words if len(words) <= letters else words[: letters - 1] + "…"
+
+
 def bar_title(name: str, norms: str) -> str:
     """Title of the colour bar of a score."""
     entry = lookup(name)
     if entry.is_log2 and norms == "linear":
         return f"{'−' if entry.orientation < 0 else ''}norm, linear"
-    return f"{name} [{units_text(name)}]"
+    units = f" [{units_text(name)}]"
+    # the chooser above the map tells the whole name
+    return f"{shortened(name, max(_BAR_LETTERS - len(units), 8))}{units}"
 
 
 def threshold_title(name: str) -> str:
@@ -220,9 +264,14 @@ def threshold_title(name: str) -> str:
     return f"Threshold on {name} [{units_text(name)}]"
 
 
+_AXIS_LETTERS = 30
+"""Characters of a score that leave room for more on an axis of a narrow chart."""
+
+
 def score_axis(name: str) -> str:
     """Label of an axis along a score."""
-    return f"{name} [{units_text(name)}], larger = more uncertain"
+    what = f"{name} [{units_text(name)}],"
+    return f"{what}{chr(10) if len(what) > _AXIS_LETTERS else ' '}larger = more uncertain"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -245,6 +294,11 @@ _READOUT = """
 {%- if remark %}<div class='cell muted'>{{ remark }}</div>{% endif %}
 {%- for key, value, meaning in cells %}{{ cell(value, key, meaning) }}{% endfor -%}
 </div>"""
+
+
+def number_units(name: str) -> str:
+    """Units behind a number; a plain one needs none."""
+    return "" if lookup(name).units == "1" else units_text(name)
 
 
 def readout(
@@ -271,7 +325,7 @@ def readout(
     return render(
         _READOUT,
         threshold=f"{threshold:.4g}",
-        units="" if lookup(name).upper == "1" else units_text(name),  # a share needs none
+        units=number_units(name),
         above="" if share is None else f"{share:.2%}",
         remark=remark,
         cells=cells,

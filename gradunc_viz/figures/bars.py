@@ -31,7 +31,7 @@ _ROW = 0.135
 """Inches per score: a line of 8 pt text."""
 
 _LINE, _LONG = 0.125, 28
-"""Inches of a line, and characters in it, where a score's name beside its bar takes several."""
+"""Inches of a line below the bars, and characters in one of a score's name where it takes several beside its bar."""
 
 _TURNED: dict[str, Any] = {
     "linestyle": "none", "marker": "D", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black",
@@ -118,18 +118,17 @@ def metric_bars(
         names = tuple(np.array(names, dtype=object)[np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")])
     wrong = result["wrong_side"].sel(score=list(names))
     titles = [marked_title(n, bool(wrong.sel(score=n).any()), _LONG) for n in names]
-    lines = max(title.count("\n") + 1 for title in titles)
-    row = _ROW if lines == 1 else (lines + 0.4) * _LINE
-    height = 0.45 + row * len(names) + (0.16 if len(opened) > 1 else 0) + (2 * _LINE if wrong.any() else 0)
+    lines = np.array([title.count("\n") + 1 for title in titles])
+    rows = np.cumsum(lines) - (lines + 1) / 2
+    height = 0.45 + _ROW * lines.sum() + (0.16 if len(opened) > 1 else 0) + (2 * _LINE if wrong.any() else 0)
     with canvas(**place, shape=(1, len(opened)), height=height, sharey=True) as (figure, axes):
         for axis, name in zip(axes.flat, opened, strict=True):
             one = result.sel(cache=name, score=list(names))
             value, low, high = (one[v].values for v in (metric, f"{metric}_low", f"{metric}_high"))
-            rows = np.arange(len(names))
             axis.barh(rows, np.nan_to_num(value), 0.72, color=[score_look(n).color for n in names], gid=metric)
-            for y, score in enumerate(names):
+            for patch, score in zip(axis.patches, names, strict=True):
                 if score_look(score).hollow:
-                    axis.patches[y].set(hatch="////////", edgecolor="white", linewidth=0)
+                    patch.set(hatch="////////", edgecolor="white", linewidth=0)
             known = np.isfinite(low) & np.isfinite(value)
             if known.any():
                 # an interval of resampled frames need not hold the value itself
@@ -147,7 +146,9 @@ def metric_bars(
             axis.plot(turned, rows[is_wrong], gid="turned", **_TURNED)
             for y in rows[~np.isfinite(value)]:
                 axis.text(0, y, " not cached", va="center", color="0.4")
-            axis.set(yticks=rows, ylim=(len(names) - 0.4, -0.6), xlim=(0, None), xlabel=_axis_title(metric, task))
+            axis.set(yticks=rows, ylim=(lines.sum() - 0.4, -0.6), xlim=(0, None))
+            # from the right, where bars are short beside long names
+            axis.set_xlabel(_axis_title(metric, task), loc="right" if len(opened) == 1 else "center")
             axis.set_yticklabels(titles, linespacing=1)
             axis.tick_params(axis="y", length=0)
             axis.grid(False, axis="y")
@@ -155,7 +156,8 @@ def metric_bars(
                 axis.set_title(plain(name))
                 axis.set_xlabel(_axis_title(metric, task).partition(",")[0])
         if wrong.any():
-            axes.flat[0].set_xlabel(f"{axes.flat[0].get_xlabel()}\n{MEANING}\n($\\diamond$: turned round)")
+            label = axes.flat[0].xaxis.label
+            label.set_text(f"{label.get_text()}\n{MEANING}\n($\\diamond$: turned round)")
         return figure
 
 

@@ -125,6 +125,8 @@ def _threshold(
             _decorate(axis, curves, kind, task, log_x)
             if len(opened) > 1:
                 axis.set_title(plain(name))
+                # a small plot has no room for more, nor for it between two
+                axis.set_ylabel(axis.get_ylabel().partition(" (")[0] if axis is axes.flat[0] else "")
         _legend(figure, axes, legend, place.get("ax") is None)
         return figure
 
@@ -199,6 +201,12 @@ def _decorate(axis: Axes, curves: xr.Dataset, kind: str, task: str, log_x: bool)
         axis.plot([0, 1], [0, 1], **_CHANCE)
 
 
+_TALL = 0.75
+"""Least height of a plot with its labels, in its widths."""
+
+_SHORTEST = 1.2
+"""Inches of a small plot with its labels."""
+
 _CHANCE: dict[str, Any] = {"color": "0.55", "linestyle": (0, (1, 2)), "linewidth": 0.8, "zorder": 1, "gid": "chance"}
 
 
@@ -211,7 +219,10 @@ def _legend(figure: matplotlib.figure.Figure, axes: np.ndarray, legend: bool, ow
         longest = max(len(line) for label in found for line in _FORMULA.sub("formula", label).split("\n"))
         fitting = max(int(figure.get_figwidth() / (_ENTRY + _LETTER * longest)), 1)
         columns = min(2 * axes.shape[1] if figure.get_figwidth() > 3 else 1, fitting)
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), columns))
+        made = figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), columns))
+        # narrow plots above a long legend keep their shape
+        plots = max(_TALL * figure.get_figwidth() / axes.shape[1], _SHORTEST)
+        figure.set_figheight(max(figure.get_figheight(), plots + made.get_window_extent().height / figure.dpi))
     else:
         axes.flat[-1].legend(found.values(), found.keys(), loc="best")
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..schema.errors import CacheError, GraduncError, UnknownFrameError
 from ..schema.frame import IGNORE, ignored
-from ..schema.scores import GradientNorm, lookup
+from ..schema.scores import GradientScore, lookup
 from ..store.cache import Cache
 from ..store.choice import Caches, named_caches
 from ..store.frame import decode_image, score
@@ -419,7 +419,8 @@ def _inset(
 
 
 def _units(name: str) -> str:
-    return units_label(name) + (" of the norm" if isinstance(lookup(name), GradientNorm) else "")
+    entry = lookup(name)
+    return units_label(name) + (" of the norm" if isinstance(entry, GradientScore) and entry.request.power == 1 else "")
 
 
 def _present(rows: list[Row], shown: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:

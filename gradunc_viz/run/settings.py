@@ -364,8 +364,8 @@ def _check_passes(passes: object, dropout: Sequence[str] | None, seed: object, s
         raise SettingsError(f"passes is {passes!r}; expected a whole number of 2 or more")
     if dropout is not None and (not dropout or not all(isinstance(name, str) and name for name in dropout)):
         raise SettingsError(f"dropout is {dropout!r}; expected names of layers, or None for all")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise SettingsError(f"seed is {seed!r}; expected a whole number")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise SettingsError(f"seed is {seed!r}; expected a whole number of 0 or more")
     numbers = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
     fit = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers)
     if not numbers or not fit or not all(0 < one < math.inf for one in numbers) or len({*numbers}) < len(numbers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any, TypedDict
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..schema.tasks import TASKS, Task, find_task
 from .cache import Cache, open_cache
 
 __all__ = [
+    "MANY",
     "Caches",
     "Choice",
     "Selection",
@@ -318,12 +320,33 @@ MANY = 8
 """Lines that one plot can hold and still be read in grey."""
 
 
+_FEWEST = 4
+"""Of those computed by default, which others may not displace: two gradient norms and both baselines."""
+
+
 def representative(cache: Cache) -> tuple[str, ...]:
-    """All scores of a cache where they are few, else those that are computed by default and imported ones."""
-    if len(cache.scores) <= MANY:
-        return cache.scores
-    few = tuple(n for n in cache.scores if n in DEFAULT_SCORES or lookup(n).family in ("external", "combined"))
-    return few[:MANY] or cache.scores[:MANY]
+    """All scores of a cache where they are few, else the most telling ones.
+
+    These are the scores that are computed by default, those that were combined or imported, and one of every other
+    family; of what is left, of these families in turn, as many as fit. A score of several passes that the mean
+    prediction has under a name of its own, ``ens_entropy`` where there is ``entropy``, comes last.
+    """
+    held = cache.scores
+    if len(held) <= MANY:
+        return held
+    # the baselines are what the first norms are held against
+    usual = sorted((n for n in DEFAULT_SCORES if n in held), key=lambda name: lookup(name).family == "gradient")
+    known = {lookup(name).family for name in usual}
+    families: dict[str, list[str]] = {}
+    for name in sorted(held, key=lambda name: lookup(name).family == "passes" and name.partition("_")[2] in held):
+        if (family := lookup(name).family) not in known:
+            families.setdefault(family, []).append(name)
+    made = [name for family in ("combined", "external") for name in families.pop(family, [])]
+    first, *rest = [[n for n in turn if n] for turn in zip_longest(*families.values())] or [[]]
+    wanted = [*made, *first]
+    kept = usual[: max(_FEWEST, MANY - len(wanted))]
+    few = [*kept, *wanted, *chain.from_iterable(rest)][:MANY]
+    return tuple(name for name in held if name in few) or held[:MANY]
 
 
 def chosen(

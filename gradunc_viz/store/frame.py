@@ -215,7 +215,10 @@ def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
     if not (0 <= y < height and 0 <= x < width):
         raise GraduncError(f"pixel ({y}, {x}) lies outside the image of {height} x {width}")
     if "logits" not in dataset:
-        raise CacheError(f"frame {dataset.attrs['frame_id']!r}: the cache has no logits, only imported maps")
+        raise CacheError(
+            f"frame {dataset.attrs['frame_id']!r}: the cache has no logits: its maps were imported, or are of several "
+            "passes"
+        )
     with _reading(dataset, "logits"):
         cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
     logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..schema.entries.passes import PassesScore
-from ..schema.scores import GradientNorm, Score, lookup
+from ..schema.score import GradientScore, NormRequest
+from ..schema.scores import SCORES, Score, lookup
 
-__all__ = ["DASHES", "Look", "norm_look", "plain", "score_look", "score_title", "units_label", "units_text"]
+__all__ = [
+    "DASHES", "Look", "by_family", "norm_look", "plain", "score_look", "score_title", "units_label", "units_text",
+]  # fmt: skip
 
 
 DASHES: Mapping[str, tuple[float, ...]] = {
@@ -25,9 +29,21 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "longdotdot": (8, 1, 1, 1, 1, 1),
     "longdot": (8, 1.5, 1, 1.5),
     "longdots": (8, 1.5, 1, 1.5, 1, 1.5),
-    "wide": (5, 3),
-    "uneven": (6, 1.5, 2, 1.5),
-    "fine": (1, 1),
+    "twodots": (1, 1, 1, 3),
+    "threedots": (1, 1, 1, 1, 1, 3),
+    "sparse": (1, 3),
+    "fourdots": (1, 1, 1, 1, 1, 1, 1, 3),
+    "twodashes": (3, 1, 3, 1, 1, 1),
+    "threedashes": (3, 1, 3, 1, 3, 1, 1, 1),
+    "longshort": (10, 1.5, 3, 1.5),
+    "longshorts": (10, 1.5, 3, 1.5, 3, 1.5),
+    "longgap": (10, 4),
+    "dashdots": (5, 1, 1, 1, 1, 1, 1, 1),
+    "twolongs": (8, 1.5, 8, 1.5, 1, 1.5),
+    "even": (3, 3),
+    "wide": (5, 5),
+    "tight": (2, 1),
+    "shortgap": (2, 4),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -65,6 +81,18 @@ _NORM_DASHES = {
     ("uni", "paper"): "dotdash",
     ("exp", "exact"): "longdot",
 }
+_LABEL_DASHES = {"oh": "twodots", "uni": "threedots", "exp": "fourdots"}
+_SECOND_LAYER_DASHES = {"oh": "twodashes", "uni": "threedashes"}
+
+_PASSES_DASHES = {"dropout": "longgap", "members": "longshort", "augmented": "longshorts"}
+_STATISTICS = {  # as of one pass, where there is such a score
+    "entropy": ("#7a7779", "x"),
+    "expected_entropy": ("#675ee1", "s"),
+    "mutual_information": ("#169bdd", "o"),
+    "msp": ("#b2886a", "+"),
+    "variance": ("#e0760c", "D"),
+    "variation_ratio": ("#c629a6", "^"),
+}
 _BY_NAME: Mapping[str, Look] = {
     "entropy": Look("#7a7779", "solid", "x"),
     "msp": Look("#b2886a", "long", "+"),
@@ -76,32 +104,25 @@ _BY_NAME: Mapping[str, Look] = {
     "gen": Look("#a45e28", "long", "|"),
     "kl_uniform": Look("#c629a6", "dashdotdot", "4"),
     "void": Look("#7a7779", "long", "_"),
-    "gradnorm": Look("#169bdd", "longdotdot", "4"),
-    "expgrad": Look("#c629a6", "longdotdot", "|"),
+    "odin": Look("#169bdd", "long", "1"),
+    "gradnorm": Look("#e0760c", "longdotdot", "4"),
+    "expgrad": Look("#e0760c", "dashdots", "|"),
     "fisher": Look("#a45e28", "longdotdot", "_"),
     "mahalanobis": Look("#169bdd", "longdots", "v"),
     "mahalanobis_rel": Look("#675ee1", "longdots", "s"),
     "knn": Look("#c629a6", "longdots", "o"),
     "vim": Look("#e0760c", "longdots", "D"),
     "neco": Look("#a45e28", "longdots", "^"),
-    "gradorth": Look("#2f9360", "longdots", "P"),
-    "sml": Look("#7a7779", "longdots", "X"),
-    "sml_bs": Look("#85851c", "longdots", "v"),
-    "sml_ds": Look("#d6455d", "longdots", "s"),
-    "sml_bs_ds": Look("#3d8fa8", "longdots", "X"),
-    "odin": Look("#3d8fa8", "dashdotdot", "4"),
-}
-_PASSES_DASHES = {"dropout": "wide", "members": "uneven", "augmented": "fine"}
-_BY_STATISTIC = {
-    "entropy": ("#7a7779", "x"),
-    "expected_entropy": ("#675ee1", "s"),
-    "mutual_information": ("#c629a6", "o"),
-    "msp": ("#e0760c", "+"),
-    "variance": ("#169bdd", "D"),
-    "variation_ratio": ("#a45e28", "^"),
+    "gradorth": Look("#169bdd", "twolongs", "P"),
+    "sml": Look("#7a7779", "twolongs", "X"),
+    "sml_bs": Look("#e0760c", "twolongs", "v"),
+    "sml_ds": Look("#675ee1", "twolongs", "s"),
+    "sml_bs_ds": Look("#c629a6", "twolongs", "o"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
+_COMBINED_DASHES = ("even", "wide")
+_VARIANT_DASHES = ("tight", "shortgap")
 _OTHER_MARKERS = ("*", "h", "p", "8", "<", ">")
 _OTHER_P_MARKERS = ("P", "X", "d")
 
@@ -114,10 +135,11 @@ def _picked(choices: Sequence[str], text: str) -> str:
 def score_look(name: str) -> Look:
     """How a score is drawn in every chart and every figure.
 
-    The colour and the marker of a gradient norm tell its p, the dash its label and formula; markers of the published
-    formula are hollow. Of scores of several passes the dash tells the kind of passes. What has no look of its own, a
-    norm of another p or a score that is imported or a user's own, has one by its name, so that it looks the same
-    wherever it is shown.
+    The colour and the marker of a gradient score tell its p, the dash which norm or factor it is; markers of the
+    published formula are hollow. The dash of a score of several passes tells what they are, the colour what is taken of
+    them. A score of other parameters, such as ``entropy_T1.5``, has the colour of the known one. What has no look of
+    its own, a norm of another p or a score that is combined, imported or a user's own, has one by its name, so that it
+    looks the same wherever it is shown.
 
     Raises
     ------
@@ -125,24 +147,34 @@ def score_look(name: str) -> Look:
         If there is no such score.
     """
     entry = lookup(name)
-    if isinstance(entry, GradientNorm):
-        number = f"p = {entry.p:g}"
-        return Look(
-            _BY_P.get(entry.p) or _picked(_OTHER_COLORS, number),
-            _NORM_DASHES[entry.label, entry.variant],
-            _P_MARKERS.get(entry.p) or _picked(_OTHER_P_MARKERS, f"marker of {number}"),
-            hollow=entry.variant == "paper",
-        )
-    if isinstance(entry, PassesScore):
-        color, marker = _BY_STATISTIC[entry.statistic]
-        return Look(color, _PASSES_DASHES[entry.kind], marker)
     if name in _BY_NAME:
         return _BY_NAME[name]
-    return Look(
-        _picked(_OTHER_COLORS, name),
-        _picked(_OTHER_DASHES, f"dash of {name}"),
-        _picked(_OTHER_MARKERS, f"marker of {name}"),
-    )
+    if isinstance(entry, GradientScore):
+        number = f"p = {entry.request.p:g}"
+        return Look(
+            _BY_P.get(entry.request.p) or _picked(_OTHER_COLORS, number),
+            _gradient_dash(entry.request),
+            _P_MARKERS.get(entry.request.p) or _picked(_OTHER_P_MARKERS, f"marker of {number}"),
+            hollow=entry.request.variant == "paper",
+        )
+    if isinstance(entry, PassesScore):
+        color, marker = _STATISTICS[entry.statistic]
+        return Look(color, _PASSES_DASHES[entry.kind], marker)
+    color, dashes = _picked(_OTHER_COLORS, name), _OTHER_DASHES
+    known = name.partition("_")[0]
+    if name not in SCORES and known in _BY_NAME:
+        color, dashes = _BY_NAME[known].color, _VARIANT_DASHES
+    elif entry.family == "combined":
+        dashes = _COMBINED_DASHES
+    return Look(color, _picked(dashes, f"dash of {name}"), _picked(_OTHER_MARKERS, f"marker of {name}"))
+
+
+def _gradient_dash(request: NormRequest) -> str:
+    if request.layer == 2:
+        return _SECOND_LAYER_DASHES[request.label]
+    if request.part == "feature":
+        return "sparse"
+    return _LABEL_DASHES[request.label] if request.part == "label" else _NORM_DASHES[request.label, request.variant]
 
 
 def norm_look(label: str, variant: str) -> Look:
@@ -153,6 +185,21 @@ def norm_look(label: str, variant: str) -> Look:
 
 # --------------------------------------------------------------------------------------------------------------------
 # words
+
+
+_FAMILIES = {
+    "gradient": "Gradients", "softmax": "Softmax", "logit": "Logits", "fitted": "Fitted", "passes": "Several passes",
+    "combined": "Combined", "external": "Imported",
+}  # fmt: skip
+
+
+def by_family(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of scores by the title of their family."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        family = lookup(name).family
+        groups.setdefault(_FAMILIES.get(family, family), []).append(name)
+    return groups
 
 
 def _is_bounded(entry: Score) -> bool:
@@ -180,12 +227,14 @@ def score_title(name: str, width: int | None = None) -> str:
     ----------
     name : str
     width : int, optional
-        Characters of a line, where names that others gave are broken into lines.
+        Characters of a line, where names that others gave, and those of several scores, are broken into lines.
     """
     entry = lookup(name)
+    if entry.family == "combined":
+        return textwrap.fill(entry.title, width, break_on_hyphens=False) if width else entry.title
     if entry.family != "external":
-        # an index below "max" would stand in the line underneath
-        return entry.title.replace(r"\max_", r"\mathrm{max}_")
+        # an index below "max" or a sum would stand in the line underneath
+        return re.sub(r"\\(max|min)_", r"\\mathrm{\1}_", entry.title).replace(r"\sum_", r"{\sum}_")
     return plain("\n".join(_lines(entry.title, width)) if width else entry.title)
 
 

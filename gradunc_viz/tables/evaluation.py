@@ -267,7 +267,7 @@ def terminal_tables(
                     for column, values in price
                 ]
                 table.add_row(title_of(str(score), wrong), *cells, *costs)
-            priced = []  # once is enough
+            priced = [[] for _ in priced]  # once is enough
             tables.append(table)
         return tables
     row = "class" if by == "label" else by

@@ -328,10 +328,10 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
             meaning = (action.help, action.metavar, action.type, repr(action.choices), repr(action.default))
             meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
     several = {option for option, found in meanings.items() if option and len(found) > 1}
-    # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to combine; rows of a table, classes of
-    # pixels; what is imported, combined; of dropout, of whatever is drawn; what to compare
-    assert several == {"--out", "--scores", "--by", "--name", "--seed"}
-    assert len(meanings["--scores"]) == 3
+    # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to compare, to combine; rows of a table,
+    # classes of pixels; what is imported, combined; one track, or one for each cache
+    assert several == {"--out", "--scores", "--by", "--name", "--track"}
+    assert len(meanings["--scores"]) == 5
 
 
 def test_choices_are_what_is_registered() -> None:

@@ -91,7 +91,7 @@ def test_a_score_of_any_unit_and_family_is_shown_everywhere(hostile: Cache) -> N
         page.state.tab = name
         built = page.desk.built[name]
         assert getattr(built, "alert", None) is None or not built.alert.visible, built.alert.object
-    assert list(text.score_options(hostile.scores).values()) == ["energy", "max_logit"]
+    assert [list(own.values()) for own in text.score_groups(hostile.scores).values()] == [["energy", "max_logit"]]
     for made in (text.score_note("energy"), text.score_help("energy")):
         assert "&lt;img" in made
         assert "<img" not in made
@@ -168,3 +168,54 @@ def test_captions_name_the_frame(hostile: Cache) -> None:
     assert "&lt;img" in caption
     assert "128 × 64 px frame 1 of 2" in caption
     assert "No frame" in text.frame_caption(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pgn_uni_p2", "gradient norm against the uniform label, negated"),
+        ("label_uni_p0.7", "label part against the uniform label, negated"),
+        ("feature_p2", "feature part of gradient norms, negated"),
+        ("pgn2_oh_p1", "second-to-last layer&#39;s gradient norm against the prediction"),
+        ("gradnorm", "GradNorm, negated"),
+        ("gini", "Gini impurity"),
+        ("max_logit", "largest logit, negated"),
+        ("entropy_T1.5", "entropy of the class probabilities, temperature = 1.5"),
+        ("gen_g0.5_m10", "generalised entropy, gamma = 0.5, largest = 10"),
+        ("knn_k10", "distance to a near neighbour, k = 10"),
+        ("odin_T10_e0.002", "ODIN, temperature = 10.0, epsilon = 0.002"),
+        ("ens_mutual_information", "mutual information of an ensemble"),
+        ("rank:entropy+msp", "mean rank: entropy + msp"),
+    ],
+)
+def test_a_pane_says_in_words_what_a_score_is(name: str, words: str) -> None:
+    assert f"bright = uncertain: {words}<" in text.score_note(name)
+
+
+def test_every_score_is_said_in_words_and_with_its_units() -> None:
+    built_in = {name: entry for name, entry in SCORES.items() if entry.family != "mine"}
+    for name, entry in built_in.items():
+        note = text.score_note(name).partition(">")[2]
+        assert "$" not in note
+        assert entry.formula not in note
+        assert len(note) < 110, note
+        assert text.bar_title(name, "log2").startswith(name)
+    for name in (*built_in, "logistic:energy+entropy+pgn_exp_p1", "ext:" + "x" * 64):
+        title = text.bar_title(name, "log2")
+        assert len(title) <= 31, title
+        assert title.endswith(f" [{text.units_text(name)}]")
+        assert max(map(len, text.score_axis(name).splitlines())) < 90
+    assert text.score_axis("msp") == "msp [0 to 1], larger = more uncertain"
+    assert text.score_axis("rank:entropy+pgn_oh_p2") == "rank:entropy+pgn_oh_p2 [0 to 1],\nlarger = more uncertain"
+
+
+@pytest.mark.parametrize(
+    ("network", "shown"),
+    [
+        ("/a/enet.py:load (x.pth)", "enet.py:load (x.pth)"),
+        ("/a/enet.py:load (x.pth) + /b/enet.py:load (y.pth)", "enet.py:load (x.pth) + enet.py:load (y.pth)"),
+        ("hf:nvidia/segformer + /a/enet.py:load", "hf:nvidia/segformer + enet.py:load"),
+    ],
+)
+def test_the_header_names_every_member_of_an_ensemble(network: str, shown: str) -> None:
+    assert f"network <b>{shown}</b>" in text.page_header("title", ["cache"], network, 2)

@@ -173,7 +173,9 @@ def test_bars_mark_scores_on_the_wrong_side_and_draw_them_turned_round(turned: g
     for metric in ("auroc", "auprc", "fpr95"):
         axis = figures.metric_bars(turned, metric, "anomaly", bootstrap=20).axes[0]
         found = gv.evaluate(turned, "anomaly", bootstrap=20).isel(cache=0).sel(pooling="pixels", score=WRONG)
-        np.testing.assert_allclose(line(axis, "turned"), [[100 * float(found[f"{metric}_turned"]), 1]])
+        np.testing.assert_allclose(
+            line(axis, "turned"), [[100 * float(found[f"{metric}_turned"]), axis.get_yticks()[1]]]
+        )
         right, wrong = (lines_of(text.get_text()) for text in axis.get_yticklabels())
         assert right == RIGHT[4:]
         assert wrong == WRONG[4:] + r"$^\dagger$"
@@ -304,3 +306,11 @@ def test_figures_keep_no_state(tiny_cache: gv.Cache) -> None:
     assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
     assert isinstance(figure, matplotlib.figure.Figure)
+
+
+def test_plots_side_by_side_keep_their_height_above_a_long_legend(tiny_cache: gv.Cache) -> None:
+    two = {"one": tiny_cache, "other": tiny_cache}
+    for figure in (figures.roc(two, "error", width=2), figures.sparsification(two, width=2)):
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            assert axis.get_window_extent().height / figure.dpi > 0.35

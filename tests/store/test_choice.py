@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from synthetic import write_cache
 import gradunc_viz as gv
 from gradunc_viz.metrics.objects import with_components
 from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
+from gradunc_viz.schema.scores import DEFAULT_SCORES, PAPER_SCORES, SCORES, resolve_scores
 from gradunc_viz.schema.tasks import TASKS
-from gradunc_viz.store.choice import Selection, chosen, named_caches
+from gradunc_viz.store.choice import MANY, Selection, chosen, named_caches, representative
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,46 @@ def test_scores_are_named_as_for_a_run(caches: dict[str, gv.Cache]) -> None:
 def test_what_is_shown(caches: dict[str, gv.Cache]) -> None:
     assert chosen(caches, None)[1] == (*caches["one"].scores, "margin")
     assert chosen(caches, ["margin", "margin"])[1] == ("margin",)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is asked of a cache to choose from its scores."""
+
+    scores: tuple[str, ...]
+
+
+PASSES = tuple(name for name in SCORES if name.startswith("ens_"))
+FITTED = tuple(name for name, entry in SCORES.items() if entry.family == "fitted")
+EVERY = (*resolve_scores("all"), *FITTED, "odin")
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        (PAPER_SCORES, set(DEFAULT_SCORES)),
+        (FITTED, set(FITTED[:MANY])),
+        ((*PASSES, *DEFAULT_SCORES), {*DEFAULT_SCORES, "ens_expected_entropy", "ens_mutual_information"}),
+        ((*PASSES, "gini", "gen", "margin"), {*PASSES[:5], "gini", "gen", "margin"}),
+        (EVERY, {*DEFAULT_SCORES, "energy", "mahalanobis"}),
+        (
+            ("ext:a", *EVERY, "rank:entropy+msp"),
+            {"ext:a", "rank:entropy+msp", "energy", "mahalanobis", "pgn_oh_p0.5", "pgn_oh_p1", "msp", "entropy"},
+        ),
+        (
+            ("ext:a", "ext:b", "ext:c", "ext:d", "ext:e", *DEFAULT_SCORES),
+            {"ext:a", "ext:b", "ext:c", "ext:d", "pgn_oh_p0.5", "pgn_oh_p1", "msp", "entropy"},
+        ),
+        (tuple(f"pgn_oh_p0.{i}1" for i in range(9)), {f"pgn_oh_p0.{i}1" for i in range(8)}),
+        ((), set()),
+    ],
+)
+def test_of_many_scores_the_usual_are_shown_and_some_of_every_other_family(
+    scores: tuple[str, ...], shown: set[str]
+) -> None:
+    found = representative(Held(scores))  # type: ignore[arg-type]
+    assert set(found) == shown
+    assert found == tuple(name for name in scores if name in shown)  # in the order of the cache
 
 
 def test_components_take_the_thresholds_that_were_evaluated(

@@ -13,11 +13,25 @@ from matplotlib.colors import to_rgb
 from gradunc_viz.explorer import css
 from gradunc_viz.explorer.charts import look as page
 from gradunc_viz.figures import score_style
+from gradunc_viz.schema.entries.passes import PassesScore
 from gradunc_viz.schema.scores import SCORES, Score, register
 from gradunc_viz.style.palette import GROUPS
 from gradunc_viz.style.scores import DASHES, score_look, score_title, units_label, units_text
 
-OTHERS = ("pgn_oh_p0.7", "pgn_uni_p3_paper", "ext:mine", "ext:yours", "own_gini")
+OTHERS = (
+    "pgn_oh_p0.7", "pgn_uni_p3_paper", "pgn_exp_p3", "label_oh_p0.7", "feature_p3", "pgn2_uni_p0.7", "entropy_T1.5",
+    "margin_T2", "energy_T0.5", "gen_g0.5", "gen_g0.1_m10", "knn_k10", "odin_T10_e0.002", "rank:entropy+pgn_oh_p2",
+    "logistic:entropy+pgn_oh_p2", "ext:mine", "ext:yours", "own_gini",
+)  # fmt: skip
+"""Scores of parameters that nobody listed, and those that are imported, combined or a user's own."""
+
+P = (0.1, 0.3, 0.5, 1, 2)
+PARTS = (
+    *(f"label_{label}_p{p}" for label in ("oh", "uni", "exp") for p in P),
+    *(f"feature_p{p}" for p in P),
+    *(f"pgn2_{label}_p{p}" for label in ("oh", "uni") for p in P),
+)
+"""Factors of the paper's norms, and those of the layer before: known by a pattern alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +83,7 @@ def pages() -> list[str]:
 
 
 def names() -> tuple[str, ...]:
-    return (*SCORES, *OTHERS)
+    return tuple(dict.fromkeys((*SCORES, *PARTS, *OTHERS)))
 
 
 def test_page_and_paper_draw_a_score_alike() -> None:
@@ -95,7 +109,7 @@ def test_colours_stand_out_from_white_and_from_dark() -> None:
 
 
 def test_scores_are_apart_for_every_eye_and_in_grey() -> None:
-    looks = {name: score_look(name) for name in SCORES if name not in OTHERS}
+    looks = {name: score_look(name) for name in (*SCORES, *PARTS) if name not in OTHERS}
     for (one, a), (other, b) in itertools.combinations(looks.items(), 2):
         assert (a.dash, a.marker, a.hollow) != (b.dash, b.marker, b.hollow), (one, other)
         # on the page there are no markers: colour or dash tells
@@ -104,6 +118,26 @@ def test_scores_are_apart_for_every_eye_and_in_grey() -> None:
         own = score_look(name)
         assert all((own.dash, own.marker, own.hollow) != (b.dash, b.marker, b.hollow) for b in looks.values()), name
         assert all((own.dash, own.color) != (b.dash, b.color) for b in looks.values()), name
+
+
+def test_colour_and_dash_tell_families() -> None:
+    assert all(any(score_look(name).color == score_look(f"pgn_oh_p{p}").color for p in P) for name in PARTS)
+    for name in ("pgn_exp_p{}", "label_oh_p{}", "feature_p{}", "pgn2_uni_p{}"):
+        assert len({score_look(name.format(p)).dash for p in (*P, 0.7, 3)}) == 1, name
+        for p in (*P, 0.7, 3):  # of any p
+            one, norm = score_look(name.format(p)), score_look(f"pgn_oh_p{p}")
+            assert (one.color, one.marker) == (norm.color, norm.marker), (name, p)
+    for name, p in (("gradnorm", 1), ("expgrad", 1), ("fisher", 2)):
+        assert score_look(name).color == score_look(f"pgn_oh_p{p}").color
+    passes = [(name, entry) for name, entry in SCORES.items() if isinstance(entry, PassesScore)]
+    assert len(passes) == 18
+    for (one, a), (other, b) in itertools.combinations(passes, 2):
+        assert (score_look(one).dash == score_look(other).dash) == (a.kind == b.kind)
+        assert (score_look(one).color == score_look(other).color) == (a.statistic == b.statistic)
+    for name in ("entropy_T1.5", "gen_g0.5", "knn_k10", "odin_T10_e0.002"):
+        known = score_look(name.partition("_")[0])
+        assert score_look(name).color == known.color
+        assert score_look(name).dash != known.dash
 
 
 def test_outcomes_are_apart_for_every_eye_and_in_grey() -> None:

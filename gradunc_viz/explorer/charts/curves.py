@@ -175,6 +175,7 @@ def _chart(
             **limits,
             ylim=(0.0, None if top is None else 1.02),
             legend_position="right",
+            legend_limit=len(parts),  # however many they are
             legend_opts={"click_policy": "hide", "title": which.area},
             toolbar="above",
             show_grid=True,

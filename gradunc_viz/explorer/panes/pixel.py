@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -148,8 +149,13 @@ def pixel_card(pixel: Pixel | None, title: str, hint: str = "") -> Markup:
         pixel=pixel,
         title=title,
         facts=[("prediction", pixel.prediction), ("label", pixel.label), ("anomaly", pixel.anomaly)],
-        numbers=[(name, units_text(name), f"{value:.4g}") for name, value in pixel.scores.items()],
+        numbers=[(_breakable(name), units_text(name), f"{value:.4g}") for name, value in pixel.scores.items()],
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line where one of its words ends."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_+:])", name))
 
 
 _BARS_CARD = """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...schema.errors import GraduncError
 from ...schema.scores import DEFAULT_SCORES, lookup
 from ...store.cache import Cache
+from ...style.scores import by_family
 
 __all__ = [
     "MAX_PANES", "MIN_PANES", "Pane", "default_panes", "letter_of", "pane_options", "parse_pane", "place_of",
@@ -163,7 +164,8 @@ def pane_options(caches: Sequence[Cache]) -> dict[str, dict[str, str]]:
     for number, cache in enumerate(caches):
         head = f"{letter_of(number)}: {cache.name}" if several else "Frame"
         pieces = [Pane(number, what) for what in _PLAIN]
-        scores = [Pane(number, name) for name in cache.scores]
         groups[head] = {pane.title(several): str(pane) for pane in pieces}
-        groups[f"{head}, scores" if several else "Scores"] = {pane.title(several): str(pane) for pane in scores}
+        for family, names in by_family(cache.scores).items():
+            scores = [Pane(number, name) for name in names]
+            groups[f"{head}, {family}" if several else family] = {pane.title(several): str(pane) for pane in scores}
     return groups

@@ -9,7 +9,6 @@ import pandas as pd
 import panel as pn
 
 from ...metrics.regions import FAILURES, Failure, FailureQuery, Progress, search_failures
-from ...style.scores import units_text
 from .. import text
 from ..charts.crops import crop
 from ..markup import render
@@ -67,7 +66,8 @@ class FailuresTab(AnalysisTab):
         state = self.state
         cache, kind, score, task, threshold = state.cache, state.failure, state.score, state.task, state.threshold
         frames, query = state.chosen_frames, FailureQuery(kind, score, task, threshold, _SHOWN)
-        about = f"{FAILURES[kind].meaning} Score {score}, threshold {threshold:.4g} {units_text(score)}."
+        value = f"{threshold:.4g} {text.number_units(score)}".rstrip()
+        about = f"{FAILURES[kind].meaning} Score {score}, threshold {value}."
         self.status.object = text.note(f"{about} Searching …")
         self.gallery.show([])
 

@@ -15,6 +15,7 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.callbacks import CustomJS
 
 from ...schema.errors import GraduncError
+from ...store.choice import MANY
 from .. import text
 from ..charts import curves
 from ..charts.look import chart_opts
@@ -29,7 +30,7 @@ from ..state.ranges import frame_range, shown_values
 from ..state.shared_counts import auprc_by_frame
 from ..state.state import READ_ERRORS, STORE, ExplorerState
 from .pane_grid import PanesView
-from .parts import alert, choice, csv_download, html, is_dark, labelled, table, task_choice, wrapped
+from .parts import alert, choice, csv_download, html, is_dark, labelled, score_choice, table, task_choice, wrapped
 
 __all__ = ["FramesTab"]
 
@@ -138,14 +139,7 @@ class FramesTab:
 
     def _make_controls(self) -> None:
         state = self.state
-        self.score = pn.widgets.Select.from_param(
-            state.param.score,
-            label="",
-            options=text.score_options(state.cache.scores),
-            width=190,
-            margin=(0, 4),
-            stylesheets=[compact_css(is_dark())],
-        )
+        self.score = score_choice(state, 190, (0, 4))
         self.task = task_choice(state, 140)
         self.scope = choice(state.param.scope, {"frame": "frame", "set": "set", "fixed": "fixed"}, 138)
         self.norms = choice(state.param.norms, {"log2": "log2", "linear": "linear"}, 104)
@@ -282,21 +276,26 @@ class FramesTab:
     def _on_hover(self, _attr: str, _old: Any, new: Any) -> None:
         at = list(new.get("at", []))
         known = len(at) == 2 and all(isinstance(v, (int, float)) for v in at)
-        self.hovered.object = self._cards((int(at[1]), int(at[0])) if known else None, "Under the mouse", _HINT_HOVER)
+        place = (int(at[1]), int(at[0])) if known else None
+        self.hovered.object = self._cards(place, "Under the mouse", _HINT_HOVER, few=True)
 
-    def _cards(self, place: tuple[int, int] | None, title: str, hint: str) -> Markup:
-        """What each network says about a pixel (y, x)."""
+    def _cards(self, place: tuple[int, int] | None, title: str, hint: str, few: bool = False) -> Markup:
+        """What each network says about a pixel (y, x); `few`: of many scores, those that are looked at."""
         state = self.state
         if place is None or state.frame is None:
             return pixels.pixel_card(None, title, hint)
         cards = []
+        seen = {state.score}.union(*((pane.what, pane.minus[1] if pane.minus else "") for pane in state.parsed_panes()))
         for number, frame in state.frames().items():
             cache = state.caches[number]
+            scores = cache.scores
+            if few and len(scores) > MANY:
+                scores = tuple(name for name in scores if name in seen)
             if frame.size != state.frame.size:
                 continue  # the place means another one there
             whose = f"{title}, {letter_of(number)}" if state.several else title
             with suppress(GraduncError):  # beside the frame, or damaged: its panes say so
-                cards.append(pixels.pixel_card(pixels.read_pixel(frame, *place, cache.classes, cache.scores), whose))
+                cards.append(pixels.pixel_card(pixels.read_pixel(frame, *place, cache.classes, scores), whose))
         return Markup("").join(cards) or pixels.pixel_card(None, title, hint)
 
     # ---- from state to widgets

@@ -69,14 +69,15 @@ def class_choice(state: Any) -> pn.widgets.CheckBoxGroup:
     )  # fmt: skip
 
 
-def score_choice(state: Any) -> pn.widgets.Select:
-    """The score that is thresholded."""
+def score_choice(state: Any, width: int = 300, margin: tuple[int, int] = (0, 6)) -> pn.widgets.Select:
+    """The score that is thresholded, chosen among those of its family."""
     return pn.widgets.Select.from_param(
         state.param.score,
         label="",
-        options=text.score_options(state.cache.scores),
-        width=300,
-        margin=(0, 6),
+        options=[],
+        groups=text.score_groups(state.cache.scores),
+        width=width,
+        margin=margin,
         stylesheets=[style.compact_css(is_dark())],
     )
 

@@ -15,8 +15,9 @@ from PIL import Image
 from synthetic import CLASSES, COLORS, SCORES, write_cache
 from torch import nn
 
+import gradunc_viz as gv
+from gradunc_viz.explorer import Explorer, text
 from gradunc_viz.explorer import css as style
-from gradunc_viz.explorer import text
 from gradunc_viz.explorer.panes import drawing, tiles
 from gradunc_viz.explorer.panes import image_pane as maps
 from gradunc_viz.explorer.panes import pixel as pixels
@@ -26,6 +27,7 @@ from gradunc_viz.explorer.state import frame_table, permalink, reproduce
 from gradunc_viz.explorer.state import pane as panes
 from gradunc_viz.explorer.state.ranges import frame_range, pair_range, ranks, set_range, shown_values
 from gradunc_viz.explorer.state.state import ExplorerState
+from gradunc_viz.explorer.tabs import frames as tab
 from gradunc_viz.metrics.operating_point import ThresholdCounts, threshold_counts
 from gradunc_viz.schema.errors import GraduncError
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms
@@ -209,7 +211,7 @@ def test_two_caches_start_side_by_side(cache: Cache) -> None:
     assert shown[1:4] == ["A:pgn_oh_p0.5", "B:pgn_oh_p0.5", "A:pgn_oh_p0.5~B:pgn_oh_p0.5"]
     assert all(panes.parse_pane(pane, [cache, cache]) for pane in shown)
     assert list(panes.pane_options([cache, cache])) == [
-        "A: cache", "A: cache, scores", "B: cache", "B: cache, scores"
+        "A: cache", "A: cache, Gradients", "A: cache, Softmax", "B: cache", "B: cache, Gradients", "B: cache, Softmax"
     ]  # fmt: skip
 
 
@@ -370,7 +372,7 @@ def test_pixel_is_told_in_words(frame: frame_data.FrameData) -> None:
     assert pixel.anomaly == "known"
     card = pixels.pixel_card(pixel, "title")
     assert "car &lt;b&gt;&amp; co" in card
-    assert all(name in card for name in SCORES)
+    assert all(name in card.replace("<wbr>", "") for name in SCORES)
     bars = pixels.probability_bars(frame, (40, 20), CLASSES, COLORS, "pgn_oh_p0.5")
     assert "label part" in bars
     assert "<b>& co" not in bars
@@ -534,7 +536,11 @@ def test_texts_escape_what_comes_from_data(cache: Cache) -> None:
 def test_texts_tell_units_and_orientation() -> None:
     assert "sign turned" in text.score_help("pgn_uni_p2")
     assert "sign turned" not in text.score_help("msp")
-    assert set(text.score_options(SCORES).values()) == set(SCORES)
+    groups = text.score_groups([*gv.SCORES, "rank:entropy+msp", "ext:mine"])
+    assert list(groups) == [
+        "Gradients", "Softmax", "Logits", "Fitted", "Several passes", "Combined", "Imported"
+    ]  # fmt: skip
+    assert {*gv.SCORES, "rank:entropy+msp", "ext:mine"} == {name for own in groups.values() for name in own.values()}
     assert units_text("ext:mine") == "as given"
     assert units_text("msp") == "0 to 1"
     shown = text.readout("msp", 0.25, 0.031, "error", ThresholdCounts(1, 3, 1, 5))
@@ -556,3 +562,19 @@ def test_text_on_a_colour_is_readable() -> None:
     with pytest.raises(ValueError, match="300"):
         class_palette([(0, 0, 300)])
     assert style.css(True) != style.css(False)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_of_many_scores_the_pixel_under_the_mouse_tells_those_that_are_looked_at(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Explorer([cache], view="tab=frames")
+    view = page.desk.frames
+    looked_at = {name for name in SCORES if f"A:{name}" in page.state.panes} | {page.state.score}
+    assert looked_at < set(SCORES)
+    for many, told in ((tab.MANY, set(SCORES)), (1, looked_at)):
+        monkeypatch.setattr(tab, "MANY", many)
+        view._on_hover("data", None, {"at": [20, 40]})
+        shown = view.hovered.object.replace("<wbr>", "")
+        assert {name for name in SCORES if f">{name}<" in shown} == told
+    page.close()
