@@ -111,6 +111,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit-split", metavar="NAME", help="split of these frames")
     parser.add_argument("--task", choices=tuple(TASKS), help="default: anomaly where there are anomaly labels")
     parser.add_argument("--track", choices=tuple(TRACKS), default="anomaly", help="size limits of unknown objects")
+    parser.add_argument("--no-cost", action="store_true", help="do not measure how long every score takes")
 
 
 @command(
@@ -151,6 +152,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         fit_on=fit_on,
         task=arguments.task,
         track=arguments.track,
+        cost=not arguments.no_cost,
         progress=not arguments.quiet,
     )
     print(done.table)

@@ -27,7 +27,7 @@ from ..schema.errors import FitError, FrameError, GraduncError
 from ..schema.scores import lookup, resolve_scores
 from ..scores.fit import Fit
 from ..store.cache import Cache
-from ..store.cost import cost
+from ..store.cost import cost as cost_of
 from ..tables.cost import cost_columns
 from ..tables.evaluation import caption
 from ..tables.table import Column, Table
@@ -84,6 +84,7 @@ def compare(
     task: str | None = None,
     track: str = "anomaly",
     bootstrap: int = 200,
+    cost: bool = True,
     progress: bool = True,
     **changes: Unpack[PassChanges],
 ) -> Comparison:
@@ -110,6 +111,8 @@ def compare(
         Whose size limits of objects hold.
     bootstrap : int
         Samples of frames for intervals.
+    cost : bool
+        Whether the time of every score is measured, on the first frame: best of three, each score alone.
     progress : bool
         Whether progress bars are shown.
     **changes
@@ -132,7 +135,8 @@ def compare(
         raise FrameError("no frames to compare scores on; expected at least one")
     unfitted: dict[str, list[str]] = {}
     if fit_on is not None:
-        made = _fitted(networks[0], fit_on, settings, pixels, progress, unfitted)
+        asked = None if scores is None else [name for name in resolve_scores(scores) if "fit" in lookup(name).needs]
+        made = _fitted(networks[0], fit_on, settings, asked, pixels, progress, unfitted)
         settings = replace(settings, fit=made)
         Path(out).mkdir(parents=True, exist_ok=True)
         if made is not None:
@@ -154,7 +158,7 @@ def compare(
     parts: list[_Part] = []
     for run, some in found.runs.items():
         folder = Path(out) / run.replace(" ", "_")
-        caches[run] = compute(members(run), chosen, folder, _of_run(settings, some, profile=True), progress=progress)
+        caches[run] = compute(members(run), chosen, folder, _of_run(settings, some, profile=cost), progress=progress)
         result = evaluate({Path(out).name: caches[run]}, task, scores=some, bootstrap=bootstrap)
         if result.attrs["task"] == "anomaly":
             result = with_components(result, {Path(out).name: caches[run]}, track, progress=progress)
@@ -172,17 +176,20 @@ def _fitted(
     network: Network,
     frames: Frames | Iterable[Frame] | Frame,
     settings: Settings,
+    asked: Sequence[str] | None,
     pixels: int,
     progress: bool,
     left_out: dict[str, list[str]],
 ) -> Fit | None:
-    """A fit of every score that can be fitted; the others are told."""
+    """A fit of the scores that are asked for, by default all, as far as they can be fitted; the others are told."""
 
     def made(names: Sequence[str]) -> Fit:
-        asked = replace(settings, scores=tuple(names), fit=None, limit=None)
-        return fit(network, frames, asked, pixels=pixels, progress=progress)
+        some = replace(settings, scores=tuple(names), fit=None, limit=None)
+        return fit(network, frames, some, pixels=pixels, progress=progress)
 
-    names = resolve_scores("fitted")
+    names = resolve_scores("fitted") if asked is None else asked
+    if not names:
+        return None
     try:
         return made(names)
     except FitError:
@@ -287,7 +294,7 @@ def _notes(parts: Sequence[_Part], left_out: Mapping[str, Sequence[str]]) -> tup
     if any(part.cache.summary["has_label"].values.any() for part in parts):
         notes.append("ECE: 1 - normalised score as confidence, 15 bins")
     for part in parts:
-        told = cost(part.cache).attrs
+        told = cost_of(part.cache).attrs
         if np.isfinite(told["forward_ms"]):
             notes.append(
                 f"ms of a frame, {part.run}: the network takes {told['forward_ms']:.0f}, all scores together "

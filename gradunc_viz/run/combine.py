@@ -93,7 +93,7 @@ def combine(
     CacheError
         If the cache cannot be written. A run that ends early is resumed by the same call.
     """
-    own = opened(cache)
+    own = opened(cache).reopened()  # which may have got a score meanwhile
     selection = Selection.of(own, task, scores=scores).require_frames()
     plan = _Plan(how, tuple(sorted(selection.scores)), folds, seed, selection.task.name, pixels, ids_digest(own.ids))
     entry = _entry(plan, name, own)

@@ -151,11 +151,15 @@ def test_bad_input_is_told(folder: Path, tmp_path: Path) -> None:
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(Path(gv.data_path("demo")))
-    given = f"--model demo --data {data} --limit 1 --scores msp,void,vim,pgn_oh_p1 --fit-data {data} --task error"
+    given = (
+        f"--model demo --data {data} --limit 1 --scores msp,void,vim,pgn_oh_p1 --fit-data {data} --task error --no-cost"
+    )
     with pytest.warns(UserWarning, match="scores were fitted on 1 of the frames"):
         code = main(["compare", *given.split(), "--out", str(tmp_path / "out"), "--quiet"])
     text = capsys.readouterr()
     assert code == 0
     assert "vim" in text.out
     assert "left out: void" in text.out
+    assert "kB" not in text.out
+    assert gv.Fit.load(tmp_path / "out/fit.safetensors").scores == ("vim",)
     assert (tmp_path / "out/fit.safetensors").is_file()

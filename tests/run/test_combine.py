@@ -221,6 +221,12 @@ def test_what_was_there_stays_and_counts_are_those_of_the_map(cache):
     assert brier.notnull().all()
 
 
+def test_a_cache_may_have_got_a_score_since_it_was_opened(cache):
+    combined(cache, PARTS, "rank")
+    now = combined(cache, PARTS, "logistic", task="error")
+    assert {RANK, LOGISTIC} <= set(now.scores)
+
+
 def test_it_is_tabulated_drawn_and_exported(cache, tmp_path):
     now = combined(cache, PARTS, "logistic")
     assert LOGISTIC in gv.tables.evaluation_table(gv.evaluate(now, bootstrap=5)).to_markdown()

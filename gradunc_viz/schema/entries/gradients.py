@@ -99,7 +99,7 @@ def _feature_part(p: float) -> GradientScore:
         orientation=-1,
         formula=(
             f"log2 (sum_(d, taps) |psi_d|^{number})^(1/{number}), the factor of every pgn norm of this p that is of "
-            "the features; small = uncertain: features are small on what a network does not know"
+            "the features; small = uncertain: they tend to be small on what a network does not know, not always"
         ),
         title=rf"feature part $\|\psi\|_{{{number}}}$",
         source=_PAPER,
@@ -151,7 +151,7 @@ SCORES: tuple[Score, ...] = (
         orientation=+1,
         formula=(
             "log2 of the trace of the last layer's Fisher information, (1 - sum_c pi_c^2) sum_(d, taps) psi_d^2: "
-            "equals 2 pgn_exp_p2"
+            "equals 2 pgn_exp_p2 there, and its square once resized to the image"
         ),
         title=r"Fisher information $\mathrm{tr}\, F$",
         source="Amari, Neural Computation 10 (1998), for the information of a layer",
