@@ -72,8 +72,12 @@ def test_pieces_and_threads_change_nothing(monkeypatch, size):
     logits, label = logits_of((2, 5, 40, 160)), labels_of(2, size, 5)
     expected = pixel_scores(resize_logits(logits, size), NAMES, label)
     monkeypatch.setattr(resized, "_PIECE", 5 * 160 * 11)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    found = resized_pixel_scores(logits, size, NAMES, label)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = resized_pixel_scores(logits, size, NAMES, label)
+    finally:
+        torch.set_num_threads(before)
     assert (found.prediction == expected.prediction).all()
     for name in ("scores", "probability_error", "nll"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=5e-6, rtol=1e-5)
