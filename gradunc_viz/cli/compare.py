@@ -12,8 +12,8 @@ from ..schema.tasks import TASKS
 from . import options
 from .command import command
 from .data import opened_frames
-from .given import network, networks, passes
-from .values import DONE, class_options, console, positive, put, write_forms
+from .given import network, networks, passes, running
+from .values import DONE, check_folder, console, positive, put, write_forms
 
 
 def _fit_options(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +56,11 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
 )
 def _fit(arguments: argparse.Namespace) -> int:
     from ..run.fit import fit
-    from ..schema.errors import FitError
     from ..scores.fit import Fit
 
     if arguments.out.exists():
         Fit.load(arguments.out)  # anything else that lies there is not written over, which is said before the work
-    if not arguments.out.parent.is_dir():
-        raise FitError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
+    check_folder(arguments.out)
     done = fit(
         network(arguments),
         opened_frames(arguments),
@@ -72,13 +70,8 @@ def _fit(arguments: argparse.Namespace) -> int:
         features=arguments.features,
         progress=not arguments.quiet,
         scores=arguments.scores,
-        input_size=arguments.input_size,
-        device=arguments.device,
-        autocast=arguments.autocast,
         batch=arguments.batch,
-        limit=arguments.limit,
-        on_error=arguments.on_error,
-        **class_options(arguments.classes),
+        **running(arguments),
     )
     done.save(arguments.out)
     told = done.provenance
@@ -141,13 +134,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.out,
         arguments.scores,
         settings=Settings(
-            input_size=arguments.input_size,
-            device=arguments.device,
-            autocast=arguments.autocast,
-            on_error=arguments.on_error,
-            limit=arguments.limit,
+            **running(arguments),
             **passes(arguments),
-            **class_options(arguments.classes),
         ),
         fit_on=fit_on,
         task=arguments.task,
@@ -179,23 +167,17 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
 )
 def _calibrate(arguments: argparse.Namespace) -> int:
     from ..run.calibrate import calibrate
-    from ..schema.errors import GraduncError
 
-    if arguments.out is not None and not arguments.out.parent.is_dir():  # said before the work
-        raise GraduncError(f"{arguments.out}: there is no folder {arguments.out.parent}; expected one")
+    if arguments.out is not None:
+        check_folder(arguments.out)  # before the work
     found = calibrate(
         network(arguments),
         opened_frames(arguments),
         pixels=arguments.pixels,
         seed=arguments.seed,
         progress=not arguments.quiet,
-        input_size=arguments.input_size,
-        device=arguments.device,
-        autocast=arguments.autocast,
         batch=arguments.batch,
-        limit=arguments.limit,
-        on_error=arguments.on_error,
-        **class_options(arguments.classes),
+        **running(arguments),
     )
     if arguments.out is not None:
         put(arguments.out, json.dumps(found.to_dict(), indent=1))

@@ -8,7 +8,7 @@ from typing import Any
 from ..schema.errors import SettingsError
 from .values import class_options, normalization
 
-__all__ = ["network", "networks", "passes", "run_settings"]
+__all__ = ["network", "networks", "passes", "run_settings", "running"]
 
 
 def network(arguments: argparse.Namespace) -> Any:
@@ -51,12 +51,13 @@ def networks(arguments: argparse.Namespace) -> list[Any]:
 
 def run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What every run over frames is asked for."""
-    return {
-        "on_error": arguments.on_error,
-        "limit": arguments.limit,
-        "images": not arguments.no_images,
-        **class_options(arguments.classes),
-    }
+    return {"on_error": arguments.on_error, "limit": arguments.limit, **class_options(arguments.classes)}
+
+
+def running(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same of a network."""
+    how = {name: getattr(arguments, name) for name in ("input_size", "device", "autocast")}
+    return {**how, **run_settings(arguments)}
 
 
 def passes(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..schema.tasks import TASKS
 from . import options
 from .command import command
 from .data import opened_frames
-from .given import network, networks, passes, run_settings
+from .given import network, networks, passes, run_settings, running
 from .values import DONE, SKIPPED, console, positive, size_on_disk
 
 
@@ -69,17 +69,15 @@ def _compute(arguments: argparse.Namespace) -> int:
     frames = opened_frames(arguments)
     settings = Settings(
         scores=arguments.scores,
-        input_size=arguments.input_size,
-        device=arguments.device,
         batch=arguments.batch,
         bias=arguments.bias,
         compile=arguments.compile,
         channels_last=arguments.channels_last,
-        autocast=arguments.autocast,
         profile=arguments.profile,
-        **passes(arguments),
         fit=arguments.fit,
-        **run_settings(arguments),
+        images=not arguments.no_images,
+        **passes(arguments),
+        **running(arguments),
     )
     report = compute_report(networks(arguments), frames, arguments.out, settings, progress=not arguments.quiet)
     if arguments.profile and report.computed:
@@ -222,6 +220,7 @@ def _import(arguments: argparse.Namespace) -> int:
     settings = ImportSettings(
         orientation=-1 if arguments.smaller_is_uncertain else +1,
         predictions=arguments.predictions,
+        images=not arguments.no_images,
         **run_settings(arguments),
     )
     report = import_maps_report(maps, frames, arguments.out, settings, progress=not arguments.quiet)

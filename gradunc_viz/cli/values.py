@@ -171,6 +171,18 @@ def write_forms(
     return bool(asked)
 
 
+def check_folder(file: Path) -> None:
+    """Check that there is a folder for a file that is written later.
+
+    Raises
+    ------
+    GraduncError
+        Naming both.
+    """
+    if not file.parent.is_dir():
+        raise GraduncError(f"{file}: there is no folder {file.parent}; expected one")
+
+
 def put(path: Path, text: str) -> None:
     """Write to a file, or to stdout."""
     if path == STDOUT:

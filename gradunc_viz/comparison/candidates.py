@@ -49,25 +49,27 @@ def kind_of_run(score: str) -> str:
     return kind_needed(lookup(score)) or ONE_PASS
 
 
-def candidates(names: Sequence[str] | None, attempt: Attempt) -> Candidates:
+def candidates(names: Sequence[str], attempt: Attempt, *, of_mean: bool = False) -> Candidates:
     """Divide scores into runs, and leave out those that cannot be computed.
 
     Parameters
     ----------
-    names : sequence of str, optional
-        Scores to compare; by default `every_score`, and some norms of each mean prediction.
+    names : sequence of str
+        Scores to compare.
     attempt : callable
         Computes some scores of a run for one frame, or raises a `GraduncError`.
+    of_mean : bool
+        Whether `OF_MEAN` are compared too, for each run of several passes.
     """
     by_run: dict[str, dict[frozenset[str], list[str]]] = {}
-    for name in every_score() if names is None else names:
+    for name in names:
         by_run.setdefault(kind_of_run(name), {}).setdefault(lookup(name).needs, []).append(name)
     found = Candidates()
     for run, by_needs in by_run.items():
         # what needs the same fails together, as a rule
         parts = [_allowed(run, tuple(scores), attempt, found.left_out) for scores in by_needs.values()]
         allowed = tuple(score for part in parts for score in part)
-        if run in KINDS and allowed and names is None:
+        if run in KINDS and allowed and of_mean:
             # beside a score that says what the passes are
             more = [name for name in OF_MEAN if _works(run, (allowed[0], name), attempt, found.left_out)]
             allowed += tuple(more)

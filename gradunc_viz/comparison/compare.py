@@ -31,7 +31,7 @@ from ..store.cost import cost as cost_of
 from ..tables.cost import cost_columns
 from ..tables.evaluation import caption
 from ..tables.table import Column, Table
-from .candidates import candidates
+from .candidates import candidates, every_score
 
 __all__ = ["Comparison", "compare"]
 
@@ -150,7 +150,9 @@ def compare(
             warnings.simplefilter("ignore")  # the run itself will say it
             return score_image(members(run), chosen[0].image_path, _of_run(settings, some))
 
-    found = candidates(None if scores is None else resolve_scores(scores), attempt)
+    known = {name for names in unfitted.values() for name in names}
+    wanted = every_score() if scores is None else resolve_scores(scores)
+    found = candidates([name for name in wanted if name not in known], attempt, of_mean=scores is None)
     left_out = {**unfitted, **found.left_out}
     if not found.runs:
         raise GraduncError(f"no score can be computed: {'; '.join(left_out)}")

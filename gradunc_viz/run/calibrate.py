@@ -22,7 +22,7 @@ from ..metrics.arrays.reliability import ece, reliability
 from ..metrics.arrays.scaling import fit_temperature, fit_vector_scaling
 from ..networks.head import Head
 from ..networks.runner import out_of_memory, restored
-from ..schema.errors import FitError, FrameError, SettingsError
+from ..schema.errors import FitError, FrameError
 from ..schema.frame import id_type, ignored
 from ..schema.scores import tempered_name
 from ..scores.drawing import random_of
@@ -37,7 +37,7 @@ from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
 from .runners import runner_of
-from .settings import Settings, SettingsChanges, changed, resolve_device
+from .settings import Settings, SettingsChanges, changed, check_count, resolve_device
 from .stages import Stages
 
 __all__ = ["SCALINGS", "calibrate"]
@@ -114,8 +114,7 @@ def calibrate(
     Source: Guo et al., "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
     """
     settings = changed(settings or Settings(), changes)
-    if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
-        raise SettingsError(f"pixels is {pixels!r}; expected a whole number of 1 or more")
+    check_count("pixels", pixels)
     seed = settings.seed
     labelled = _labelled(chosen_frames(frames, settings.limit))
     skipped: list[LeftOut] = []

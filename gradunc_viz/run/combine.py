@@ -30,6 +30,7 @@ from ..store.group import complete_attrs, frame_group, ids_digest
 from ..store.progress import counted, tracked
 from ..store.writer import CacheWriter
 from .added_score import with_score
+from .settings import check_count
 
 __all__ = ["combine"]
 
@@ -145,8 +146,7 @@ class _Plan:
         if len(self.scores) < 2:
             raise SettingsError(f"scores are {', '.join(self.scores)}; expected two or more different ones to combine")
         for what, value, least in (("folds", self.folds, 2), ("pixels", self.pixels, 1), ("seed", self.seed, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise SettingsError(f"{what} is {value!r}; expected a whole number of {least} or more")
+            check_count(what, value, least)
         if self.how == "rank":  # labels and drawn pixels make no difference
             object.__setattr__(self, "task", "")
             object.__setattr__(self, "pixels", 0)

@@ -32,7 +32,7 @@ from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
 from .runners import runner_of
-from .settings import Settings, SettingsChanges, changed, resolve_device
+from .settings import Settings, SettingsChanges, changed, check_count, resolve_device
 from .stages import Stages
 
 __all__ = ["fit", "fitted_state"]
@@ -152,8 +152,7 @@ def fit(
 
 
 def _check(entries: Sequence[Score], pixels: int, by: str, features: str) -> None:
-    if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
-        raise SettingsError(f"pixels is {pixels!r}; expected a whole number of 1 or more")
+    check_count("pixels", pixels)
     if by not in ("prediction", "label"):
         raise SettingsError(f"by is {by!r}; expected 'prediction' or 'label'")
     if features != "head" and not (features.startswith(LAYER) and len(features) > len(LAYER)):

@@ -31,6 +31,7 @@ __all__ = [
     "SettingsChanges",
     "cache_key",
     "changed",
+    "check_count",
     "decisive",
     "resolve_device",
 ]
@@ -117,7 +118,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.on_error not in ("stop", "skip"):
             raise SettingsError(f"on_error is {self.on_error!r}; expected 'stop' or 'skip'")
-        _check_count("limit", self.limit)
+        if self.limit is not None:
+            check_count("limit", self.limit)
         if isinstance(self.classes, str):
             raise SettingsError(f"classes is {self.classes!r}; expected a list of names")
         for color in self.colors or ():
@@ -216,7 +218,8 @@ class Settings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("batch", self.batch)
+        if self.batch is not None:
+            check_count("batch", self.batch)
         check_autocast(self.autocast)
         check_input_size(self.input_size)
         size = self.input_size if self.input_size is None or self.input_size == "own" else tuple(self.input_size)
@@ -354,18 +357,23 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
-def _check_count(name: str, count: int | None) -> None:
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise SettingsError(f"{name} is {count!r}; expected a whole number of 1 or more")
+def check_count(name: str, count: object, least: int = 1) -> None:
+    """Check that a value is a whole number, and large enough.
+
+    Raises
+    ------
+    SettingsError
+        Naming the value and what was expected.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise SettingsError(f"{name} is {count!r}; expected a whole number of {least} or more")
 
 
 def _check_passes(passes: object, dropout: Sequence[str] | None, seed: object, scales: object) -> None:
-    if not isinstance(passes, int) or isinstance(passes, bool) or passes < 2:
-        raise SettingsError(f"passes is {passes!r}; expected a whole number of 2 or more")
+    check_count("passes", passes, 2)
     if dropout is not None and (not dropout or not all(isinstance(name, str) and name for name in dropout)):
         raise SettingsError(f"dropout is {dropout!r}; expected names of layers, or None for all")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise SettingsError(f"seed is {seed!r}; expected a whole number of 0 or more")
+    check_count("seed", seed, 0)
     numbers = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
     fit = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers)
     if not numbers or not fit or not all(0 < one < math.inf for one in numbers) or len({*numbers}) < len(numbers):

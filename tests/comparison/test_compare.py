@@ -136,6 +136,18 @@ def test_a_score_that_fails_is_found_in_few_attempts() -> None:
     assert len(attempts) < len(names)
 
 
+def test_a_score_that_cannot_be_fitted_is_told_once(folder: Path, tmp_path: Path) -> None:
+    frames = gv.open_frames(folder / "frames")
+    found = gv.compare(
+        TinyNet(), frames[:1], tmp_path / "out", "msp,knn", fit_on=frames[2:3], pixels=20, bootstrap=0, cost=False,
+        progress=False,
+    )  # fmt: skip
+    assert found.table.rows == ("msp",)
+    ((why, names),) = found.left_out.items()
+    assert names == ["knn"]
+    assert "20" in why
+
+
 def test_bad_input_is_told(folder: Path, tmp_path: Path) -> None:
     plain = gv.open_frames(write_set(tmp_path / "plain", 1, labels=False, anomalies=False))
     with pytest.raises(GraduncError, match="no frame has"):
