@@ -11,7 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 import xarray as xr
 
+from ..counts.pool import Bootstrap
 from ..datasets.frames import Frame, Frames
+from ..metrics.arrays.components import TRACKS
 from ..metrics.calibration import score_calibration
 from ..metrics.evaluation import evaluate
 from ..metrics.metric import METRICS
@@ -129,6 +131,9 @@ def compare(
         If no score can be computed, or frames have no labels of the task.
     """
     settings = changed(settings or Settings(), changes)
+    Bootstrap(bootstrap)  # checked before the work
+    if track not in TRACKS:
+        raise GraduncError(f"unknown track {track!r}, expected one of {', '.join(TRACKS)}")
     networks = [one if isinstance(one, Network) else load_model(one) for one in _listed(model)]
     chosen = chosen_frames(frames, settings.limit)
     if not chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -25,11 +25,23 @@ _BOOTSTRAP_COARSER = 3
 _BOOTSTRAP_CELLS = 1024
 
 
-class Bootstrap(NamedTuple):
-    """Samples of frames, drawn with replacement, and the seed of the draws."""
+@dataclass(frozen=True)
+class Bootstrap:
+    """Samples of frames, drawn with replacement, and the seed of the draws.
+
+    Raises
+    ------
+    GraduncError
+        If either is no whole number of 0 or more.
+    """
 
     samples: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("bootstrap", self.samples), ("seed", self.seed)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+                raise GraduncError(f"{name} is {value!r}; expected a whole number of 0 or more")
 
 
 _NONE = Bootstrap()

@@ -152,6 +152,10 @@ def test_bad_input_is_told(folder: Path, tmp_path: Path) -> None:
     plain = gv.open_frames(write_set(tmp_path / "plain", 1, labels=False, anomalies=False))
     with pytest.raises(GraduncError, match="no frame has"):
         gv.compare(TinyNet(), plain, tmp_path / "out", "msp", progress=False)
+    with pytest.raises(GraduncError, match="bootstrap is -1; expected a whole number of 0 or more"):
+        gv.compare(TinyNet(), plain, tmp_path / "out", "msp", bootstrap=-1, progress=False)
+    with pytest.raises(GraduncError, match="unknown track 'sea', expected one of anomaly, obstacle"):
+        gv.compare(TinyNet(), plain, tmp_path / "out", "msp", track="sea", progress=False)
     with pytest.raises(FrameError, match="no frames to compare"):
         gv.compare(TinyNet(), [], tmp_path / "out", "msp", progress=False)
     with pytest.raises(UnknownScoreError, match="entropy"):
