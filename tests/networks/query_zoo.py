@@ -82,8 +82,9 @@ def oneformer(**options: object) -> nn.Module:
 
     config = transformers.OneFormerConfig(
         backbone_config=_swin(), num_queries=QUERIES, hidden_dim=32, mask_dim=32, conv_dim=32,
-        encoder_feedforward_dim=8, dim_feedforward=8, encoder_layers=1, decoder_layers=3, query_dec_layers=1, num_attention_heads=2,
-        text_encoder_width=32, text_encoder_num_layers=1, text_encoder_vocab_size=64, text_encoder_context_length=8,
+        encoder_feedforward_dim=8, dim_feedforward=8, encoder_layers=1, decoder_layers=3, query_dec_layers=1,
+        num_attention_heads=2,
+        text_encoder_width=32, text_encoder_num_layers=1, text_encoder_context_length=8,
         task_seq_len=8, max_seq_len=8, text_encoder_n_ctx=2, **_named(), **options,
     )  # fmt: skip
     return transformers.OneFormerForUniversalSegmentation(config)
