@@ -191,6 +191,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"hf:{source}: {len(absent)} weights are missing or of another shape ({', '.join(absent[:3])}) "
                 f"in {weights or 'its files'}: expected a model trained for segmentation, not a backbone"
             )
+        labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
         net = told_its_task(net.eval(), source, options)
         preprocessing = processor_preprocessing(source, config, Network(net).in_channels, options)
     except ModelError:
@@ -209,7 +210,6 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
         if bar:
             logging.enable_progress_bar()
 
-    labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
     generic = all(name == f"LABEL_{index}" for index, name in labels.items())
     classes = None if generic else [labels[index] for index in sorted(labels)]
     return Network(net, classes=classes, preprocessing=preprocessing)

@@ -21,6 +21,7 @@ from ..networks.runner import Inference, Runner, out_of_memory
 from ..networks.second_last import SecondLast
 from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
+from ..schema.frame import CLASS_SCORES
 from ..scores.maps import Scorer
 from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_passes
 from .cost import measured
@@ -282,7 +283,7 @@ class NetworkMaps:
         attrs: dict[str, Any] = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
         attrs["network"] = self.runner.network.name
         if isinstance(head, QueryHead):
-            attrs["logits_are"] = "class scores S_k of queries"
+            attrs["logits_are"] = CLASS_SCORES
         if isinstance(head, JointHead):
             passes = tuple(
                 replace(self.output(one.head, index, one.network), mirrored=one.mirrored) for one in head.passes
