@@ -48,6 +48,7 @@ _HOMES = {
     "store.cache": ["Cache", "open_cache"],
     "store.cost": ["cost"],
     "store.frame": ["score"],
+    "store.check": ["check_cache"],
     "store.upgrade": ["upgrade_cache"],
 }
 """Where public names are defined."""
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from .scores.own import register_score as register_score
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
+    from .store.check import check_cache as check_cache
     from .store.cost import cost as cost
     from .store.frame import score as score
     from .store.upgrade import upgrade_cache as upgrade_cache

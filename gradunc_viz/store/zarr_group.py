@@ -17,6 +17,8 @@ import numpy as np
 import xarray as xr
 from zarr.storage import MemoryStore
 
+from .checksums import ALGORITHM, attributes_checksum, checksum
+
 __all__ = ["group_files"]
 
 _BLOSC = {"cname": "zstd", "clevel": 1, "blocksize": 0}
@@ -31,7 +33,8 @@ def group_files(
 ) -> dict[str, bytes]:
     """Contents of the files of a group by name, ``zarr.json`` of the group last.
 
-    Numbers are compressed by blosc (zstd level 1, bitshuffle).
+    Numbers are compressed by blosc (zstd level 1, bitshuffle). The attribute ``stored`` tells how many files
+    of how many bytes there are besides, and the checksum of each and of the other attributes.
 
     Parameters
     ----------
@@ -58,7 +61,12 @@ def group_files(
         else:
             files |= _names(name, variable.dims, tuple(map(str, variable.values)))
     attributes = json.loads(json.dumps(dataset.attrs, default=lambda value: value.item()))
-    attributes["stored"] = {"files": len(files), "bytes": sum(len(content) for content in files.values())}
+    attributes["stored"] = {
+        "files": len(files),
+        "bytes": sum(len(content) for content in files.values()),
+        ALGORITHM: {name: checksum(content) for name, content in files.items()},
+        "attributes": attributes_checksum(attributes),
+    }
     group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     return files | {"zarr.json": json.dumps(group, indent=2).encode()}
 
