@@ -14,7 +14,7 @@ from ..kernels.traceable import traceable_norms, traceable_softmax
 from ..networks.head import Head, agrees, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
-from ..networks.outputs import logits_of
+from ..networks.outputs import ReturnsQueries, logits_of
 from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
@@ -243,6 +243,11 @@ def _head(network: Network, example: Tensor) -> Head:
     try:
         with torch.no_grad(), capture(network) as head:
             network.net(example)
+    except ReturnsQueries as error:
+        raise ModelError(
+            f"{network.name} returns classes and masks of queries, which a ScoredModel, and what is exported or "
+            "streamed of one, knows nothing of; 'compute' and 'score_image' do"
+        ) from error
     except GraduncError:
         raise
     except Exception as error:  # a network may raise anything

@@ -193,7 +193,14 @@ class Inference:
                     stacklevel=2,
                 )
             with self._precision():
-                return self.network.infer(x)
+                head = self.network.infer(x)
+            if self.compile and self.network.returns_queries:
+                self.compile = False
+                warnings.warn(
+                    "the network runs without torch.compile: what the masks of its queries are made of is watched",
+                    stacklevel=2,
+                )
+            return head
 
     def returned(self, x: Tensor, what: str) -> Tensor:
         """What the network itself returns for an input on the device, with a derivative by it where it asks for one.

@@ -145,6 +145,10 @@ def compute_report(
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
             if source.cost is not None:
                 writer.put_cost(source.cost)
+        if network.returns_queries:
+            report.remarks.append(
+                "class scores S of queries stand for logits: confidence, ECE, Brier score and NLL are of softmax(S)"
+            )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
