@@ -22,7 +22,7 @@ from .array_files import ArrayFiles
 from .head import Head, geometry_of
 from .network import Network
 from .passes import Inputs
-from .replayed import ReplayedLayer, unknown_layer
+from .replayed import ReplayedLayer, are_probabilities, unknown_layer
 from .runner import out_of_memory
 from .tail import logarithm, logit
 
@@ -48,8 +48,8 @@ class SavedLogits(Network):
         same file, called ``features``. Without any there are no gradient norms, and no other scores of features.
     head : mapping or nn.Module, optional
         The last layer, between features and logits: keywords of `torch.nn.Conv2d`, ``{"kernel_size": 3, "padding":
-        1}``, with ``"transposed": True`` those of `torch.nn.ConvTranspose2d`; or such a layer, whose weights are not
-        read. By default a convolution of 1 x 1, where logits and features are of one size.
+        1}``, with ``"transposed": True`` those of `torch.nn.ConvTranspose2d`; or such a layer, of whose weights
+        ``vim`` is made, and nothing else. By default a convolution of 1 x 1, where logits and features are of one size.
     probabilities : bool
         Whether files hold probabilities instead of logits: their logarithm is taken (of 1.2e-38 at least), of one
         channel the logit. Scores of the softmax and norms are the same as of logits, ``energy`` and ``max_logit`` are
@@ -104,7 +104,7 @@ class SavedLogits(Network):
         else:
             geometry = unknown_layer(shape[0], "no features were saved")
         super().__init__(
-            _Replay(geometry, probabilities),
+            _Replay(geometry, probabilities, head if isinstance(head, nn.Module) else None),
             name=name or logits_files.path.name,
             classes=classes,
             colors=colors,
@@ -156,7 +156,7 @@ class SavedLogits(Network):
             if absent and (len(absent) == len(found) or not skip):
                 also = "" if len(absent) == len(found) else "; --on-error skip (on_error='skip') leaves them out"
                 raise FrameError(
-                    f"{files.path}: {len(found) - len(absent)} of {len(found)} frames have {files.name}, none has "
+                    f"{files.path}: {len(found) - len(absent)} of {len(found)} frames have {files.name}, but not "
                     f"{some_of('frame', map(repr, absent))}; expected {files.expected(absent[0])}; the first file is "
                     f"{next(iter(files.files.values())).name}{also}"
                 )
@@ -245,7 +245,7 @@ class SavedLogits(Network):
 
     def _of_file(self, values: Tensor, file: Path) -> Tensor:
         """Logits of what is stored as such, or as probabilities."""
-        one, likely = values.shape[1] == 1, _are_probabilities(values)
+        one, likely = values.shape[1] == 1, are_probabilities(values)
         if self.probabilities:
             if likely:
                 return logit(values) if one else logarithm(values)
@@ -274,9 +274,9 @@ class SavedLogits(Network):
 class _Replay(nn.Module):
     """The network as far as it is at hand: logits and features pass through its last layer."""
 
-    def __init__(self, geometry: Geometry, probabilities: bool) -> None:
+    def __init__(self, geometry: Geometry, probabilities: bool, layer: nn.Module | None) -> None:
         super().__init__()
-        self.head = ReplayedLayer(geometry)
+        self.head = ReplayedLayer(geometry, *(getattr(layer, name, None) for name in ("weight", "bias")))
         self.probabilities = probabilities
         self.featureless = "" if geometry.inputs else "no features were given: --features DIR (features=DIR) reads them"
 
@@ -381,13 +381,6 @@ def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one map may be the other in another size, rounded."""
     (height, width), (h, w) = size, other
     return abs(height * w - width * h) <= max(h, w, height, width)
-
-
-def _are_probabilities(values: Tensor) -> bool:
-    low, high = torch.aminmax(values)
-    if not (float(low) >= 0 and float(high) <= 1 + 1e-3):  # not so for NaN either
-        return False
-    return values.shape[1] == 1 or bool(((values.sum(1) - 1).abs() < 1e-2).all())
 
 
 def _geometry(head: Mapping[str, Any] | nn.Module | None, features: ArrayFiles, inputs: int, outputs: int) -> Geometry:
