@@ -33,6 +33,7 @@ _HOMES = {
     "networks.loaders": ["Loader", "register_loader"],
     "networks.network": ["Network"],
     "networks.preprocessing": ["Preprocessing"],
+    "networks.saved": ["SavedLogits"],
     "networks.tracing": ["capture"],
     "run.calibrate": ["calibrate"],
     "run.combine": ["combine"],
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from .networks.loaders import register_loader as register_loader
     from .networks.network import Network as Network
     from .networks.preprocessing import Preprocessing as Preprocessing
+    from .networks.saved import SavedLogits as SavedLogits
     from .networks.tracing import capture as capture
     from .run.calibrate import calibrate as calibrate
     from .run.combine import combine as combine

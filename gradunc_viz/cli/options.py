@@ -7,7 +7,19 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import STDOUT, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
+from .values import (
+    STDOUT,
+    integers,
+    mapping_or_pattern,
+    names,
+    natural,
+    numbers,
+    padding,
+    pair,
+    port,
+    positive,
+    size,
+)
 
 __all__ = [
     "arrangement",
@@ -19,10 +31,12 @@ __all__ = [
     "drawing",
     "frames",
     "network",
+    "network_or_logits",
     "on_error",
     "passes",
     "quiet",
     "running",
+    "saved_features",
     "score_files",
     "scores_to_compute",
     "scores_to_show",
@@ -42,6 +56,54 @@ def network(parser: argparse.ArgumentParser) -> None:
     from ..networks.loaders import sources
 
     parser.add_argument("--model", required=True, action="append", metavar="SPEC", help=sources())
+    _network(parser)
+
+
+def network_or_logits(parser: argparse.ArgumentParser) -> None:
+    """Which network, or what somebody saved of one."""
+    from ..networks.loaders import sources
+
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--model", action="append", metavar="SPEC", help=sources())
+    either.add_argument(
+        "--logits",
+        type=Path,
+        metavar="DIR",
+        help="in place of a network: folder of logits (C, h, w), FRAME_ID.npy, .npz, .safetensors or .zarr",
+    )
+    _network(parser)
+    group = parser.add_argument_group(
+        "saved logits",
+        "Beside --logits, with --features DIR: the last layer, which makes logits of features, as the arguments of "
+        "torch.nn.Conv2d say it (default: a convolution of 1 x 1).",
+    )
+    group.add_argument("--kernel", type=pair, metavar="HxW", help="size, such as 3x3 or 3")
+    for name, what in (("stride", "such as 2"), ("dilation", "such as 2")):
+        group.add_argument(f"--{name}", type=pair, metavar="N|HxW", help=f"{what} (default: 1)")
+    group.add_argument("--padding", type=padding, metavar="N|HxW", help="such as 1, or 'same' (default: 0)")
+    group.add_argument("--groups", type=positive, metavar="N", help="of channels (default: 1)")
+    group.add_argument("--transposed", action="store_true", help="a transposed convolution (torch.nn.ConvTranspose2d)")
+    group.add_argument("--probabilities", action="store_true", help="probabilities are saved, not logits")
+    group.add_argument(
+        "--align-corners",
+        action="store_true",
+        help="resize to the image with corners aligned (default: as the network does; of saved logits, not)",
+    )
+
+
+def saved_features(parser: argparse.ArgumentParser) -> None:
+    """What somebody saved of the features."""
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="beside --logits: folder of what entered the last layer, (D, h, w) of each frame, for gradient norms "
+        "(default: arrays called 'features' in the files of logits)",
+    )
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    """What has to be known of a network."""
     parser.add_argument(
         "--weights", type=Path, action="append", default=[], metavar="FILE", help="safetensors or a state dict"
     )

@@ -53,7 +53,8 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
 @command(
     "compute",
     "score a folder of frames with a network and cache the result",
-    options.network,
+    options.network_or_logits,
+    options.saved_features,
     options.frames,
     options.scores_to_compute,
     options.running,

@@ -29,6 +29,19 @@ def size(text: str) -> tuple[int, int] | str:
     return int(height), int(width)
 
 
+def pair(text: str) -> tuple[int, int]:
+    """``3`` or ``3x5`` -> (vertical, horizontal)."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected such as 3 or 3x5")
+    return int(parts[0]), int(parts[-1])
+
+
+def padding(text: str) -> tuple[int, int] | str:
+    """The same, or ``same``."""
+    return text if text == "same" else pair(text)
+
+
 def integers(text: str) -> tuple[int, ...]:
     """``0,19`` -> (0, 19)."""
     try:

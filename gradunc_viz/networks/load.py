@@ -7,6 +7,7 @@ import itertools
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,7 +84,9 @@ def load_model(
     else:
         loader, rest = find_loader(spec)
         try:
-            net = _made(loader.function, (rest,), weights, spec)
+            told = _told(loader.function, head=head, output=output)
+            head, output = None if "head" in told else head, None if "output" in told else output
+            net = _made(partial(loader.function, **told) if told else loader.function, (rest,), weights, spec)
         except pickle.UnpicklingError as error:
             raise ModelError(f"{spec}: {refusal(weights if weights is not None else 'its weights file')}") from error
         except GraduncError:
@@ -114,6 +117,12 @@ def load_model(
     if network.preprocessing.unknown:
         raise ModelError(network.preprocessing.unknown)
     return network
+
+
+def _told(make: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """What was given of that which a function takes by name."""
+    taken = inspect.signature(make).parameters
+    return {name: value for name, value in given.items() if value is not None and name in taken}
 
 
 def _made(make: Callable[..., Any], arguments: tuple[str, ...], weights: str | Path | None, spec: str) -> nn.Module:

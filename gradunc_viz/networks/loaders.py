@@ -29,7 +29,7 @@ class Loader:
         The function, or ``module:function``, resolved when first used. It takes what comes after the colon and, if it
         has a second parameter, the path of the weights or ``None``; it returns a `torch.nn.Module`, or a
         `gradunc_viz.networks.network.Network` that knows its classes and its input. Without a second parameter, weights
-        are loaded into the result.
+        are loaded into the result. Parameters called ``head`` and ``output`` get what the user says of them.
     argument
         What comes after the colon, for help: ``"NAME"``; empty where there is nothing.
     help
@@ -74,6 +74,9 @@ LOADERS: Registry[Loader] = Registry(
         Loader(
             "torchvision", f"{_HOME}:torchvision_network", "NAME",
             "an architecture of torchvision.models.segmentation, of use only with weights",
+        ),
+        Loader(
+            "onnx", "gradunc_viz.networks.onnx_runner:onnx_network", "FILE.onnx", "an ONNX model, run by onnxruntime"
         ),
         Loader(_FILE, f"{_HOME}:network_of_file", "FUNCTION", "what a function of one's own file returns"),
     ),

@@ -24,8 +24,9 @@ from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
+from ..networks.saved import SavedLogits
 from ..schema.errors import FrameError, ModelError, SettingsError
-from ..schema.scores import lookup
+from ..schema.scores import DEFAULT_SCORES, lookup
 from ..store.backend import Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
@@ -131,8 +132,12 @@ def compute_report(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
+        if isinstance(network, SavedLogits):
+            skip, some_of_them = settings.on_error == "skip", settings.limit is not None
+            network.check_frames(chosen, settings.classes, skip=skip, some=some_of_them)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
@@ -184,6 +189,9 @@ def score_image(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        if isinstance(network, SavedLogits):
+            raise SettingsError(f"{network.name}: saved logits belong to frames, by their ids; expected 'compute'")
+        settings = _possible(settings, networks)
         runner = runner_of(networks, resolve_device(settings.device), settings)
         settings = _sized(settings, networks)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
@@ -222,6 +230,22 @@ def loaded_one(model: Model | Sequence[Model], why: str) -> Network:
     if others:
         raise SettingsError(f"{1 + len(others)} networks were given; expected one, {why}")
     return network
+
+
+def _possible(settings: Settings, networks: Sequence[Network]) -> Settings:
+    """The settings without scores of features that nobody asked for by name, where features are unknown.
+
+    Warns
+    -----
+    UserWarning
+        Naming the scores.
+    """
+    reason = next((one.featureless for one in networks if one.featureless), "")
+    if not reason or settings.scores != DEFAULT_SCORES:
+        return settings
+    left_out = [name for name in settings.scores if "features" in lookup(name).needs]
+    warnings.warn(f"{some('score', left_out)}: left out of the default, as {reason}", stacklevel=4)
+    return replace(settings, scores=tuple(name for name in settings.scores if name not in left_out))
 
 
 def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:

@@ -23,7 +23,7 @@ from ..schema.scores import Score, lookup
 from ..scores.drawing import FramePixels, draw_pixels
 from ..scores.fit import Fit, identity
 from ..scores.fitted import DrawnPixels
-from ..scores.needs import LAYER, ForwardPass, check_queries
+from ..scores.needs import LAYER, ForwardPass, check_features, check_queries
 from ..scores.own import fingerprints
 from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
@@ -109,6 +109,7 @@ def fit(
     if twice:
         raise FrameError(f"{some('frame', map(repr, twice))}: given more than once; expected each frame once")
     with restored(loaded_one(model, "whose features are fitted on")) as network:
+        check_features(entries, network)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
         known = known_class_table(runner, chosen, settings)

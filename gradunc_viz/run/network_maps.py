@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..datasets.files_by_id import combined_digest
 from ..datasets.frames import Frame
 from ..networks.head import Head
 from ..networks.layers import captured_layers, check_layers
@@ -23,7 +24,7 @@ from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
 from ..schema.frame import CLASS_SCORES
 from ..scores.maps import Scorer
-from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_passes
+from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_features, check_passes
 from .cost import measured
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
@@ -82,7 +83,9 @@ class NetworkMaps:
         if self._fit is not None:
             self._fit.check_network(self.runner.network)
         self._scorer = Scorer(self.settings.scores, self.device, self._fit)
-        check_channels(self._scorer.scores, self.runner.network)
+        for network in (member.network for member in getattr(self.runner, "members", (self.runner,))):
+            check_channels(self._scorer.scores, network)
+            check_features(self._scorer.scores, network)
         needs = self.needs | self._scorer.needs
         self._needs_features, self._needs_input = "features" in needs, "input_grad" in needs
         kind, changeable = getattr(self.runner, "kind", None), isinstance(self.runner, Inference)
@@ -116,18 +119,24 @@ class NetworkMaps:
         return f"scoring on {self.device}"
 
     def digest(self, frame: Frame) -> str:
-        """Content hash of the frame."""
-        return frame.digest()
+        """Content hash of the frame, and of what was saved of it."""
+        return self._digest(frame.digest(), frame.id)
+
+    def _digest(self, own: str, frame_id: str) -> str:
+        saved = getattr(self.runner, "content", None)
+        return own if saved is None else combined_digest((own, saved(frame_id)))
 
     def files(self, frame: Frame) -> str:
         """Name what the frame is made of."""
-        return f"{frame.image_path} and its labels"
+        saved = getattr(self.runner, "files", lambda _: ())
+        return f"{', '.join(map(str, (frame.image_path, *saved(frame.id))))} and its labels"
 
     def read(self, frame: Frame) -> Ready | LeftOut:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
                 decoded = decode(frame, len(self.classes), self.settings.images, self.runner.network.in_channels)
+                decoded.digest = self._digest(decoded.digest, frame.id)
             with self.stages("prepare"):
                 pixels = decoded.image if decoded.pixels is None else decoded.pixels
                 return Ready(decoded, self.runner.prepare(pixels, frame.id))
@@ -230,7 +239,8 @@ class NetworkMaps:
         scored = self.score(item.frame, head, index, item.x)
         if self.settings.profile and self.cost is None:
             self.cost = self._measured(item, head, index)
-        scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
+        if not hasattr(self.runner, "content"):  # saved is what came of an input that nobody knows
+            scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
         if scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
