@@ -80,6 +80,8 @@ class Ensemble:
         self._input_of = [self._ways.index(way) for way in ways]
         self._makers = [self.members[self._input_of.index(number)] for number in range(len(self._ways))]
         self._agree = False
+        batches = [member.largest_batch for member in self.members if member.largest_batch is not None]
+        self.largest_batch = min(batches, default=None)
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Inputs:
         """Input of the members, one for each way in which they are prepared."""

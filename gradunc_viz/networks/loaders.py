@@ -59,6 +59,7 @@ class Loader:
 
 _FILE = ".py"
 _HOME = "gradunc_viz.networks.load"
+_SOURCES = "gradunc_viz.networks.sources"
 
 LOADERS: Registry[Loader] = Registry(
     Loader,
@@ -72,12 +73,22 @@ LOADERS: Registry[Loader] = Registry(
             "a semantic-segmentation or query model of transformers, safetensors only, no remote code",
         ),
         Loader(
-            "torchvision", f"{_HOME}:torchvision_network", "NAME",
+            "torchvision", f"{_SOURCES}.torchvision:torchvision_network", "NAME",
             "an architecture of torchvision.models.segmentation, of use only with weights",
+        ),
+        Loader(
+            "smp", f"{_SOURCES}.smp:smp_network", "ARCH/ENCODER_OR_DIR",
+            "an architecture of segmentation_models_pytorch, of use only with weights, or a folder of save_pretrained",
+        ),
+        Loader(
+            "timm", f"{_SOURCES}.timm:timm_network", "BACKBONE",
+            "a linear head on the last features of a backbone of timm, both from weights",
         ),
         Loader(
             "onnx", "gradunc_viz.networks.onnx_runner:onnx_network", "FILE.onnx", "an ONNX model, run by onnxruntime"
         ),
+        Loader("torchscript", f"{_SOURCES}.torchscript:torchscript_network", "FILE", "what torch.jit.save wrote"),
+        Loader("export", f"{_SOURCES}.exported:exported_network", "FILE", "what torch.export.save wrote"),
         Loader(_FILE, f"{_HOME}:network_of_file", "FUNCTION", "what a function of one's own file returns"),
     ),
     ModelError,

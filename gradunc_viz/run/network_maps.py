@@ -78,7 +78,7 @@ class NetworkMaps:
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
-        self.batch = min(self.batch, getattr(self.runner, "largest_batch", self.batch))
+        self.batch = min(self.batch, getattr(self.runner, "largest_batch", None) or self.batch)
         self._fit = self.settings.fit_of_scores
         if self._fit is not None:
             self._fit.check_network(self.runner.network)
