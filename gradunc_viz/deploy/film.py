@@ -155,7 +155,7 @@ def side_by_side(
 
     height, wide = image.shape[:2]
     scale = min((width - 2 * _GAP) / 3 / wide, max(1, -(-_NARROWEST // wide)))
-    panel = max(1, round(wide * scale)), max(1, round(height * scale))
+    panel = max(1, int(wide * scale)), max(1, int(height * scale))
     low, high = limits
     palette = np.array([tuple(bytes.fromhex(color[1:])) for color in Viridis256], "u1")
     shown = Image.fromarray(np.asarray(score, "f4")).resize(panel, Image.Resampling.BILINEAR)
