@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "comparison.compare": ["compare"],
+    "datasets.adapters": ["frames_from"],
     "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS", "Layout", "pattern_layout", "register_layout"],
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from . import metrics as metrics
     from . import tables as tables
     from .comparison.compare import compare as compare
+    from .datasets.adapters import frames_from as frames_from
     from .datasets.catalog import data_path as data_path
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames

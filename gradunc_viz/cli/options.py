@@ -10,7 +10,9 @@ from ..schema.scores import SETS
 from .values import (
     STDOUT,
     integers,
+    limits,
     mapping_or_pattern,
+    moment,
     names,
     natural,
     numbers,
@@ -18,6 +20,7 @@ from .values import (
     pair,
     port,
     positive,
+    rate,
     size,
 )
 
@@ -29,10 +32,12 @@ __all__ = [
     "data",
     "debug",
     "drawing",
+    "film",
     "frames",
     "network",
     "network_or_logits",
     "on_error",
+    "part",
     "passes",
     "quiet",
     "running",
@@ -185,7 +190,13 @@ def passes(parser: argparse.ArgumentParser) -> None:
 
 def data(parser: argparse.ArgumentParser) -> None:
     """Which frames, and what their labels mean."""
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of frames; or a video, a table of paths (.csv), a pattern of numbered images (frame_%%05d.png)",
+    )
     arrangement(parser, default="folder")
 
 
@@ -231,6 +242,34 @@ def arrangement(parser: argparse.ArgumentParser, default: str | None = None) -> 
         "--reduce-zero-label",
         action="store_true",
         help="ids in label masks count from 1 and 0 is ignored, as in MMSegmentation",
+    )
+    part(parser)
+
+
+def part(parser: argparse.ArgumentParser) -> None:
+    """Which of the frames."""
+    for name, what in (("start", "first frame"), ("stop", "frame before which to stop")):
+        parser.add_argument(
+            f"--{name}", type=moment, metavar="N|Ns", help=f"{what}, counted from 0; in seconds of a video such as 4.5s"
+        )
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="only every Nth frame")
+
+
+def film(parser: argparse.ArgumentParser, name: str) -> None:
+    """A film of image, prediction and score."""
+    group = parser.add_argument_group(
+        "film", f"Image, prediction and score side by side. Without {name} there is none."
+    )
+    group.add_argument(name, dest="film", type=Path, metavar="FILE", help=".mp4, which needs PyAV, or .gif")
+    group.add_argument("--show", metavar="SCORE", help="the score in it (default: the first of --scores)")
+    group.add_argument(
+        "--range",
+        type=limits,
+        metavar="LOW,HIGH",
+        help="values that are darkest and brightest (default: 1 and 99 %% quantiles, of all frames or of those so far)",
+    )
+    group.add_argument(
+        "--fps", type=rate, metavar="N", help="frames per second (default: as the source; 10 where it does not say)"
     )
 
 

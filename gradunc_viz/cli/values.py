@@ -95,6 +95,37 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def moment(text: str) -> int | float:
+    """``120`` -> frame 120; ``12.5s`` -> 12.5 seconds, as a float."""
+    number = text.removesuffix("s")
+    try:
+        place = float(number) if text.endswith("s") else int(number)
+    except ValueError:
+        place = -1
+    if not 0 <= place < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment; expected a frame such as 120, or seconds as 4.5s")
+    return place
+
+
+def limits(text: str) -> tuple[float, float]:
+    """``-2,5`` -> (-2.0, 5.0)."""
+    ends = numbers(text)
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range; expected such as 0,1 or, as it begins in -, =-2,5")
+    return ends[0], ends[1]
+
+
+def rate(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate; expected frames per second such as 25")
+    return number
+
+
 def width(text: str) -> str | float:
     """The width of a figure: a name or inches."""
     from ..figures.style import width_inches

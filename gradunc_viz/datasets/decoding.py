@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -13,8 +12,18 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
 from .catalog import Color
+from .image_source import ImageSource, Readable
 
-__all__ = ["holds_colors", "image_size", "opened_image", "read_bytes", "read_image", "read_mask", "rgb_pixels"]
+__all__ = [
+    "content_key",
+    "holds_colors",
+    "image_size",
+    "opened_image",
+    "read_bytes",
+    "read_image",
+    "read_mask",
+    "rgb_pixels",
+]
 
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -51,17 +60,17 @@ class _Strict:
 
 
 @contextmanager
-def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+def opened_image(path: Readable, content: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Open an image file and turn whatever goes wrong with it into an error that names it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ImageSource
     content : binary file, optional
         What the file holds, where that lies elsewhere.
     """
     try:
-        with _Strict(), Image.open(path if content is None else content) as image:
+        with _Strict(), _opened(path, content) as image:
             yield image
     except (FrameError, MemoryError):
         raise
@@ -74,8 +83,21 @@ def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.
         raise FrameError(f"{path}: cannot be decoded, expected a whole image file ({reason})") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def _opened(path: Readable, content: BinaryIO | None) -> Image.Image:
+    if isinstance(path, ImageSource):
+        return path.open()
+    return Image.open(path if content is None else content)
+
+
+def content_key(path: Readable) -> bytes:
+    """What the content hash of an image or a mask is made of: the bytes of its file, where it is one."""
+    return path.key() if isinstance(path, ImageSource) else read_bytes(path)
+
+
+def read_bytes(path: Readable) -> bytes:
     """Read a file; a `FrameError` names it if that fails."""
+    if isinstance(path, ImageSource):
+        return path.encoded()
     try:
         return path.read_bytes()
     except OSError as error:
@@ -93,7 +115,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Readable) -> tuple[int, int]:
     """(height, width) in pixels, upright, from the header of an image file."""
     with opened_image(path) as image:
         width, height = image.size
@@ -101,13 +123,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Readable) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB, see `rgb_pixels`."""
     with opened_image(path) as image:
         return rgb_pixels(image, path)
 
 
-def rgb_pixels(image: Image.Image, path: Path) -> np.ndarray:
+def rgb_pixels(image: Image.Image, path: Readable) -> np.ndarray:
     """Pixels of an opened image, (H, W, 3) uint8 RGB, turned upright as its EXIF data says.
 
     Opacity is dropped. Grey of 16 bits is scaled to 8, and so is grey in floating point, of which 1 is white.
@@ -141,13 +163,13 @@ def _grey(shades: np.ndarray) -> np.ndarray:
     return np.repeat(shades.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def holds_colors(path: Path) -> bool:
+def holds_colors(path: Readable) -> bool:
     """Whether a mask may hold colours that stand for ids, from the header."""
     with opened_image(path) as image:
         return image.mode not in ("L", "LA", "1", *_DEEP_GREY)
 
 
-def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+def read_mask(path: Readable, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
     """Decode to the ids as stored, (H, W) integers, or to the colours that stand for ids, (H, W, 3) uint8.
 
     Parameters
@@ -193,7 +215,7 @@ def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | N
 
 
 def _of_palette(
-    path: Path, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
+    path: Readable, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
 ) -> np.ndarray:
     used = np.unique(indices)
     if used[-1] >= len(palette):

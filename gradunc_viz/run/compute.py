@@ -20,6 +20,7 @@ from ..datasets.bands import BANDS_SUFFIX, read_bands
 from ..datasets.conventions import some
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
+from ..datasets.image_source import ImageSource
 from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
@@ -161,7 +162,7 @@ def compute_report(
 
 def score_image(
     model: Model | Sequence[Model],
-    image: np.ndarray | str | os.PathLike[str],
+    image: np.ndarray | str | os.PathLike[str] | ImageSource,
     settings: Settings | None = None,
     **changes: Unpack[SettingsChanges],
 ) -> xr.Dataset:
@@ -171,7 +172,7 @@ def score_image(
     ----------
     model : str, nn.Module or Network
         See `load_model`. It is given back as it was. Or a list of such, the members of an ensemble.
-    image : array (y, x, 3) uint8 RGB, or the path of an image file
+    image : array (y, x, 3) uint8 RGB, the path of an image file, or what else `Frame.image_path` is
         For a network of other than three channels, (y, x, channels) or (y, x): 8 or 16 bits, or floating point, which
         is taken as it is.
     settings, **changes
@@ -276,10 +277,10 @@ def _warn_of_fitted(frame_ids: list[str]) -> None:
         )
 
 
-def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
+def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:
     """An image as a network of so many channels takes it."""
-    if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
+    if isinstance(image, (str, os.PathLike, ImageSource)):
+        path = image if isinstance(image, ImageSource) else Path(image)
         return read_image(path) if channels == 3 and path.suffix != BANDS_SUFFIX else read_bands(path, channels)
     pixels = np.asarray(image)
     if channels == 1 and pixels.ndim == 2:
