@@ -197,6 +197,11 @@ class TiledImage:
         """As of an input: this one is like no other."""
         return self.frame_id, *self.image.shape
 
+    @property
+    def large(self) -> bool:
+        """Whether it is not to be in memory beside others."""
+        return self.image.shape[0] * self.image.shape[1] > LARGE
+
     def at(self, top: int, left: int) -> Tensor:
         """Input of the network for the window at a pixel; beyond the image its last row and column are repeated."""
         height, width = self.window
@@ -348,14 +353,15 @@ class Mosaic:
         more = self._held.new_zeros(len(self._held), missing, across.length)
         more[self._log2] = -torch.inf
         self._held = torch.cat([self._held, more], 1)
-        rows = slice(down.starts[row] - self._done, down.starts[row] - self._done + down.size)
-        weight_down = torch.from_numpy(down.weights[row]).to(self._device)[:, None]
+        counted = max(0, self._done - down.starts[row])  # cells whose weight is nothing, of rows that are complete
+        rows = slice(down.starts[row] + counted - self._done, down.starts[row] + down.size - self._done)
+        weight_down = torch.from_numpy(down.weights[row, counted:]).to(self._device)[:, None]
         for start, across_weights, own in zip(across.starts, across.weights, maps, strict=True):
             weight = weight_down * torch.from_numpy(across_weights).to(self._device)
             target = self._held[:, rows, start : start + across.size]
-            target[self._linear] += own[self._linear] * weight
+            target[self._linear] += own[self._linear, counted:] * weight
             norms = target[self._log2]
-            norms.copy_(torch.logaddexp2(norms, own[self._log2] + weight.log2()))
+            norms.copy_(torch.logaddexp2(norms, own[self._log2, counted:] + weight.log2()))
         complete = down.complete(row + 1) - self._done
         finished, self._held = self._held[:, :complete], self._held[:, complete:].clone()
         self._done += complete
