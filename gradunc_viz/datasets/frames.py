@@ -23,7 +23,7 @@ from .bands import frame_size
 from .catalog import Color
 from .class_files import folder_classes
 from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, reduced, some
-from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
+from .decoding import hash_file, holds_colors, opened_image, read_bytes, read_image, read_mask
 from .fits import fitting_layouts
 from .layouts import LAYOUTS, FrameFiles, Layout, Mask, NoFramesError
 
@@ -156,20 +156,23 @@ class Frame:
         Names and places of the files do not count, so moving a set keeps its hashes.
         """
         digest = blake2b(digest_size=16)
-        parts: list[tuple[str, bytes]] = [("image", self.image_bytes)]
-        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
-            if mask:
-                parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
-                if mask.conversion.colors and holds_colors(mask.path):
-                    parts.append(("colors", mask.conversion.color_key.encode()))
-        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
-            if path is not None:
-                parts.append((name, read_bytes(path)))
-        if self.files.anomaly_ids:
-            parts.append(("anomaly ids", str(sorted(self.files.anomaly_ids)).encode()))
-        for name, content in parts:
+
+        def take(name: str, content: bytes) -> None:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
+
+        hash_file(self.image_path, digest, "image")
+        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
+            if mask:
+                hash_file(mask.path, digest, name)
+                take("ids", mask.conversion.key.encode())
+                if mask.conversion.colors and holds_colors(mask.path):
+                    take("colors", mask.conversion.color_key.encode())
+        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
+            if path is not None:
+                hash_file(path, digest, name)
+        if self.files.anomaly_ids:
+            take("anomaly ids", str(sorted(self.files.anomaly_ids)).encode())
         return digest.hexdigest()
 
 
