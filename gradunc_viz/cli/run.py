@@ -15,7 +15,7 @@ from . import options
 from .command import command
 from .data import opened_frames, part_of
 from .given import network, networks, passes, run_settings, running
-from .values import DONE, SKIPPED, console, positive, size_on_disk
+from .values import DONE, SKIPPED, console, overlap, positive, size_on_disk, tile
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,21 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass, or windows of one")
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        metavar="auto|HxW|N",
+        help="show the network windows of this size, which overlap, and merge what it says of them; auto: of images "
+        "beyond 8 megapixels alone",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=overlap,
+        default=0.25,
+        metavar="SHARE|N",
+        help="how far windows overlap: a share of their size, or pixels (default: %(default)s)",
+    )
     parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
     parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
@@ -74,6 +88,8 @@ def _compute(arguments: argparse.Namespace) -> int:
     settings = Settings(
         scores=arguments.scores,
         batch=arguments.batch,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
         bias=arguments.bias,
         compile=arguments.compile,
         channels_last=arguments.channels_last,

@@ -42,6 +42,29 @@ def padding(text: str) -> tuple[int, int] | str:
     return text if text == "same" else pair(text)
 
 
+def tile(text: str) -> tuple[int, int] | str:
+    """``N`` -> (N, N), ``HxW`` -> (H, W); ``auto`` stays."""
+    if text == "auto":
+        return text
+    try:
+        height, width = size(f"{text}x{text}" if text.isdigit() else text)
+    except (argparse.ArgumentTypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size of windows; expected HEIGHTxWIDTH such as 512x1024, one number for both, or auto"
+        ) from None
+    return int(height), int(width)
+
+
+def overlap(text: str) -> int | float:
+    """Pixels, or a share of a window."""
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no overlap; expected a share of the window such as 0.25, or a number of pixels"
+        ) from None
+
+
 def integers(text: str) -> tuple[int, ...]:
     """``0,19`` -> (0, 19)."""
     try:

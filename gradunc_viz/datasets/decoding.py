@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
@@ -15,7 +16,7 @@ from .catalog import Color
 from .image_source import ImageSource, Readable
 
 __all__ = [
-    "content_key",
+    "hash_content",
     "holds_colors",
     "image_size",
     "opened_image",
@@ -33,23 +34,30 @@ _MAX_16_BIT = 65535
 
 _OPAQUE = 255
 
+_BOMB = 6
+"""Times Pillow's limit, ``PIL.Image.MAX_IMAGE_PIXELS``, beyond which an image is refused: 537 megapixels."""
+
+_BLOCK = 1 << 22  # pixels that are converted at a time
+
 
 class _Strict:
-    """Hold Pillow's switch for truncated files off while any thread decodes.
+    """Hold Pillow's switch for truncated files off while any thread decodes, and its warnings of large images.
 
     Training code often sets ``ImageFile.LOAD_TRUNCATED_IMAGES`` for the whole process; a half-read image
-    would then pass as grey pixels, which look like an anomaly.
+    would then pass as grey pixels, which look like an anomaly. Aerial images are larger than what Pillow warns of.
     """
 
     _lock = threading.Lock()
     _depth = 0
     _outside = False
+    limit: int | None = None
 
     def __enter__(self) -> None:
         with _Strict._lock:
             if _Strict._depth == 0:
                 _Strict._outside = ImageFile.LOAD_TRUNCATED_IMAGES
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
+                _Strict.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             _Strict._depth += 1
 
     def __exit__(self, *_error: object) -> None:
@@ -57,6 +65,7 @@ class _Strict:
             _Strict._depth -= 1
             if _Strict._depth == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _Strict._outside
+                Image.MAX_IMAGE_PIXELS = _Strict.limit
 
 
 @contextmanager
@@ -71,11 +80,15 @@ def opened_image(path: Readable, content: BinaryIO | None = None) -> Iterator[Im
     """
     try:
         with _Strict(), _opened(path, content) as image:
+            pixels, most = image.width * image.height, _BOMB * (_Strict.limit or 0)
+            if pixels > most > 0:
+                raise FrameError(
+                    f"{path}: too large to decode, {pixels} pixels; expected {most} at most, {_BOMB} times "
+                    "PIL.Image.MAX_IMAGE_PIXELS"
+                )
             yield image
     except (FrameError, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise FrameError(f"{path}: too large to decode ({error})") from error
     except Exception as error:  # a damaged file makes decoders raise almost anything, SyntaxError included
         if isinstance(error, OSError) and error.strerror:
             raise FrameError(f"{path}: cannot be read ({error.strerror})") from error
@@ -89,17 +102,33 @@ def _opened(path: Readable, content: BinaryIO | None) -> Image.Image:
     return Image.open(path if content is None else content)
 
 
-def content_key(path: Readable) -> bytes:
-    """What the content hash of an image or a mask is made of: the bytes of its file, where it is one."""
-    return path.key() if isinstance(path, ImageSource) else read_bytes(path)
-
-
 def read_bytes(path: Readable) -> bytes:
     """Read a file; a `FrameError` names it if that fails."""
     if isinstance(path, ImageSource):
         return path.encoded()
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def hash_content(path: Readable, digest: Any, name: str) -> None:
+    """Let a digest take a name, and length and content of a file, or the key of what is none.
+
+    Raises
+    ------
+    FrameError
+        Naming the file, if it cannot be read.
+    """
+    if isinstance(path, ImageSource):
+        key = path.key()
+        digest.update(f"{name} {len(key)}\n".encode() + key)
+        return
+    try:
+        with path.open("rb") as file:
+            digest.update(f"{name} {os.fstat(file.fileno()).st_size}\n".encode())
+            while part := file.read(1 << 22):
+                digest.update(part)
     except OSError as error:
         raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -156,7 +185,12 @@ def rgb_pixels(image: Image.Image, path: Readable) -> np.ndarray:
         return _grey(np.rint(shades * 255))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _BLOCK // image.width)
+    for top in range(0, image.height, step):  # no further copies of a whole image
+        part = image.crop((0, top, image.width, min(top + step, image.height)))
+        pixels[top : top + step] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return pixels
 
 
 def _grey(shades: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from .bands import frame_size
 from .catalog import Color
 from .class_files import NamedClasses, folder_classes
 from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, reduced, some
-from .decoding import content_key, holds_colors, opened_image, read_bytes, read_image, read_mask
+from .decoding import hash_content, holds_colors, opened_image, read_bytes, read_image, read_mask
 from .fits import fitting_layouts
 from .image_source import ImageSource, Readable
 from .layouts import LAYOUTS, FrameFiles, Layout, Mask, NoFramesError
@@ -159,20 +159,23 @@ class Frame:
         Names and places of the files do not count, so moving a set keeps its hashes.
         """
         digest = blake2b(digest_size=16)
-        parts: list[tuple[str, bytes]] = [("image", content_key(self.image_path))]
-        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
-            if mask:
-                parts += [(name, content_key(mask.path)), ("ids", mask.conversion.key.encode())]
-                if mask.conversion.colors and not _absent(mask) and holds_colors(mask.path):
-                    parts.append(("colors", mask.conversion.color_key.encode()))
-        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
-            if path is not None:
-                parts.append((name, content_key(path)))
-        if self.files.anomaly_ids:
-            parts.append(("anomaly ids", str(sorted(self.files.anomaly_ids)).encode()))
-        for name, content in parts:
+
+        def take(name: str, content: bytes) -> None:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
+
+        hash_content(self.image_path, digest, "image")
+        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
+            if mask:
+                hash_content(mask.path, digest, name)
+                take("ids", mask.conversion.key.encode())
+                if mask.conversion.colors and not _absent(mask) and holds_colors(mask.path):
+                    take("colors", mask.conversion.color_key.encode())
+        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
+            if path is not None:
+                hash_content(path, digest, name)
+        if self.files.anomaly_ids:
+            take("anomaly ids", str(sorted(self.files.anomaly_ids)).encode())
         return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -137,6 +137,9 @@ class Inference:
     _compiled: Any = field(default=None, repr=False)
     _other_size_of: dict[tuple[int, ...], str] = field(default_factory=dict, repr=False)
 
+    size_option: ClassVar[str] = "--input-size"
+    """What says how large its inputs are."""
+
     def __post_init__(self) -> None:
         check_autocast(self.autocast)
         check_input_size(self.input_size)
@@ -228,8 +231,8 @@ class Inference:
         except Exception as error:  # a network may raise anything
             size_taken = self._other_size(x)
             raise ModelError(
-                f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see --input-size, "
-                f"{size_taken} would do"
+                f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see "
+                f"{self.size_option}, {size_taken} would do"
                 if size_taken
                 else f"{what}: the network failed on an input of {size}: {brief(error)}{self._other_channels(x)}"
             ) from error

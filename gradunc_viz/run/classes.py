@@ -24,6 +24,7 @@ from ..datasets.frames import Frame
 from ..networks.network import Network
 from ..networks.preprocessing import InputSize
 from ..networks.runner import Runner
+from ..networks.tiled import TiledImage
 from ..schema.errors import FrameError, GraduncError, ModelError
 from ..store.backend import Place, backend_of
 from ..store.cache import open_cache
@@ -148,7 +149,8 @@ def _channels(runner: Runner[Any], frames: Sequence[Frame], input_size: InputSiz
     """Count the network's channels by a forward pass, before the frames have theirs."""
     size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
     what, depth = "an empty image", runner.network.in_channels
-    return int(runner(runner.prepare(np.zeros((*size, depth), "u1"), what), what).logits.shape[1])
+    x = runner.prepare(np.zeros((*size, depth), "u1"), what)
+    return int(runner(x.at(0, 0) if isinstance(x, TiledImage) else x, what).logits.shape[1])
 
 
 def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:

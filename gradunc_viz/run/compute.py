@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -26,9 +27,10 @@ from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
 from ..networks.saved import SavedLogits
+from ..networks.tiled import TiledImage
 from ..schema.errors import FrameError, ModelError, SettingsError
 from ..schema.scores import DEFAULT_SCORES, lookup
-from ..store.backend import Place, backend_of
+from ..store.backend import Backend, Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import known_class_table, numbered_alike
@@ -145,7 +147,7 @@ def compute_report(
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
-        source = NetworkMaps(runner, settings, classes, report.stages)
+        source = NetworkMaps(runner, settings, classes, report.stages, folder=_folder(place))
         _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -199,20 +201,25 @@ def score_image(
         source = NetworkMaps(runner, settings, (), Stages())
         _warn_of_fit(settings)
         x = runner.prepare(frame.image, frame.id)
-        head = source.run(x, frame.id)
+        head = source.run(x.at(0, 0) if isinstance(x, TiledImage) else x, frame.id)
         names = network.class_names(head.logits.shape[1])
-        maps = source.score(frame, head, x=x).maps
+        if isinstance(x, TiledImage):
+            striped = source.score_windows(frame, x).maps
+            oriented, prediction = striped.whole()
+        else:
+            maps = source.score(frame, head, x=x).maps
+            oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
     _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (
             ("y", "x"),
-            maps.oriented[i].cpu().numpy(),
+            oriented[i],
             {"units": entry.units, "long_name": entry.title, "orientation": "larger = more uncertain"},
         )
         for i, entry in enumerate(entries)
     }
-    variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
+    variables["prediction"] = (("y", "x"), prediction, {"long_name": "predicted class id"})
     return xr.Dataset(
         variables,
         attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
@@ -251,6 +258,8 @@ def _possible(settings: Settings, networks: Sequence[Network]) -> Settings:
 
 def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:
     """The settings with the size of the network's input that comes of them, which decides."""
+    if settings.tile is not None and settings.tile != "auto":
+        return settings if settings.input_size != "own" else replace(settings, input_size=None)
     sizes = {one.preprocessing.chosen_size(settings.input_size) for one in networks}
     return replace(settings, input_size=sizes.pop()) if len(sizes) == 1 else settings
 
@@ -260,7 +269,8 @@ def _warn_of_fit(settings: Settings) -> None:
     if settings.fit is not None and settings.fit_of_scores is None:
         warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
     elif settings.fit is not None:
-        for name, value in (("input_size", settings.input_size), ("autocast", settings.autocast)):
+        size = settings.input_size if settings.tile in (None, "auto") else settings.tile  # what the network sees
+        for name, value in (("input_size", size), ("autocast", settings.autocast)):
             then = settings.fit.provenance[name]
             if then != (list(value) if isinstance(value, tuple) else value):
                 warnings.warn(
@@ -275,6 +285,12 @@ def _warn_of_fitted(frame_ids: list[str]) -> None:
             f"{some('frame', frame_ids)}): they look better there than on others",
             stacklevel=4,
         )
+
+
+def _folder(place: Backend) -> Path:
+    """Where large maps are kept until they are in the cache: beside it, or where other temporary files are."""
+    folder = Path(place.where).resolve().parent
+    return folder if folder.is_dir() else Path(tempfile.gettempdir())
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:

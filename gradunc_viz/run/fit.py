@@ -32,7 +32,7 @@ from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
 from .runners import runner_of
-from .settings import Settings, SettingsChanges, changed, check_count, resolve_device
+from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
 from .stages import Stages
 
 __all__ = ["fit", "fitted_state"]
@@ -99,6 +99,7 @@ def fit(
     if settings is None and changes.get("scores") is None:
         changes = {**changes, "scores": "fitted"}
     settings = changed(settings or Settings(), changes)
+    check_whole(settings, "scores are fitted on")
     entries = [lookup(name) for name in settings.scores]
     _check(entries, pixels, by, features)
     with_features = any("features" in entry.needs for entry in entries)

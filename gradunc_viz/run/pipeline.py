@@ -35,6 +35,7 @@ from .assemble import frame_dataset
 from .decode import DecodedFrame
 from .report import Report
 from .stages import Stages
+from .striped import StripedImage
 
 __all__ = ["LeftOut", "MapSource", "Pipeline", "Scored", "chosen_frames"]
 
@@ -52,10 +53,15 @@ class Scored:
     """A frame and its maps, still on the device; `edges` as for `gradunc_viz.counts.frame.count_frame`."""
 
     frame: DecodedFrame
-    maps: ScoredImage
+    maps: ScoredImage | StripedImage
     options: ScoreOptions
     attrs: dict[str, Any]
     edges: Mapping[str, Tensor] | None = None
+
+    @property
+    def large(self) -> bool:
+        """Whether it is not to be in memory beside others."""
+        return isinstance(self.maps, StripedImage) and self.maps.on_disk
 
 
 @dataclass
@@ -173,13 +179,17 @@ class Pipeline:
                         if isinstance(scored, LeftOut):
                             self._failed(scored)
                         else:
-                            while len(pending) > finishers:  # a slow disk holds the network back
+                            large = scored.large
+                            while len(pending) > (0 if large else finishers):  # a slow disk holds the network back
                                 with self.stages("wait for writing"):
                                     self._finished(pending.popleft())
                             if free_cores > 0:
                                 pending.append(finishing.submit(self._finish, writer, scored))
                             else:
                                 pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
+                            if large:
+                                with self.stages("wait for writing"):
+                                    self._finished(pending.popleft())
                         del scored  # not to be held while the next one is made
                         scored_more()
                     with self.stages("wait for writing"):

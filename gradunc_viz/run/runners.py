@@ -18,6 +18,7 @@ from ..networks.network import Network
 from ..networks.own_logits import own_logits
 from ..networks.runner import Inference, Runner
 from ..networks.saved import SavedLogits, SavedRunner
+from ..networks.tiled import OVERLAP, TiledInference
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
 from ..schema.scores import lookup
@@ -55,7 +56,21 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
         )
     if len(networks) == 1 and kind == "members":
         raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
+    if settings.tile is not None and (len(networks) > 1 or kind is not None):
+        several = f"score {score!r} needs" if score else f"{len(networks)} networks make"
+        raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
+    if settings.tile is not None:
+        return TiledInference(
+            networks[0],
+            device,
+            compile=settings.compile,
+            channels_last=settings.channels_last,
+            autocast=settings.autocast,
+            input_size=settings.input_size,
+            tile=settings.tile,
+            overlap=settings.overlap,
+        )
     members = [
         Inference(
             network,
@@ -113,7 +128,11 @@ def _saved_runner(
 
 
 def _warn_of_idle(settings: Settings) -> None:
-    """Say which settings of passes were changed though there are no such passes."""
+    """Say which settings were changed though there is nothing that they are of."""
+    if settings.tile is None and settings.overlap != OVERLAP:
+        warnings.warn(
+            f"overlap={settings.overlap!r} makes no difference: no windows (tile) were asked for", stacklevel=4
+        )
     for name, (kind, default) in PASS_SETTINGS.items():
         value = getattr(settings, name)
         if value != default and settings.passes_kind != kind:

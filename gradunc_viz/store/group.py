@@ -208,6 +208,10 @@ _FILL = {"prediction": IGNORE, "label": IGNORE, "anomaly": IGNORE}
 _COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
 
 
-def encoded(dataset: xr.Dataset) -> dict[str, bytes]:
-    """Files of a dataset by name, ``zarr.json`` of the group last."""
-    return group_files(dataset, single=CHUNKS, plain=_COMPRESSED, fill=_FILL)
+_AT_ONCE = 1 << 29  # bytes of a dataset whose files are made before the first of them is written
+
+
+def encoded(dataset: xr.Dataset) -> Mapping[str, bytes]:
+    """Files of a dataset by name, ``zarr.json`` of the group last; of a large one each is made when it is asked for."""
+    files = group_files(dataset, single=CHUNKS, plain=_COMPRESSED, fill=_FILL)
+    return files if dataset.nbytes > _AT_ONCE else dict(files)
