@@ -97,7 +97,7 @@ def test_names_that_are_no_model(spec: str) -> None:
 
 
 def test_every_source_says_what_it_loads() -> None:
-    assert sources() == "demo, hf:DIR_OR_ID, torchvision:NAME or FILE.py:FUNCTION"
+    assert sources() == "demo, demo-queries, hf:DIR_OR_ID, torchvision:NAME or FILE.py:FUNCTION"
     assert all(loader.help and callable(loader.function) for loader in LOADERS.values())
     assert all(loader.form in str(gv.load_model.__doc__) for loader in LOADERS.values())
     assert find_loader("some/net.py:make") == (LOADERS[".py"], "some/net.py:make")
