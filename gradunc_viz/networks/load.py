@@ -19,6 +19,7 @@ from .loaders import find_loader
 from .network import Network
 from .preprocessing import Preprocessing
 from .processor import processor_preprocessing
+from .universal import told_its_task
 from .weights import existing, load_weights, read_state, refusal
 
 __all__ = [
@@ -50,7 +51,8 @@ def load_model(
     spec
         - a `torch.nn.Module`: taken as it is (a `Network` with its own settings where none are given);
         - ``"demo"``: the embedded demo network, ``"demo-queries"``: its twin that makes masks and classes of queries;
-        - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, safetensors only, no remote code;
+        - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, or a query model such as MaskFormer,
+          Mask2Former, OneFormer or EoMT, safetensors only, no remote code;
         - ``"torchvision:NAME"``: an architecture of ``torchvision.models.segmentation``, of use only with
           `weights`;
         - ``"FILE.py:FUNCTION"``: what the function returns; the file is executed, with its folder importable.
@@ -168,7 +170,7 @@ def demo_query_network(_: str) -> Network:
 def transformers_network(source: str, weights: str | Path | None = None) -> Network:
     """A semantic-segmentation model of transformers, by folder or name on the hub, see `load_model`."""
     try:
-        from transformers import AutoConfig, AutoModelForSemanticSegmentation
+        import transformers
         from transformers.utils import logging
     except (ImportError, RuntimeError) as error:
         raise ModelError(f"hf:{source} needs transformers: pip install 'gradunc-viz[hf]' ({brief(error)})") from error
@@ -186,14 +188,17 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        kinds: Any = transformers.AutoModelForSemanticSegmentation
+        if type(config) in transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
+            kinds, config.is_training = transformers.AutoModelForUniversalSegmentation, False
         if weights is None:
-            net, report = AutoModelForSemanticSegmentation.from_pretrained(
+            net, report = kinds.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
         else:
             # Not `load_weights`: a file may name weights otherwise than the module; transformers translates.
-            blank = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+            blank = kinds.from_config(config, trust_remote_code=False)
             state = read_state(weights, blank.state_dict())
             net, report = type(blank).from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -202,7 +207,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"hf:{source}: {len(absent)} weights are missing or of another shape ({', '.join(absent[:3])}) "
                 f"in {weights or 'its files'}: expected a model trained for segmentation, not a backbone"
             )
-        net.eval()
+        net = told_its_task(net.eval(), source, options)
         preprocessing = processor_preprocessing(source, config, Network(net).in_channels, options)
     except ModelError:
         raise
@@ -212,7 +217,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
             kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", reason)
             reason = (
                 f"{kind[1] if kind else 'its configuration'} is no semantic-segmentation model with "
-                "per-pixel logits (query models such as MaskFormer and Mask2Former are not)"
+                "per-pixel logits, nor one of queries such as MaskFormer and Mask2Former"
             )
         raise ModelError(f"hf:{source} cannot be loaded: {reason}") from error
     finally:

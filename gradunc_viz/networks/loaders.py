@@ -70,7 +70,7 @@ LOADERS: Registry[Loader] = Registry(
         Loader("demo-queries", f"{_HOME}:demo_query_network", "", "the embedded demo network of queries"),
         Loader(
             "hf", f"{_HOME}:transformers_network", "DIR_OR_ID",
-            "a semantic-segmentation model of transformers, safetensors only, no remote code",
+            "a semantic-segmentation or query model of transformers, safetensors only, no remote code",
         ),
         Loader(
             "torchvision", f"{_HOME}:torchvision_network", "NAME",

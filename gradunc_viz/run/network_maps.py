@@ -16,6 +16,7 @@ from ..networks.head import Head
 from ..networks.layers import captured_layers, check_layers
 from ..networks.network import Network
 from ..networks.passes import Inputs, JointHead, heads_of, image_of, joined
+from ..networks.queries import QueryHead
 from ..networks.runner import Inference, Runner, out_of_memory
 from ..networks.second_last import SecondLast
 from ..schema.entries.passes import KINDS
@@ -198,7 +199,7 @@ class NetworkMaps:
                     return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
                     for one in heads_of(head):
-                        del one.features  # which may be many times larger than the logits
+                        one.__dict__.pop("features", None)  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
             except DeviceError:
                 if len(group) == 1:
@@ -237,9 +238,13 @@ class NetworkMaps:
         """What scores are handed of the `index`-th image of a batch: the classes alone."""
         network = network or self.runner.network
         align = self.settings.align_corners
+        queries = head.queries if isinstance(head, QueryHead) else None
+        features = None
+        if self._needs_features:  # a query model whose pixel embeddings were not found has none
+            features = head.features if queries is None else queries.pixels
         output = HeadOutput(
             head.logits,
-            head.features if self._needs_features else None,
+            features,
             head.layer,
             align_corners=head.align_corners if align is None else align,
             bias=self.settings.bias,
@@ -247,6 +252,7 @@ class NetworkMaps:
             threshold=network.threshold,
             layers=head.layers,
             hidden=head.hidden,
+            queries=queries,
         )
         return output.image(index).only(network.class_channels(head.logits.shape[1]))
 
@@ -275,6 +281,8 @@ class NetworkMaps:
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         attrs: dict[str, Any] = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
         attrs["network"] = self.runner.network.name
+        if isinstance(head, QueryHead):
+            attrs["logits_are"] = "class scores S_k of queries"
         if isinstance(head, JointHead):
             passes = tuple(
                 replace(self.output(one.head, index, one.network), mirrored=one.mirrored) for one in head.passes

@@ -28,7 +28,7 @@ from .fit import Fit, State, states_of
 from .gradients import norms_and_softmax
 from .mean_norms import mean_norms
 from .mean_prediction import MeanPrediction
-from .needs import LAYER, ForwardPass, HeadOutput, check_passes, needs_of
+from .needs import LAYER, ForwardPass, HeadOutput, check_passes, check_queries, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
@@ -165,6 +165,7 @@ class Scorer:
         GraduncError
             If a score's own function fails, or returns something else than finite numbers of the expected shape.
         """
+        check_queries(self.scores, head)
         check_passes(self.scores, head.kind or None, input_grad=head.rerun is not None)
         for one in head.passes or (head,):
             if "features" in self.needs and one.features is not None:
