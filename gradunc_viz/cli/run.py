@@ -19,10 +19,18 @@ from .values import DONE, SKIPPED, console, overlap, positive, size_on_disk, til
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="cache of the convolutional network; that of the query network lies beside it, DIR-queries "
+        "(default: runs/demo-VERSION)",
+    )
 
 
-@command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
+@command(
+    "demo", "compute the embedded demo with two networks and show them in the dashboard", _demo_options, options.serving
+)
 def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.catalog import data_path
     from ..datasets.frames import open_frames
@@ -31,14 +39,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     from ..schema.frame import SCHEMA_VERSION
     from .look import explore
 
-    started = time.perf_counter()
-    network = load_model("demo")
-    # a cache of an earlier version's network or layout is left alone rather than refused
-    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
-    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
-    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
-    print(f"{time.perf_counter() - started:.1f} s", flush=True)
-    arguments.cache = [out]
+    frames = open_frames(data_path("demo"), "folder")
+    arguments.cache = {}
+    for name in ("demo", "demo-queries"):
+        started = time.perf_counter()
+        network = load_model(name)
+        # a cache of an earlier version's network or layout is left alone rather than refused
+        out = Path(f"runs/{name}-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
+        if arguments.out is not None:
+            out = Path(f"{arguments.out}{name.removeprefix('demo')}")
+        report = compute_report(network, frames, out)
+        print(f"{name}: {len(report.computed)} frames computed, {len(report.existing)} taken from {out}", end="; ")
+        print(f"{time.perf_counter() - started:.1f} s", flush=True)
+        arguments.cache[name] = out
     return explore(arguments)
 
 

@@ -31,7 +31,14 @@ from .weights import existing, load_weights, read_state, refusal
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["demo_network", "load_model", "network_of_file", "torchvision_network", "transformers_network"]
+__all__ = [
+    "demo_network",
+    "demo_query_network",
+    "load_model",
+    "network_of_file",
+    "torchvision_network",
+    "transformers_network",
+]
 
 
 def load_model(
@@ -53,7 +60,7 @@ def load_model(
     spec
         - a `torch.nn.Module`: taken as it is (a `Network` with its own settings where none are given); of TorchScript
           and of a `torch.export.ExportedProgram` layers are made again;
-        - ``"demo"``: the embedded demo network;
+        - ``"demo"``: the embedded demo network, ``"demo-queries"``: its twin that makes masks and classes of queries;
         - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, or a query model such as MaskFormer,
           Mask2Former, OneFormer or EoMT, safetensors only, no remote code;
         - ``"torchvision:NAME"``: an architecture of ``torchvision.models.segmentation``, of use only with
@@ -71,8 +78,8 @@ def load_model(
     drop_channels, normalize, classes, head, output, threshold
         See `Network`. Left out, images are prepared as the model's image processor does for ``hf:`` (as the one of its
         architecture does to RGB if there is none), with ImageNet's numbers for ``torchvision:`` and not at all
-        otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and
-        ``demo``.
+        otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:``,
+        ``demo`` and ``demo-queries``.
     channels
         ``"rgb"`` or ``"bgr"``, the order in which the network wants the colours, and in which mean and deviation are;
         or ``"grey"``. By default what the model says, or as many channels as its first convolution takes, RGB of three.
@@ -192,6 +199,15 @@ def demo_network(_: str) -> Network:
 
     names, colors = zip(*CLASSES, strict=True)
     return Network(load_demo_network(), classes=names, colors=colors)
+
+
+def demo_query_network(_: str) -> Network:
+    """The embedded demo network of queries, see `load_model`."""
+    from ..demo import CLASSES
+    from ..demo.query_network import load_demo_query_network
+
+    names, colors = zip(*CLASSES, strict=True)
+    return Network(load_demo_query_network(), classes=names, colors=colors)
 
 
 def transformers_network(source: str, weights: str | Path | None = None) -> Network:

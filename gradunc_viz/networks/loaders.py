@@ -68,6 +68,7 @@ LOADERS: Registry[Loader] = Registry(
     "gradunc_viz.loaders",
     (
         Loader("demo", f"{_HOME}:demo_network", "", "the embedded demo network"),
+        Loader("demo-queries", f"{_HOME}:demo_query_network", "", "the embedded demo network of queries"),
         Loader(
             "hf", f"{_HOME}:transformers_network", "DIR_OR_ID",
             "a semantic-segmentation or query model of transformers, safetensors only, no remote code",
