@@ -132,7 +132,7 @@ class ScoredModel(nn.Module):
         self.network = TappedNetwork(network.net, head.plan)
         self.layer_name, self.align_corners = head.name, head.align_corners
         self._head, self._output, self._plan = network.head, network.output, head.plan
-        self._threshold = network.threshold
+        self.threshold = network.threshold
         self._tail, self._shape = head.tail, tuple(example.shape)
         self._geometry = geometry_of(head.layer)
         check_requests(self._wanted, self._geometry)
@@ -150,7 +150,7 @@ class ScoredModel(nn.Module):
 
     def forward(self, x: Tensor) -> ScoredOutput:
         """Logits and oriented score maps of a batch (N, 3, h, w)."""
-        head = replace(self._passed(x), threshold=self._threshold)
+        head = replace(self._passed(x), threshold=self.threshold)
         if self.channels is not None:
             head = head.only(self.channels)
         logits = head.logits

@@ -114,6 +114,11 @@ class Network(Wrapper):
         """Whether it was trained on ids that are one less than those in masks, with 0 ignored."""
         return self.preprocessing.reduce_labels
 
+    @property
+    def featureless(self) -> str:
+        """Why nothing is known of what enters its head; empty where it is, as of any module of torch."""
+        return getattr(self.net, "featureless", "")
+
     @cached_property
     def in_channels(self) -> int:
         """How many channels its images have: 3 are RGB, 1 is grey, others are what the image files hold."""
