@@ -100,3 +100,19 @@ def test_a_frame_whose_masks_are_nan_is_named(frames: gv.Frames, tmp_path: Path)
     net.embed[2].bias.data[0] = torch.nan
     with pytest.raises(GraduncError, match=r"frame 'f00': \d+ of \d+ logits are NaN"):
         gv.compute(net, frames, tmp_path / "n", scores="msp", progress=False)
+
+
+def test_windows_say_what_the_whole_image_says(tmp_path: Path) -> None:
+    net = OwnQueries()
+    net.context.weight.data.zero_()  # queries that are the same for every window
+    frames = gv.open_frames(write_set(tmp_path / "set", 1, ((64, 80),)))
+    settings = gv.Settings(scores=SCORES)
+    whole = gv.compute(net, frames, tmp_path / "w", settings, progress=False)["f00"]
+    tiled = gv.compute(net, frames, tmp_path / "t", settings, tile=(32, 48), overlap=16, progress=False)["f00"]
+    assert tiled.attrs["logits_are"] == whole.attrs["logits_are"]
+    for name in ("head_score", "pixel_score", "logits", "prediction"):
+        np.testing.assert_allclose(
+            tiled[name].values.astype("f4"), whole[name].values.astype("f4"), rtol=2e-3, atol=5e-3
+        )
+    with pytest.raises(GraduncError, match="'gradnorm' has no meaning for a query model"):
+        gv.compute(net, frames, tmp_path / "x", scores="gradnorm", tile=(32, 48), progress=False)
