@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from query_zoo import CLASSES, OwnQueries
-from tiny import write_set
+from tiny import TinyNet, write_set
 
 import gradunc_viz as gv
 from gradunc_viz.explorer.panes.pixel import norm_parts, probability_bars
@@ -70,6 +70,19 @@ def test_the_explorer_shows_class_scores(cache: Cache) -> None:
     bars = probability_bars(frame, (5, 7), NAMES, [(0, 0, 0)] * CLASSES, "pgn_oh_p1")
     assert "Class scores S of the queries" in bars
     assert "label part" not in bars
+
+
+def test_what_is_made_of_class_scores_need_not_be_cached(frames: gv.Frames, cache: Cache, tmp_path: Path) -> None:
+    few = gv.compute(OwnQueries(), frames, tmp_path / "few", scores="msp", limit=1, progress=False)["f00"]
+    for name in ("max_mask", "rba", "neg_sum", "mask_energy", "entropy"):
+        one, other = gv.score(few, name), gv.score(cache["f00"], name)
+        np.testing.assert_allclose(one, other, rtol=5e-3, atol=5e-3)
+    with pytest.raises(GraduncError, match="'eam' is not in the cache"):
+        gv.score(few, "eam")
+    ordinary = gv.compute(TinyNet(), frames, tmp_path / "t", scores="msp", limit=1, progress=False)["f00"]
+    for name, need in (("rba", "queries"), ("void", "void"), ("odin", "input_grad")):
+        with pytest.raises(GraduncError, match=f"'{name}' is not cached, and needs {need} beside the logits"):
+            gv.score(ordinary, name)
 
 
 def test_segments_have_mean_class_scores(cache: Cache) -> None:
