@@ -345,8 +345,6 @@ class NetworkMaps:
             Naming the frame: `DeviceError` if memory runs out, `NonFiniteError` for NaN or infinity.
         """
         attrs: dict[str, Any] = {}
-        if isinstance(head, QueryHead):
-            attrs["logits_are"] = CLASS_SCORES
         if isinstance(head, JointHead):
             passes = tuple(
                 replace(self.output(one.head, index, one.network), mirrored=one.mirrored) for one in head.passes
@@ -377,6 +375,8 @@ class NetworkMaps:
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         known = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
+        if getattr(self.runner.network, "returns_queries", False):
+            known["logits_are"] = CLASS_SCORES
         return Scored(frame, maps, options, known | {"network": self.runner.network.name} | attrs)
 
     def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:

@@ -186,12 +186,19 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and no function of it is known here")
     if "logits" not in dataset:
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and there are no logits")
+    more = sorted(entry.needs - {"logits"} - ({"queries"} if "logits_are" in dataset.attrs else set()))
+    if more:
+        raise CacheError(
+            f"frame {frame_id!r}: score {entry.name!r} is not cached, and needs {', '.join(more)} beside the logits"
+        )
     import torch  # only for scores that were not cached
 
     from ..scores.maps import own_map
+    from ..scores.needs import ForwardPass, HeadOutput
 
-    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))
-    return own_map(entry, logits[None], size, frame_id).numpy()
+    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))[None]
+    given = logits if entry.of_logits else ForwardPass(HeadOutput(logits, None, torch.nn.Identity()), size)
+    return own_map(entry, given, size, frame_id).numpy()
 
 
 def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
