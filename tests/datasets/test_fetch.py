@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 
 import numpy as np
 import pytest
@@ -52,6 +53,10 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str | None] = []
         self.ranges = self.length = True
         self.status = 200
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer also asks a name server what it is called
+        self.server_name, self.server_port = self.server_address[:2]
 
     def url(self, name: str = "set.zip") -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
