@@ -140,7 +140,9 @@ def count_strips(
         if found.outcomes:
             arrays |= _stack_cells(by_cell, found)
     else:
-        every = [np.concatenate([one.maps.oriented[s].flatten().cpu().double() for one in strips]) for s in _all(entries)]
+        every = [
+            np.concatenate([one.maps.oriented[s].flatten().cpu().double() for one in strips]) for s in _all(entries)
+        ]
         arrays["score_quantile"] = np.stack([np.quantile(values, QUANTILES) for values in every], axis=1)
     return FrameCounts(found.outcomes, arrays)
 
@@ -152,9 +154,7 @@ def _all(entries: Sequence[Score]) -> range:
 class _Survey:
     """What has to be known of all pixels of a frame before any of them is counted."""
 
-    def __init__(
-        self, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor], with_cells: bool
-    ) -> None:
+    def __init__(self, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor], with_cells: bool) -> None:
         self.entries, self.n_classes, self.edges, self.with_cells = entries, n_classes, edges, with_cells
         self.strips = self.pixels = 0
         self.ranges: list[tuple[float, float] | None] = [None] * len(entries)
@@ -264,7 +264,7 @@ def _count_strip(
         return low, high, cells, counts, brier_sum
 
     found = in_threads(count, _all(entries))
-    low, high = (np.stack([one[k] for one in found]) for k in (0, 1))
+    low, high = np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
     if pixels.outcomes:
         sums["counts"] = np.stack([counts for *_, counts, _ in found if counts is not None], axis=2)
         summed = [brier_sum for *_, brier_sum in found if brier_sum is not None]

@@ -27,6 +27,7 @@ __all__ = ["frame_dataset"]
 _THUMBNAIL = (240, 240)
 _DRAFT = 2400  # pixels of the shorter side that are looked at
 
+
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """Encode (y, x, 3) uint8 as a small JPEG: bytes in an array."""
     coarse = max(1, min(image.shape[:2]) // _DRAFT)  # a picture of a hundred megapixels is not copied for that
@@ -61,7 +62,8 @@ def frame_dataset(
     else:
         device = maps.prediction.device
         as_long = [
-            None if ids is None else torch.from_numpy(ids).to(device, torch.long) for ids in (frame.label, frame.anomaly)
+            None if ids is None else torch.from_numpy(ids).to(device, torch.long)
+            for ids in (frame.label, frame.anomaly)
         ]
         strips = [Strip(maps, *as_long)]
     counted = count_strips(strips, entries, len(classes), edges=edges)

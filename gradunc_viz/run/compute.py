@@ -39,6 +39,7 @@ from .report import Report, cautions
 from .runners import runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
+from .striped import StripedImage
 
 __all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "loaded_one", "score_image"]
 
@@ -190,12 +191,11 @@ def score_image(
         x = runner.prepare(frame.image, frame.id)
         head = source.run(x.at(0, 0) if isinstance(x, TiledImage) else x, frame.id)
         names = network.class_names(head.logits.shape[1])
-        if isinstance(x, TiledImage):
-            striped = source.score_windows(frame, x).maps
-            oriented, prediction = striped.whole()
-        else:
-            maps = source.score(frame, head, x=x).maps
-            oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
+        maps = (source.score_windows(frame, x) if isinstance(x, TiledImage) else source.score(frame, head, x=x)).maps
+    if isinstance(maps, StripedImage):
+        oriented, prediction = maps.whole()
+    else:
+        oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
     _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
@@ -240,7 +240,8 @@ def _warn_of_fit(settings: Settings) -> None:
     if settings.fit is not None and settings.fit_of_scores is None:
         warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
     elif settings.fit is not None:
-        size = settings.input_size if settings.tile in (None, "auto") else settings.tile  # what the network sees
+        seen = settings.fit.provenance["input_size"]
+        size = settings.input_size if seen is None or settings.tile in (None, "auto") else settings.tile
         for name, value in (("input_size", size), ("autocast", settings.autocast)):
             then = settings.fit.provenance[name]
             if then != (list(value) if isinstance(value, tuple) else value):

@@ -43,7 +43,7 @@ class Ready:
     """A decoded frame with the runner's input."""
 
     frame: DecodedFrame
-    x: Tensor | Inputs | TiledImage
+    x: Any
 
 
 @dataclass
@@ -285,7 +285,7 @@ class NetworkMaps:
         if self.settings.profile and self.cost is None:
             self.cost = self._measured(item, head, index)
         scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
-        if scored.maps.logits is not None and len(head.logits) > 1:
+        if isinstance(scored.maps, ScoredImage) and scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
 
@@ -349,7 +349,9 @@ class NetworkMaps:
                 maps = self._scorer(output, frame.size, frame.label, frame.id)
         return self._scored(frame, head, maps, attrs)
 
-    def _scored(self, frame: DecodedFrame, head: Head, maps: ScoredImage | StripedImage, attrs: dict[str, Any]) -> Scored:
+    def _scored(
+        self, frame: DecodedFrame, head: Head, maps: ScoredImage | StripedImage, attrs: dict[str, Any]
+    ) -> Scored:
         """Maps of a frame with what is known of how they were computed."""
         if self._fit is not None and self._fit.holds(frame.content):
             self.fitted_on.append(frame.id)

@@ -53,7 +53,7 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     if len(networks) == 1 and kind == "members":
         raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
     if settings.tile is not None and (len(networks) > 1 or kind is not None):
-        several = f"score {score!r} needs" if score else f"{len(networks)} networks make"
+        several = f"{len(networks)} networks make" if len(networks) > 1 else f"score {score!r} needs"
         raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
     if settings.tile is not None:
@@ -93,7 +93,9 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
 def _warn_of_idle(settings: Settings) -> None:
     """Say which settings were changed though there is nothing that they are of."""
     if settings.tile is None and settings.overlap != OVERLAP:
-        warnings.warn(f"overlap={settings.overlap!r} makes no difference: no windows (tile) were asked for", stacklevel=4)
+        warnings.warn(
+            f"overlap={settings.overlap!r} makes no difference: no windows (tile) were asked for", stacklevel=4
+        )
     for name, (kind, default) in PASS_SETTINGS.items():
         value = getattr(settings, name)
         if value != default and settings.passes_kind != kind:

@@ -66,7 +66,9 @@ def resized_pixel_scores(
     asked = asked_of_logits(names, label)
     height = size[0] if band is None else band.lines.stop - band.lines.start
     found = {
-        name: torch.empty((n, height, size[1]), dtype=torch.long if name == "prediction" else None, device=logits.device)
+        name: torch.empty(
+            (n, height, size[1]), dtype=torch.long if name == "prediction" else None, device=logits.device
+        )
         for name in asked
     }
     on_cpu = logits.device.type == "cpu"
