@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,8 +26,8 @@ from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
-from ..networks.tiled import TiledImage
-from ..schema.errors import FrameError, ModelError, SettingsError
+from ..networks.tiled import LARGE, TiledImage
+from ..schema.errors import FrameError, GraduncError, ModelError, SettingsError
 from ..schema.scores import lookup
 from ..store.backend import Backend, Place, backend_of
 from ..store.cache import Cache, open_cache
@@ -142,7 +143,9 @@ def compute_report(
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
-        source = NetworkMaps(runner, settings, classes, report.stages, folder=_folder(place))
+        source = NetworkMaps(
+            runner, settings, classes, report.stages, folder=_folder(place), large=_is_large(settings, chosen)
+        )
         _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -257,6 +260,16 @@ def _warn_of_fitted(frame_ids: list[str]) -> None:
             f"{some('frame', frame_ids)}): they look better there than on others",
             stacklevel=4,
         )
+
+
+def _is_large(settings: Settings, frames: Sequence[Frame]) -> bool:
+    """Whether the first frame is one of those of which a few rows are in memory at a time."""
+    if settings.tile is None or not frames:
+        return False
+    try:
+        return prod(frames[0].size) > LARGE
+    except GraduncError:  # told when its turn comes
+        return False
 
 
 def _folder(place: Backend) -> Path:
