@@ -22,6 +22,7 @@ BANDS_SUFFIX = ".npy"
 
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _MAX_16_BIT = 65535
+_BLOCK = 1 << 22  # numbers that are converted at a time
 _TIFF = (".tif", ".tiff")
 _SAMPLES_PER_PIXEL = 277  # tag of TIFF
 _PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -110,7 +111,13 @@ def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, s
     shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
-        shown = np.rint((shown.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+        scale = 255 / (high - low) if high > low else 0
+        scaled = np.empty(shown.shape, np.uint8)
+        step = max(1, _BLOCK // shown[0].size)
+        for first in range(0, len(shown), step):  # no copy of a whole image in float64
+            rows = slice(first, first + step)
+            scaled[rows] = np.rint((shown[rows].astype(np.float64) - low) * scale)
+        shown = scaled
     buffer = io.BytesIO()
     Image.fromarray(shown).save(buffer, "PNG")
     return shown, buffer.getvalue(), "png"

@@ -57,7 +57,7 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     if len(networks) == 1 and kind == "members":
         raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
     if settings.tile is not None and (len(networks) > 1 or kind is not None):
-        several = f"score {score!r} needs" if score else f"{len(networks)} networks make"
+        several = f"{len(networks)} networks make" if len(networks) > 1 else f"score {score!r} needs"
         raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
     if settings.tile is not None:
