@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..preprocessing import Preprocessing
-from .aten import KERNEL_OPERATORS, Layers, arguments_of
+from .aten import KERNEL_OPERATORS, Computed, Layers, Weight, arguments_of
 from .pt2 import check_program_file
 
 __all__ = ["exported_network", "network_of_graph", "network_of_program", "with_layers"]
@@ -86,7 +86,7 @@ def network_of_graph(graph: fx.GraphModule, name: str) -> Network:
 
 def with_layers(net: fx.GraphModule) -> fx.GraphModule:
     """Put layers in place of the operators of a graph that apply a weight, and return it."""
-    layers = Layers(net)
+    layers, known = Layers(net), dict[fx.Node, Any]()
     for node in list(net.graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -95,12 +95,12 @@ def with_layers(net: fx.GraphModule) -> fx.GraphModule:
             continue
         given = arguments_of(node.target._schema, node.args, node.kwargs)
         entered, kernel, shift = _parts(operator, given)
-        weight, bias = _weight(net, kernel), _weight(net, shift)
-        if weight is None or (shift is not None and bias is None):
+        try:
+            weight, bias = _weight(net, kernel, known), None if shift is None else _weight(net, shift, known)
+        except Computed:
             continue
         settings = {key: value for key, value in given.items() if not isinstance(value, fx.Node)}
-        owner = str(kernel.target).rpartition(".")[0]
-        name = layers.name_of(operator, owner, weight, bias, settings, node.name)
+        name = layers.name_of(operator, weight, bias, settings)
         if name is not None:
             with net.graph.inserting_before(node):
                 called = net.graph.call_module(name, (entered,))
@@ -132,12 +132,39 @@ def _turned(node: Any) -> Any:
     return node.args[0] if name in swaps and (rest == swaps[name] or rest in swaps[name]) else None
 
 
-def _weight(net: nn.Module, node: Any) -> Tensor | None:
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    above, _, last = str(node.target).rpartition(".")
-    found = getattr(net.get_submodule(above), last, None)
-    return found if isinstance(found, Tensor) else None
+def _weight(net: nn.Module, node: Any, known: dict[fx.Node, Any]) -> Weight:
+    """The weight that a node is, or is computed to be of parameters.
+
+    Raises
+    ------
+    Computed
+        If it depends on the image, or is a buffer: a fixed matrix is no layer's weight.
+    """
+    owners: list[str] = []
+
+    def value_of(one: fx.Node) -> Any:
+        if one.op == "get_attr":
+            owner, _, last = str(one.target).rpartition(".")
+            held = net.get_submodule(owner)
+            if last in held._parameters:
+                owners.append(owner)
+            return getattr(held, last)
+        if one.op != "call_function" or not callable(one.target):
+            raise Computed
+        if one not in known:
+            args, kwargs = fx.map_arg((one.args, one.kwargs), value_of)
+            known[one] = one.target(*args, **kwargs)
+        else:
+            fx.map_arg((one.args, one.kwargs), value_of)  # for the owners
+        return known[one]
+
+    if not isinstance(node, fx.Node):
+        raise Computed
+    with torch.no_grad():
+        tensor = value_of(node)
+    if not owners or not isinstance(tensor, Tensor):
+        raise Computed
+    return Weight(tensor, owners[0])
 
 
 def _check_operators(net: fx.GraphModule, name: str) -> None:
