@@ -1,7 +1,7 @@
 """The table of docs/networks.md: every kind of network, made small, really loaded and scored, its gradient compared.
 
-``PYTHONPATH=tests:tests/networks python tests/networks/compatibility.py --write`` brings the table up to date, and
-`test_compatibility` holds each of its rows to a fresh run. A row has one of three states:
+``make compatibility`` brings the table up to date, and `test_compatibility` holds each of its rows to a fresh run. A row
+has one of three states:
 
 - *passed*: it loads, its head is found, and its gradient norms equal those of automatic differentiation;
 - *refused*: an error says why;
@@ -273,7 +273,12 @@ def _transformers() -> Iterator[Row]:
         return
     kinds = importlib.import_module("query_zoo").KINDS
     for kind, make in kinds.items():
-        yield Row("Query models of transformers", f"`hf:` {kind}", _saved(make, "dpt" if kind == "eomt" else kind), ("transformers",))
+        yield Row(
+            "Query models of transformers",
+            f"`hf:` {kind}",
+            _saved(make, "dpt" if kind == "eomt" else kind),
+            ("transformers",),
+        )
 
 
 def _torchvision(name: str) -> Row:
@@ -283,7 +288,12 @@ def _torchvision(name: str) -> Row:
 def _smp(architecture: str, encoder: str = "resnet18", options: str = "") -> Row:
     spec = f"smp:{architecture}/{encoder}?classes=4{options}"
     name = f"`smp:{architecture}/{encoder}`"
-    return Row("segmentation_models_pytorch", name, lambda folder: Given(spec, size=(128, 128)), ("segmentation_models_pytorch",))
+    return Row(
+        "segmentation_models_pytorch",
+        name,
+        lambda folder: Given(spec, size=(128, 128)),
+        ("segmentation_models_pytorch",),
+    )
 
 
 def _smp_folder(folder: Path) -> Given:

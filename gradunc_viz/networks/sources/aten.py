@@ -25,6 +25,7 @@ KERNEL_OPERATORS = frozenset(
         "linear",
         "addmm",
         "mm",
+        "bmm",
         "matmul",
     )
 )
@@ -84,7 +85,7 @@ def layer_of(operator: str, weight: Tensor, bias: Tensor | None, given: Mapping[
         return None
     options: dict[str, Any] = {"bias": False, "device": "meta", "dtype": weight.dtype}
     layer: nn.Module
-    if operator in ("linear", "addmm", "mm", "matmul"):
+    if operator in ("linear", "addmm", "mm", "bmm", "matmul"):
         if weight.ndim != 2:
             return None
         layer = nn.Linear(weight.shape[1], weight.shape[0], **options)

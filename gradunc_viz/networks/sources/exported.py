@@ -116,17 +116,31 @@ def _parts(operator: str, given: dict[str, Any]) -> tuple[Any, Any, Any]:
     if operator == "addmm":
         scaled = given["beta"] != 1 or given["alpha"] != 1
         return given["mat1"], None if scaled else _turned(given["mat2"]), given["self"]
-    if operator in ("mm", "matmul"):
-        kernel = given["mat2"] if operator == "mm" else given["other"]
-        return given["self"], _turned(kernel), None
+    if operator in ("mm", "bmm", "matmul"):
+        kernel = given["other"] if operator == "matmul" else given["mat2"]
+        return given["self"], _turned(_once(kernel) if operator == "bmm" else kernel), None
     return given["input"], given["weight"], given["bias"]
+
+
+def _name(node: Any) -> str:
+    """Name of the operator that a node calls."""
+    return str(getattr(getattr(getattr(node, "target", None), "overloadpacket", None), "__name__", ""))
+
+
+def _once(node: Any) -> Any:
+    """The matrix that a batch of matrices repeats; None if they differ in shape."""
+    shape = list(node.meta["val"].shape[-2:]) if "val" in node.meta else None
+    while _name(node) in ("expand", "view", "reshape", "_unsafe_view", "unsqueeze", "clone"):
+        node = node.args[0]
+    known = "val" in getattr(node, "meta", {})
+    return node if known and list(node.meta["val"].shape) == shape else None
 
 
 def _turned(node: Any) -> Any:
     """What a matrix is the transpose of; None if it is none."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return None
-    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+    name = _name(node)
     rest: list[Any] = list(node.args[1:])
     swaps: dict[str, list[Any]] = {"t": [], "transpose": [[0, 1], [1, 0], [-2, -1], [-1, -2]], "permute": [[[1, 0]]]}
     return node.args[0] if name in swaps and (rest == swaps[name] or rest in swaps[name]) else None

@@ -8,6 +8,7 @@ scripted, with its branches and loops.
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,16 +37,25 @@ def torchscript_network(file: str) -> Network:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ModelError(f"model file {file} {'is no file' if path.exists() else 'does not exist'}")
+    if not _is_script(path):
+        raise ModelError(
+            f"{file} holds no TorchScript: expected a file of torch.jit.save; weights alone are given as --weights, a "
+            "program of torch.export as export:FILE"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # files there are all the same
             script = torch.jit.load(path, map_location="cpu")
     except Exception as error:  # of whatever version wrote it
-        raise ModelError(
-            f"{file} cannot be read as TorchScript ({brief(error)}): expected a file of torch.jit.save; weights alone "
-            "are given as --weights, a program of torch.export as export:FILE"
-        ) from error
+        raise ModelError(f"{file} cannot be read as TorchScript: {brief(error)}") from error
     return network_of_script(script, file)
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
 def network_of_script(script: torch.jit.ScriptModule, name: str | None = None) -> Network:
@@ -210,7 +220,7 @@ class _Kernels:
     def layer(self, node: Any) -> tuple[nn.Module, Any] | None:
         """The layer that a node is, and the value that enters it; None if it is none."""
         operator = node.kind().partition("::")[2]
-        if self.folding or node.kind() != f"aten::{operator}" or operator not in KERNEL_OPERATORS:
+        if self.folding or node.kind() != f"aten::{operator}" or operator not in KERNEL_OPERATORS - {"bmm"}:
             return None
         overload = overload_of(node)
         values = dict(zip((argument.name for argument in overload._schema.arguments), node.inputs(), strict=False))
