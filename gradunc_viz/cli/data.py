@@ -14,7 +14,7 @@ from . import options
 from .command import command
 from .values import DONE, ERROR, console
 
-__all__ = ["opened_frames"]
+__all__ = ["opened_frames", "part_of"]
 
 _BAR = 40  # characters of the longest bar
 _BROKEN = 10  # files that cannot be read which are named
@@ -37,7 +37,29 @@ def opened_frames(arguments: argparse.Namespace) -> Any:
     if layout is None:
         fit = readable_fit(arguments.data, _fits(arguments.data), **said)
         layout, arguments.split = fit.layout, arguments.split or fit.split
-    return open_frames(arguments.data, layout, **said, split=arguments.split)
+    frames = open_frames(arguments.data, layout, **said, split=arguments.split)
+    first = getattr(frames[0].image_path, "video", None) if len(frames) else None
+    chosen = part_of(arguments, len(frames), None if first is None else first.seconds)
+    return frames[chosen.start : chosen.stop : chosen.step]
+
+
+def part_of(arguments: argparse.Namespace, count: int, seconds: Any = None) -> range:
+    """Numbers of the frames that --start, --stop and --every leave of so many, of which a video says when each is."""
+    ends: list[int] = []
+    for name, default in (("start", 0), ("stop", count)):
+        given = getattr(arguments, name)
+        if isinstance(given, float):
+            if seconds is None:
+                raise GraduncError(
+                    f"--{name} {given:g}s: only frames of a video have a time; expected a number of frames"
+                )
+            given = int((seconds < given).sum())
+        ends.append(default if given is None else min(given, count))
+    chosen = range(ends[0], ends[1], arguments.every)
+    if count and not chosen:
+        length = "" if seconds is None else f", {seconds[-1]:.2f} s"
+        raise GraduncError(f"--start and --stop leave none of {count} frames (0 to {count - 1}{length})")
+    return chosen
 
 
 def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Path], dict[str, str]]:
@@ -59,11 +81,15 @@ def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Pat
 
 
 def _fits(folder: Path) -> Sequence[Any]:
-    """Layouts that a folder is arranged like."""
-    from ..datasets.fits import fitting_layouts
+    """Layouts that a folder is arranged like, or that a file is a set of."""
+    from ..datasets.fits import Fit, fitting_layouts
+    from ..datasets.layouts import LAYOUTS
     from ..datasets.layouts.layout import entries
 
     if not folder.is_dir():
+        taking = [Fit(name, None, 0, 0) for name, layout in LAYOUTS.items() if layout.takes(folder)]
+        if taking:
+            return taking
         problem = "is a file" if folder.exists() else "does not exist"
         raise GraduncError(f"{folder}: {problem}, expected a folder of frames")
     fits = fitting_layouts(folder)
@@ -82,7 +108,7 @@ def _fits(folder: Path) -> Sequence[Any]:
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DIR", help="folder of frames")
+    parser.add_argument("data", type=Path, metavar="DIR", help="folder of frames, video or table of paths")
     options.arrangement(parser)
     options.classes(parser)
     options.quiet(parser)
@@ -105,7 +131,8 @@ def _check(arguments: argparse.Namespace) -> int:
         check = check_set(frames, said, None if classes is None else len(classes), followed)
     split = f", split {arguments.split}" if arguments.split else ""
     print(f"{frames.path}: layout {frames.layout}{split}; {len(frames)} frames, {frames.ids[0]} .. {frames.ids[-1]}")
-    others = [fit for fit in fitting_layouts(frames.path) if fit.layout != frames.layout]
+    fits = fitting_layouts(frames.path) if frames.path.is_dir() else []
+    others = [fit for fit in fits if fit.layout != frames.layout]
     if others and arguments.images is None:
         print("it may be read as " + ", or as ".join(f"{fit.options} ({fit.masks} masks)" for fit in others))
     sets = Counter(set_of(id) for id in frames.ids)

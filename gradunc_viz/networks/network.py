@@ -71,6 +71,8 @@ class Network(Wrapper):
     ----------
     plans : LRUCache of torch.Size -> Plan
         Where the head was found, for the last few shapes of input.
+    returns_queries : bool
+        Whether it returned classes and masks of queries the last time that it ran.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Network(Wrapper):
         self.preprocessing = given if normalize is None else given.normalized(normalize)
         self.head = None if head is None else find_layer(net, head)[0]
         self.plans: LRUCache[torch.Size, Plan] = LRUCache(_PLANS)
-        self._returned_queries = False
+        self.returns_queries = False
 
     @property
     def normalize(self) -> Normalization | None:
@@ -111,6 +113,11 @@ class Network(Wrapper):
     def reduce_labels(self) -> bool:
         """Whether it was trained on ids that are one less than those in masks, with 0 ignored."""
         return self.preprocessing.reduce_labels
+
+    @property
+    def featureless(self) -> str:
+        """Why nothing is known of what enters its head; empty where it is, as of any module of torch."""
+        return getattr(self.net, "featureless", "")
 
     @cached_property
     def in_channels(self) -> int:
@@ -177,11 +184,11 @@ class Network(Wrapper):
         Of a query model these are the class scores S, see `gradunc_viz.networks.queries`.
         """
         with torch.no_grad(), evaluating(self.net):
-            if not self._returned_queries:
+            if not self.returns_queries:
                 try:
                     return logits_of(self.net(x), self.output)
                 except ReturnsQueries:
-                    self._returned_queries = True
+                    self.returns_queries = True
             return self.infer(x).logits
 
     def infer(self, x: Tensor) -> Head:
@@ -210,7 +217,7 @@ class Network(Wrapper):
         plan = self.plans.get(x.shape)
         # no inference mode: what the network keeps for its next pass could not be trained with
         with torch.no_grad(), evaluating(self.net):
-            head = self._of_queries(x) if self._returned_queries else None
+            head = self._of_queries(x) if self.returns_queries else None
             if head is None and plan is not None and plan.simple:
                 head = self._followed(x, plan)
             if head is None:
@@ -240,7 +247,13 @@ class Network(Wrapper):
                 "gradients are taken of have scores of their own, such as pgn_oh_p2_embedding and pgn_oh_p2_decoder"
             )
         head = query_head(self.net, x, self.output)
-        self._returned_queries = head is not None
+        self.returns_queries = head is not None
+        channels = 0 if head is None else head.logits.shape[1] + 1
+        if self.classes is not None and len(self.classes) == channels:
+            raise ModelError(
+                f"{self.name} has {channels} classes and returned class logits of {channels} channels, the last of "
+                f"which is 'no object': expected {channels + 1} channels, or the names of {channels - 1} classes"
+            )
         return head
 
     def _followed(self, x: Tensor, plan: Plan) -> Head | None:

@@ -73,9 +73,9 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
     if found.size is None and size is not None:
         found = replace(found, size=size)
     if other_size:
-        enter = (
-            "enter at their own size" if found.size is None else f"are resized to {size}, the one size that it takes"
-        )
+        enter = "enter at their own size"
+        if found.size is not None:
+            enter = f"are resized to {found.size[0]}x{found.size[1]}, the one size that the model takes"
         warnings.warn(
             f"hf:{source}: its image processor {other_size}, which is not followed: images {enter}; see --input-size",
             stacklevel=2,

@@ -15,7 +15,7 @@ decoder's last layer the one whose output :math:`\psi` is. What is not found is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -226,6 +226,13 @@ class _LayerCall:
 _JOINING = frozenset(("cat", "concat", "concatenate", "stack"))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Before:
+    """Size of a map before it was resized."""
+
+    size: tuple[int, int]
+
+
 class _Factors(Watch):
     """Marks every tensor with the product, the layer or the other operation that made its values."""
 
@@ -243,6 +250,8 @@ class _Factors(Watch):
         elif marked and call.plain_name in LAYOUT | SAME | RESIZE:
             values = marked if call.plain_name in _JOINING else marked[:1]  # the others are indices, or sizes
             mark = tuple(dict.fromkeys(made for _, marks in values for made in marks))
+            if call.plain_name in RESIZE and values[0][0].ndim == 4:
+                mark = (*mark, _Before((values[0][0].shape[2], values[0][0].shape[3])))
         else:
             mark = (call.plain_name,)
         for output in outputs:
@@ -308,13 +317,14 @@ def _factors(masks: Tensor, made: tuple[Any, ...]) -> _Found:
             products.append((one.features, weight) if isinstance(weight, Tensor) else ())
     if not products:
         raise _Lacking(f"the mask logits are made by {_named(made)}, not by a product of embeddings")
+    sizes = list(dict.fromkeys([tuple(masks.shape[2:]), *(one.size for one in made if isinstance(one, _Before))]))
     best, nearest = None, float("inf")
     for operands in products:
         for first, second in ((0, 1), (1, 0)):
             if len(operands) != 2:
                 continue
             for m in _as_embeddings(operands[first].detach(), n, q):
-                for psi in _as_pixels(operands[second].detach(), n, m.shape[2], tuple(masks.shape[2:])):
+                for psi in _as_pixels(operands[second].detach(), n, m.shape[2], sizes):
                     for corners in (False,) if psi.shape[2:] == masks.shape[2:] else (False, True):
                         error = _distance(m, psi, masks, corners)
                         if error < nearest:
@@ -358,18 +368,18 @@ def _as_embeddings(tensor: Tensor, n: int, q: int) -> Iterator[Tensor]:
             yield from _batches(way.reshape(-1, q, way.shape[-1]), n)
 
 
-def _as_pixels(tensor: Tensor, n: int, channels: int, size: tuple[int, ...]) -> Iterator[Tensor]:
-    """Ways to read a tensor as a map (N, D, h, w) of so many channels; `size` where it has no size of its own."""
-    length = size[0] * size[1]
+def _as_pixels(tensor: Tensor, n: int, channels: int, sizes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+    """Ways to read a tensor as a map (N, D, h, w) of so many channels; of `sizes` where it has no size of its own."""
     ways = []
     if tensor.ndim >= 3 and tensor.shape[-3] == channels:
         ways.append(tensor)
     if tensor.ndim >= 3 and tensor.shape[-1] == channels:
         ways.append(tensor.movedim(-1, -3))
-    if tensor.ndim >= 2 and tensor.shape[-2:] == (channels, length):
-        ways.append(tensor.unflatten(-1, size))
-    if tensor.ndim >= 2 and tensor.shape[-2:] == (length, channels):
-        ways.append(tensor.transpose(-1, -2).unflatten(-1, size))
+    for size in sizes:
+        if tensor.ndim >= 2 and tensor.shape[-2:] == (channels, size[0] * size[1]):
+            ways.append(tensor.unflatten(-1, size))
+        if tensor.ndim >= 2 and tensor.shape[-2:] == (size[0] * size[1], channels):
+            ways.append(tensor.transpose(-1, -2).unflatten(-1, size))
     for way in ways:
         yield from _batches(way.reshape(-1, *way.shape[-3:]), n)
 
@@ -404,11 +414,11 @@ def _decoder_layer(found: _Found, made: tuple[Any, ...]) -> QueryLayer:
     assert kind is not None
     n, d, *size = found.pixels.shape
     geometry = geometry_of(call.layer)
-    outputs = [call.output] if not kind.rows else list(_as_pixels(call.output, n, d, tuple(size)))
+    outputs = [call.output] if not kind.rows else list(_as_pixels(call.output, n, d, [tuple(size)]))
     if not any(one.shape == found.pixels.shape and _alike(one, found.pixels) for one in outputs):
         raise _Lacking(f"the pixel embeddings are not the output of {call.name!r} as it is")
     features = call.features.detach()
-    maps = [features] if not kind.rows else list(_as_pixels(features, n, geometry.inputs, tuple(size)))
+    maps = [features] if not kind.rows else list(_as_pixels(features, n, geometry.inputs, [tuple(size)]))
     for one in maps:
         if one.ndim == 4 and len(one) == n:
             return QueryLayer(call.name, one, geometry)
@@ -423,6 +433,7 @@ def _only_call(made: tuple[Any, ...], what: str) -> _LayerCall:
     _Lacking
         If there is none, or its input is not any more what it was.
     """
+    made = tuple(one for one in made if not isinstance(one, _Before))
     calls = [one for one in made if isinstance(one, _LayerCall)]
     if not calls or len(made) > len(calls):
         raise _Lacking(f"{what} made by {_named(made)}, not by a layer")
@@ -445,6 +456,7 @@ def _named(made: tuple[Any, ...]) -> str:
     names = dict.fromkeys(
         one if isinstance(one, str) else f"layer {one.name}" if isinstance(one, _LayerCall) else "a product"
         for one in made
+        if not isinstance(one, _Before)
     )
     return ", ".join(map(repr, names)) or "something that is no operation of torch"
 

@@ -335,7 +335,7 @@ class _Capture:
     def _targets(self, search: _Search, result: Tensor) -> frozenset[_Key]:
         """Calls whose outputs the logits are made of."""
         if not self.layers and isinstance(self.root, torch.fx.GraphModule):
-            raise HeadError("a graph of torch.export or torch.fx has no layers: give the module that it was made of")
+            raise HeadError("a graph of torch.export or torch.fx has no layers: expected what load_model makes of it")
         if not self.layers:
             raise HeadError(f"no convolution or linear layer in {type(self.root).__name__}: expected {kinds_text()}")
         if not search.calls:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..schema.errors import ModelError
+from ..schema.errors import ModelError, brief
 
 __all__ = ["SemanticTask", "told_its_task"]
 
@@ -74,13 +74,18 @@ def told_its_task(net: nn.Module, source: str, options: Mapping[str, Any]) -> nn
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         made = tokenizer(_TASK, padding="max_length", max_length=length, truncation=True)
-        tokens = [token * kept for token, kept in zip(made["input_ids"], made["attention_mask"], strict=True)]
+        given = list(zip(made["input_ids"], made["attention_mask"], strict=True))
+        tokens = [token * kept for token, kept in given]
+        read_back = tokenizer.decode([token for token, kept in given if kept], skip_special_tokens=True)
+        read_back = "".join(read_back.split())
+        if read_back != _TASK.replace(" ", ""):  # of a folder without one transformers makes an empty one
+            raise ValueError(f"it reads {read_back!r} for {_TASK!r}")
     except Exception as error:  # a folder may hold none, or anything
         if config.text_encoder_vocab_size != _CLIP_VOCABULARY or length < len(_CLIP_TOKENS):
             raise ModelError(
                 f"hf:{source}: OneFormer is told its task in words, and there is no tokenizer to read them with "
-                f"({type(error).__name__}); expected vocab.json and merges.txt beside its weights, or the vocabulary "
-                f"of CLIP, {_CLIP_VOCABULARY} tokens, not {config.text_encoder_vocab_size}"
+                f"({brief(error)}); expected a tokenizer beside its weights, or {_CLIP_VOCABULARY} tokens of CLIP and "
+                f"{len(_CLIP_TOKENS)} or more of them, not {config.text_encoder_vocab_size} and {length}"
             ) from error
         tokens = [*_CLIP_TOKENS, *[0] * (length - len(_CLIP_TOKENS))]
     return SemanticTask(net, tokens)

@@ -37,7 +37,7 @@ from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
 from .runners import runner_of
-from .settings import Settings, SettingsChanges, changed, check_count, resolve_device
+from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
 from .stages import Stages
 
 __all__ = ["SCALINGS", "calibrate"]
@@ -114,6 +114,7 @@ def calibrate(
     Source: Guo et al., "On Calibration of Modern Neural Networks" (arXiv:1706.04599).
     """
     settings = changed(settings or Settings(), changes)
+    check_whole(settings, "logits are calibrated on")
     check_count("pixels", pixels)
     seed = settings.seed
     labelled = _labelled(chosen_frames(frames, settings.limit))

@@ -202,6 +202,9 @@ def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) ->
     _check_words(wanted)
     if not wanted:
         return head.logits.new_empty((len(head.logits), 0, *head.logits.shape[2:]))
+    for one in tail.sources:
+        if not geometry_of(one.layer).inputs:
+            check_requests(wanted, geometry_of(one.layer))
     source = tail.moved_head
     if source is not None:
         at_head = HeadOutput(source.output, source.features, source.layer, bias=head.bias).only(tail.channels)
@@ -329,13 +332,16 @@ def _check(head: HeadOutput, wanted: Sequence[NormRequest]) -> None:
 
 
 def check_requests(wanted: Sequence[NormRequest], geometry: Geometry) -> None:
-    """Check that a layer's gradient has the factors that are asked for.
+    """Check that a layer's gradient has the norms or factors that are asked for.
 
     Raises
     ------
     HeadError
-        For a layer with groups, whose norm is a sum of products and has no two factors.
+        For a layer with groups, whose norm is a sum of products and has no two factors; for one of which the output
+        alone is known.
     """
+    if not geometry.inputs and any(request.part != "label" for request in wanted):
+        raise HeadError(f"gradient norms need the features that enter the last layer, which is {geometry.name}")
     factors = [request.part for request in wanted if request.part != "norm"]
     if factors and geometry.groups != 1:
         raise HeadError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..datasets.conventions import some
 from ..networks.network import Network
 from ..networks.queries import Queries
 from ..networks.second_last import Hidden
@@ -31,6 +32,7 @@ __all__ = [
     "HeadOutput",
     "Rerun",
     "check_channels",
+    "check_features",
     "check_passes",
     "check_queries",
     "needs_of",
@@ -298,6 +300,22 @@ def check_channels(scores: Iterable[Score], network: Network) -> None:
                 f"score {score.name!r} is made of output channels that are no class, and {network.name} is not said to "
                 "have any: name them (--drop-channels 19, drop_channels=(19,)), or leave the score out"
             )
+
+
+def check_features(scores: Iterable[Score], network: Network) -> None:
+    """Check that it is known what enters the head of a network where scores are made of it.
+
+    Raises
+    ------
+    HeadError
+        Naming the scores and the network.
+    """
+    names = [score.name for score in scores if "features" in score.needs]
+    if names and network.featureless:
+        raise HeadError(
+            f"{some('score', names)}: made of the features that enter the last layer of {network.name}, and "
+            f"{network.featureless}"
+        )
 
 
 def needs_of(scores: Iterable[Score]) -> frozenset[str]:

@@ -21,6 +21,7 @@ __all__ = [
     "cached_scores",
     "class_probabilities",
     "decode_image",
+    "logits_at",
     "probabilities_at",
     "read_variable",
     "score",
@@ -204,6 +205,19 @@ def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
     """Softmax probabilities of one image pixel, (class,) float64, from the logits of the cells around it.
 
+    Of a query model the softmax is that of its class scores S, as for every score of the softmax family.
+
+    Raises
+    ------
+    GraduncError
+        As of `logits_at`.
+    """
+    return softmax(logits_at(dataset, y, x))
+
+
+def logits_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
+    """Logits of one image pixel, (class,) float64, or class scores S of a query model, from the cells around it.
+
     Raises
     ------
     GraduncError
@@ -221,8 +235,7 @@ def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
         )
     with _reading(dataset, "logits"):
         cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
-    logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
-    return softmax(logits)
+    return np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
 
 
 def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:
