@@ -238,7 +238,7 @@ def test_command_computes_two_networks_and_shows_both(monkeypatch, tmp_path, tin
     assert all(path.is_relative_to("runs") for path in caches.values())
     digests = [gv.load_model(name).weights_digest() for name in caches]
     opened = [gv.open_cache(path) for path in caches.values()]
-    assert [cache.key["network"]["digest"] for cache in opened] == digests
+    assert [cache.key["network"]["weights"] for cache in opened] == digests
     assert len({cache.ids for cache in opened}) == 1
     assert re.findall(r"(\S+): (\d) frames computed, 0 taken", capsys.readouterr().out) == [
         ("demo", "4"),
