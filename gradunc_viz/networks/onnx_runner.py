@@ -10,6 +10,7 @@ logits then, and no features.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,6 +118,8 @@ class OnnxModule(nn.Module):
                 "expected a graph that returns logits"
             )
         features = _first(found[ending.features], ending.rows) if ending.features else logits[:, :0]
+        if not ending.features:  # then only a run tells how many classes there are
+            self.head.geometry = replace(self.head.geometry, outputs=logits.shape[1])
         made = self.head(features, logits)
         sizes = self._seen.get(shape)
         if sizes is None:

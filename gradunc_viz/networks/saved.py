@@ -28,8 +28,10 @@ from .tail import logarithm, logit
 
 __all__ = ["SavedLogits", "SavedRunner"]
 
-_KERNEL = ("kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode", "transposed")
-"""Keywords of `torch.nn.Conv2d` that say how its output is connected to its input, and whether it is transposed."""
+_KERNEL = (
+    "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "bias", "padding_mode", "transposed"
+)  # fmt: skip
+"""Keywords of torch's convolutions that say how output is connected to input, and whether it is a transposed one."""
 
 
 class SavedLogits(Network):
@@ -62,7 +64,7 @@ class SavedLogits(Network):
     Attributes
     ----------
     n_channels : int
-        How many channels the logits have, as the first file says.
+        How many channels the logits have, as the first file says; two of which one logit stands for both.
 
     Raises
     ------
@@ -111,9 +113,10 @@ class SavedLogits(Network):
             drop_channels=drop_channels,
             threshold=threshold,
         )
-        self.n_channels, self.probabilities, self.geometry = shape[0], probabilities, geometry
+        self.n_channels, self.probabilities, self.geometry = max(2, shape[0]), probabilities, geometry
         self.logits_files, self.features_files = logits_files, features_files if known else None
-        self._first_file, self._assumed, self._warned = first, known and head is None, False
+        self._first_file, self._stored = first, shape[0]
+        self._assumed, self._warned = known and head is None, False
         if self._assumed:
             warnings.warn(
                 f"{features_files.path}: nobody said what layer makes logits of these features, and a convolution of "
@@ -123,7 +126,7 @@ class SavedLogits(Network):
 
     def __repr__(self) -> str:
         beside = "" if self.features_files is None else f" and features of {self.features_files.path}"
-        return f"<SavedLogits {self.name}: {self.n_channels} channels of {len(self.logits_files.files)} frames{beside}>"
+        return f"<SavedLogits {self.name}: {self._stored} channels of {len(self.logits_files.files)} frames{beside}>"
 
     def check_frames(
         self, frames: Sequence[Frame], names: Sequence[str] | None = None, *, skip: bool = False, some: bool = False
@@ -188,10 +191,10 @@ class SavedLogits(Network):
         logits = _map(self.logits_files.read(file), file, "logits")
         shape = tuple(logits.shape[1:])
         self._check_layout(shape, file, image_size)
-        if shape[0] != self.n_channels:
+        if shape[0] != self._stored:
             raise FrameError(
                 f"{file}: logits have {shape[0]} channels, shape {shape}, and those of {self._first_file} "
-                f"{self.n_channels}: expected one number"
+                f"{self._stored}: expected one number"
             )
         logits = self._of_file(logits, file)
         if not with_features or self.features_files is None:
@@ -210,7 +213,7 @@ class SavedLogits(Network):
         """
         channels, height, width = shape
         classes = len(names or self.classes or ())
-        counts = (classes, classes + len(self.drop_channels)) if classes else (self.n_channels,)
+        counts = (classes, classes + len(self.drop_channels)) if classes else (self._stored,)
         text = f"{file}: logits have shape {shape}, expected (C, h, w)"
         last = "channels seem to be last, which np.moveaxis(logits, -1, 0) mends"
         if channels not in counts and width in counts:
