@@ -47,6 +47,7 @@ def load_model(
         - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, safetensors only, no remote code;
         - ``"torchvision:NAME"``: an architecture of ``torchvision.models.segmentation``, of use only with
           `weights`;
+        - ``"onnx:FILE.onnx"``: an ONNX model, run by onnxruntime; `head` is a node of it, or the tensor that leaves it;
         - ``"FILE.py:FUNCTION"``: what the function returns; the file is executed, with its folder importable.
           The function gets the path of the weights if it takes an argument, otherwise they are loaded into
           its result;

@@ -95,13 +95,14 @@ class SavedLogits(Network):
         logits_files = ArrayFiles(logits, "logits", ("features",))
         first, shape = _first(logits_files)
         features_files = ArrayFiles(logits if features is None else features, "features", ("logits",))
-        known = features is not None or features_files.holds(first)
+        beside = features_files.path.resolve() == logits_files.path.resolve()
+        known = not beside or features_files.holds(first)
         if known:
             geometry = _geometry(head, features_files, _first(features_files)[1][0], shape[0])
-        elif head is not None:
+        elif features is not None or head is not None:
             raise ModelError(
-                f"{logits_files.path}: the last layer was described, but there are no features that enter it; expected "
-                "a folder of them (--features DIR, features=DIR)"
+                f"{logits_files.path}: holds no features, which enter the last layer that was described; expected "
+                "arrays called so beside the logits, or a folder of them (--features DIR, features=DIR)"
             )
         else:
             geometry = unknown_layer(shape[0], "no features were saved")

@@ -407,6 +407,11 @@ def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path
         gv.SavedLogits(tmp_path / "more")
 
 
+def test_logits_are_no_features(folder: Path) -> None:
+    with pytest.raises(ModelError, match="holds no features, which enter the last layer"):
+        gv.SavedLogits(folder / "logits", folder / "logits", head={"kernel_size": 1})
+
+
 def test_layouts_that_no_other_file_tells(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     for file in (folder / "logits").iterdir():
@@ -484,7 +489,7 @@ def test_what_is_no_network(frames: gv.Frames, folder: Path, tmp_path: Path) -> 
         ("--model demo --features {folder}/features", 1, "--features is said of saved logits"),
         ("--logits {folder}/logits --normalize imagenet", 1, "--normalize is said of a network that runs on images"),
         ("--logits {folder}/logits --head x", 1, "--head is said of a network"),
-        ("--logits {folder}/logits --kernel 3", 1, "the last layer was described, but there are no features"),
+        ("--logits {folder}/logits --kernel 3", 1, "holds no features, which enter the last layer that was described"),
         ("--logits {folder}/logits --model demo", 2, "not allowed with argument"),
         ("--logits {folder}/logits --kernel 3x3x3", 2, "'3x3x3' is no size; expected such as 3 or 3x5"),
         ("--logits {folder}/logits --threshold 0.3 --scores msp", 1, "threshold=0.3 was given, but logits returns 4"),
