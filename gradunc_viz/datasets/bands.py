@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, ImageSequence
 from ..schema.errors import FrameError
 from .decoding import image_size, opened_image
 
-__all__ = ["BANDS_SUFFIX", "as_picture", "frame_size", "read_bands"]
+__all__ = ["BANDS_SUFFIX", "as_picture", "frame_channels", "frame_size", "read_bands"]
 
 BANDS_SUFFIX = ".npy"
 """Suffix of arrays that are images, of any number of channels; no other program shows them."""
@@ -84,6 +84,23 @@ def frame_size(path: Path) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def frame_channels(path: Path) -> int:
+    """How many channels an image has, of which there are fewer than rows or columns; 3 of any picture, as it is shown.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be read.
+    """
+    if path.suffix.lower() == BANDS_SUFFIX:
+        shape = _array(path, "r").shape
+    elif _is_picture(path):
+        return 3
+    else:
+        shape = _tiff_shape(path)
+    return 1 if len(shape) < 3 else min(int(shape[0]), int(shape[2]))
+
+
 def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
     """What is shown of an image that is no picture itself.
 
@@ -100,12 +117,8 @@ def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] 
         The first three channels, or the first one in grey, as an array and encoded, and the name of the encoding;
         ``None`` for a picture.
     """
-    try:
-        with opened_image(path) as image:
-            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image):
-                return None
-    except FrameError:
-        pass
+    if _is_picture(path):
+        return None
     shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
@@ -149,6 +162,15 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
             raise
         return _tiff(path)
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether Pillow opens a file as grey or colours, all of it."""
+    try:
+        with opened_image(path) as image:
+            return image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image)
+    except FrameError:
+        return False
 
 
 def _partly(image: Image.Image) -> bool:

@@ -66,6 +66,9 @@ class OnnxModule(nn.Module):
         Why it is not known what enters its last layer; empty where it is.
     """
 
+    runtime = "onnxruntime"
+    """What runs it, in place of torch."""
+
     def __init__(self, path: Path, head: str | None = None, output: str | int | None = None) -> None:
         super().__init__()
         onnx, runtime = _imported()

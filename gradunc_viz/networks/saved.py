@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..datasets.bands import frame_channels
 from ..datasets.conventions import some as some_of
 from ..datasets.files_by_id import combined_digest, content_digest
 from ..datasets.frames import Frame
@@ -175,6 +176,7 @@ class SavedLogits(Network):
             with suppress(GraduncError):  # told when its turn comes
                 file, size = self.logits_files.file(frame.id), frame.size
                 shape = _checked_shape(self.logits_files.shape(file), file, "logits")
+                self.in_channels = frame_channels(frame.image_path)  # no network says how many it takes
                 break
         else:
             return

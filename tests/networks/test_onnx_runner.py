@@ -124,7 +124,6 @@ def test_values_are_those_of_the_same_network_in_torch(name: str, places: str, t
 
 ENDS: dict[str, tuple[Any, Any, Any]] = {
     "softmax": ([node("Softmax", "big", "y", axis=1)], lambda y: y.softmax(1), None),
-    "resized softmax": ([], lambda y: y, None),
     "argmax": ([node("ArgMax", "big", "y", axis=1, keepdims=0)], lambda y: y, (TensorProto.INT64, ["n", "H", "W"])),
     "cast": ([node("Cast", "big", "y", to=TensorProto.FLOAT)], lambda y: y, None),
     "last": (
@@ -140,7 +139,7 @@ ENDS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in ENDS if name != "resized softmax"])
+@pytest.mark.parametrize("name", ENDS)
 def test_what_stands_behind_the_last_layer_is_followed(name: str, tmp_path: Path) -> None:
     net = Net(LAYERS["1x1"]).eval()
     end, same, y = ENDS[name]
@@ -276,6 +275,45 @@ def test_probabilities_of_unknown_logits_are_refused(tmp_path: Path) -> None:
     network = gv.load_model(f"onnx:{graph(tmp_path / 'n.onnx', *body(), last_of(net.last), *share, weights=weights)}")
     with pytest.raises(ModelError, match="'y' are probabilities, and it is not known of what logits"):
         gv.score_image(network, IMAGE, scores="msp")
+
+
+def test_weights_in_eight_bits(tmp_path: Path) -> None:
+    net = Net(nn.Conv2d(5, 4, 1)).eval()
+    scale = np.array([0.01, 0.02, 0.03, 0.04], "f4")
+    whole = np.random.default_rng(0).integers(-100, 100, (4, 5, 1, 1)).astype("i1")
+    weights = weights_of(net) | {"eight": whole, "scale": scale, "zero": np.zeros(4, "i1")}
+    widened = node("DequantizeLinear", "eight,scale,zero", "last_weight", axis=0)
+    del weights["last_weight"]
+    model = graph(tmp_path / "net.onnx", *body(), widened, last_of(net.last), *resize(), weights=weights)
+    net.last.weight.data = torch.from_numpy(whole * scale[:, None, None, None])  # type: ignore[union-attr]
+    same_scores(net, model)
+    kernel = gv.load_model(f"onnx:{model}").net.head.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(kernel, net.last.weight.detach())
+
+
+def test_a_softmax_over_anything_but_classes(tmp_path: Path) -> None:
+    net = Net(LAYERS["1x1"]).eval()
+    for opset, axis in ((11, 1), (13, 2)):
+        plain = node("Conv", "x,first_weight,first_bias", "features", pads=[1, 1, 1, 1])
+        nodes = [plain, last_of(net.last), node("Softmax", "logits", "y", axis=axis)]
+        path = graph(tmp_path / "net.onnx", *nodes, weights=weights_of(net), opset=opset)
+        with pytest.raises(ModelError, match=f"Softmax 'y' of the graph runs along axis {axis}, in opset {opset}"):
+            gv.load_model(f"onnx:{path}")
+
+
+def test_a_function_of_the_model_is_looked_into(tmp_path: Path) -> None:
+    net = Net(LAYERS["1x1"]).eval()
+    path = graph(tmp_path / "net.onnx", *body(), last_of(net.last), *resize(), weights=weights_of(net))
+    model = onnx.load(path)
+    last = model.graph.node[2]
+    inner = helper.make_node("Conv", ["a", "b", "c"], ["d"], pads=[0, 0, 0, 0])
+    imports = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("mine", "Last", ["a", "b", "c"], ["d"], [inner], imports))
+    del last.attribute[:]
+    last.op_type, last.domain = "Last", "mine"
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    onnx.save(model, path)
+    same_scores(net, path)
 
 
 def test_the_last_layer_by_name(tmp_path: Path) -> None:

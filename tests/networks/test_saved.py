@@ -175,6 +175,18 @@ def test_without_features_there_are_scores_of_logits(frames: gv.Frames, folder: 
         gv.fit(logits, frames, scores="knn", progress=False)
 
 
+def test_images_of_any_number_of_channels(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    bands = np.random.default_rng(0).random((20, 28, 5), "f4")
+    np.save(tmp_path / "set/f.npy", bands)
+    (tmp_path / "logits").mkdir()
+    np.save(tmp_path / "logits/f.npy", bands.transpose(2, 0, 1)[:, ::2, ::2])
+    frames = gv.open_frames(tmp_path / "set")
+    assert (
+        len(gv.compute(gv.SavedLogits(tmp_path / "logits"), frames, tmp_path / "c", scores="msp", progress=False)) == 1
+    )
+
+
 def test_types_and_shapes_that_are_taken(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
     whole = np.load(folder / "logits/f00.npy")
     kinds = {
