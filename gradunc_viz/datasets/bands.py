@@ -15,7 +15,7 @@ from ..schema.errors import FrameError
 from .decoding import image_size, opened_image
 from .image_source import ImageSource, Readable
 
-__all__ = ["BANDS_SUFFIX", "as_picture", "frame_size", "read_bands"]
+__all__ = ["BANDS_SUFFIX", "as_picture", "frame_channels", "frame_size", "read_bands"]
 
 BANDS_SUFFIX = ".npy"
 """Suffix of arrays that are images, of any number of channels; no other program shows them."""
@@ -86,6 +86,25 @@ def frame_size(path: Readable) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def frame_channels(path: Readable) -> int:
+    """How many channels an image has, of which there are fewer than rows or columns; 3 of any picture, as it is shown.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be read.
+    """
+    if isinstance(path, ImageSource):
+        return 3
+    if path.suffix.lower() == BANDS_SUFFIX:
+        shape = _array(path, "r").shape
+    elif _is_picture(path):
+        return 3
+    else:
+        shape = _tiff_shape(path)
+    return 1 if len(shape) < 3 else min(int(shape[0]), int(shape[2]))
+
+
 def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
     """What is shown of an image that is no picture itself.
 
@@ -102,12 +121,8 @@ def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, s
         The first three channels, or the first one in grey, as an array and encoded, and the name of the encoding;
         ``None`` for a picture.
     """
-    try:
-        with opened_image(path) as image:
-            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image):
-                return None
-    except FrameError:
-        pass
+    if _is_picture(path):
+        return None
     shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
@@ -161,6 +176,15 @@ def _decoded(path: Readable, channels: int) -> np.ndarray:
             raise
         return _tiff(path)
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether Pillow opens a file as grey or colours, all of it."""
+    try:
+        with opened_image(path) as image:
+            return image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image)
+    except FrameError:
+        return False
 
 
 def _partly(image: Image.Image) -> bool:

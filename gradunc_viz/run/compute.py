@@ -39,7 +39,7 @@ from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report, cautions
-from .runners import runner_of
+from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 from .striped import StripedImage
@@ -140,9 +140,7 @@ def compute_report(
         settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
-        if isinstance(network, SavedLogits):
-            skip, some_of_them = settings.on_error == "skip", settings.limit is not None
-            network.check_frames(chosen, settings.classes, skip=skip, some=some_of_them)
+        check_saved(networks, chosen, settings)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
