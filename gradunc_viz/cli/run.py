@@ -24,7 +24,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="cache of the convolutional network; that of the query network lies beside it, DIR-queries "
-        "(default: runs/demo-VERSION)",
+        "(default: runs/demo-VERSION, runs/demo-queries-VERSION)",
     )
 
 
