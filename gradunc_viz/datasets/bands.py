@@ -94,11 +94,9 @@ def frame_channels(path: Readable) -> int:
     FrameError
         If the file cannot be read.
     """
-    if isinstance(path, ImageSource):
-        return 3
-    if path.suffix.lower() == BANDS_SUFFIX:
+    if _is_array(path):
         shape = _array(path, "r").shape
-    elif _is_picture(path):
+    elif isinstance(path, ImageSource) or _is_picture(path):
         return 3
     else:
         shape = _tiff_shape(path)
@@ -178,7 +176,7 @@ def _decoded(path: Readable, channels: int) -> np.ndarray:
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(path: Readable) -> bool:
     """Whether Pillow opens a file as grey or colours, all of it."""
     try:
         with opened_image(path) as image:
