@@ -24,7 +24,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="cache of the convolutional network; that of the query network lies beside it, DIR-queries "
-        "(default: runs/demo-VERSION)",
+        "(default: runs/demo-VERSION, runs/demo-queries-VERSION)",
     )
 
 
@@ -36,19 +36,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.frames import open_frames
     from ..networks.load import load_model
     from ..run.compute import compute_report
+    from ..run.settings import Settings
     from ..schema.frame import SCHEMA_VERSION
     from .look import explore
 
     frames = open_frames(data_path("demo"), "folder")
     arguments.cache = {}
-    for name in ("demo", "demo-queries"):
+    for name, scores in (("demo", "default"), ("demo-queries", "queries")):
         started = time.perf_counter()
         network = load_model(name)
         # a cache of an earlier version's network or layout is left alone rather than refused
         out = Path(f"runs/{name}-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
         if arguments.out is not None:
             out = Path(f"{arguments.out}{name.removeprefix('demo')}")
-        report = compute_report(network, frames, out)
+        report = compute_report(network, frames, out, Settings(scores=scores))
         print(f"{name}: {len(report.computed)} frames computed, {len(report.existing)} taken from {out}", end="; ")
         print(f"{time.perf_counter() - started:.1f} s", flush=True)
         arguments.cache[name] = out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -142,7 +142,7 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
     HeadError
         If the graph has no such node, or more than can be repeated stands behind it.
     ModelError
-        If the graph returns classes, and it is not known what they are made of.
+        If the graph returns classes, and it is not known what they are made of, or a softmax is over anything else.
     """
     nodes = _Graph(graph)
     if head is not None and not nodes.has(head):
@@ -169,18 +169,16 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
         raise ModelError(f"the graph returns classes, and it is not known what logits they are of: {why}")
     rows = channels_last if layer is None else layer.rows
     last = rows != turned
-    ending = _unknown(output, logits, rows, last, why) if layer is None else layer.ending(output, logits, last)
-    steps: list[Step] = []
-    for one in reversed(passed):
-        steps.append(Step(one.made, last != one.turned, one.repeat))
+    for one in passed:
         if not one.of_pixels(last != one.turned, opset):
-            why = f"{one.kind} over axis {one.axis} makes them"
-            ending, steps = _unknown(output, one.made, last != one.turned, last, why), []
-    return replace(ending, steps=tuple(steps))
-
-
-def _unknown(output: str, logits: str, rows: bool, channels_last: bool, why: str) -> Ending:
-    return Ending(output, logits, unknown_layer(0, why), rows=rows, channels_last=channels_last, why=why)
+            raise ModelError(
+                f"{one.kind} {one.made!r} of the graph runs along axis {one.axis}, in opset {opset}: expected one over "
+                "the classes of each pixel"
+            )
+    steps = tuple(Step(one.made, last != one.turned, one.repeat) for one in reversed(passed))
+    if layer is not None:
+        return layer.ending(output, logits, last, steps)
+    return Ending(output, logits, unknown_layer(0, why), rows=rows, channels_last=last, steps=steps, why=why)
 
 
 def _named(node: Any) -> str:
@@ -314,10 +312,10 @@ class _Layer:
     names: tuple[str, ...]
     rows: bool = False
 
-    def ending(self, output: str, logits: str, channels_last: bool) -> Ending:
+    def ending(self, output: str, logits: str, channels_last: bool, steps: tuple[Step, ...]) -> Ending:
         """Of a graph that ends in it."""
         given = (self.geometry, self.features, channels_last, self.rows, self.weight, self.bias)
-        return Ending(output, logits, *given)
+        return Ending(output, logits, *given, steps)
 
 
 _LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

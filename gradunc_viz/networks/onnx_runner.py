@@ -10,6 +10,7 @@ logits then, and no features.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,9 @@ class OnnxModule(nn.Module):
         Why it is not known what enters its last layer; empty where it is.
     """
 
+    runtime = "onnxruntime"
+    """What runs it, in place of torch."""
+
     def __init__(self, path: Path, head: str | None = None, output: str | int | None = None) -> None:
         super().__init__()
         onnx, runtime = _imported()
@@ -117,6 +121,8 @@ class OnnxModule(nn.Module):
                 "expected a graph that returns logits"
             )
         features = _first(found[ending.features], ending.rows) if ending.features else logits[:, :0]
+        if not ending.features:  # then only a run tells how many classes there are
+            self.head.geometry = replace(self.head.geometry, outputs=logits.shape[1])
         made = self.head(features, logits)
         sizes = self._seen.get(shape)
         if sizes is None:

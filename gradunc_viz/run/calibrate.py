@@ -36,7 +36,7 @@ from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
-from .runners import runner_of
+from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
 from .stages import Stages
 
@@ -123,6 +123,7 @@ def calibrate(
         size = network.preprocessing.chosen_size(settings.input_size)
         settings = replace(settings, input_size=size, scores=("msp",), fit=None, images=False)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
+        check_saved([network], labelled, settings, some=True)
         known = known_class_table(runner, labelled, settings)
         mapped, _ = numbered_alike(labelled, known, getattr(network, "reduce_labels", False))
         source = NetworkMaps(runner, settings, known.names, Stages())

@@ -111,9 +111,9 @@ def scored_windows(
 
     back = np.argsort(order)
     for row in range(len(grid.down.starts)):
-        rows = mosaic.put(row, maps_of_row(row))
-        with stages("score"), torch.inference_mode():
-            strips.put(rows[:n_classes], rows[n_classes:][back])
+        for rows in mosaic.put(row, maps_of_row(row)):
+            with stages("score"), torch.inference_mode():
+                strips.put(rows[:n_classes], rows[n_classes:][back])
     count = len(grid.down.starts) * len(grid.across.starts)
     return strips.image, head_alone, f"{count} of {image.window[0]}x{image.window[1]}"
 

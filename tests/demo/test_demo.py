@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradunc_viz.datasets.catalog import data_path
 from gradunc_viz.demo import CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,6 +224,7 @@ def test_training_leaves_the_encoder_as_it_is():
     assert all(torch.equal(state[name], value) for name, value in encoder_weights().items())
 
 
+@pytest.mark.slow
 def test_command_computes_two_networks_and_shows_both(monkeypatch, tmp_path, tiny_set, capsys):
     pytest.importorskip("torch")
     import gradunc_viz as gv
@@ -230,7 +232,8 @@ def test_command_computes_two_networks_and_shows_both(monkeypatch, tmp_path, tin
 
     shown = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gradunc_viz.datasets.catalog.data_path", lambda _: tiny_set)
+    packed = {"demo": tiny_set}
+    monkeypatch.setattr("gradunc_viz.datasets.catalog.data_path", lambda name: packed.get(name) or data_path(name))
     monkeypatch.setattr("gradunc_viz.explorer.serve", lambda caches, **options: shown.append(caches))
     assert main(["demo", "--no-browser"]) == 0
     (caches,) = shown
@@ -238,7 +241,7 @@ def test_command_computes_two_networks_and_shows_both(monkeypatch, tmp_path, tin
     assert all(path.is_relative_to("runs") for path in caches.values())
     digests = [gv.load_model(name).weights_digest() for name in caches]
     opened = [gv.open_cache(path) for path in caches.values()]
-    assert [cache.key["network"]["digest"] for cache in opened] == digests
+    assert [cache.key["network"]["weights"] for cache in opened] == digests
     assert len({cache.ids for cache in opened}) == 1
     assert re.findall(r"(\S+): (\d) frames computed, 0 taken", capsys.readouterr().out) == [
         ("demo", "4"),

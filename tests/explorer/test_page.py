@@ -182,6 +182,7 @@ def test_caches_are_called_as_a_mapping_says(cache: Cache) -> None:
     explorer = gv.explore({"ours": cache, "theirs": str(cache.path)})
     assert explorer is not None
     assert list(explorer.select.options) == ["A: ours", "B: theirs"]
+    assert "<b>A: ours, B: theirs</b>" in explorer._header.object
     assert [one.reopened().name for one in explorer.caches] == ["ours", "theirs"]
     assert cache.name == "cache"
 
