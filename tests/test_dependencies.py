@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(gradunc_viz.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "huggingface_hub": "segmentation-models-pytorch",  # which brings it
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "sklearn": "scikit-learn",
+}
 """Modules whose distribution has another name."""
 
 

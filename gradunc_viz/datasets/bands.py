@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
 from ..schema.errors import FrameError
 from .decoding import image_size, opened_image
+from .image_source import ImageSource, Readable
 
 __all__ = ["BANDS_SUFFIX", "as_picture", "frame_size", "read_bands"]
 
@@ -27,7 +28,7 @@ _SAMPLES_PER_PIXEL = 277  # tag of TIFF
 _PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def read_bands(path: Path, channels: int) -> np.ndarray:
+def read_bands(path: Readable, channels: int) -> np.ndarray:
     """Read an image as a network of so many channels takes it.
 
     Parameters
@@ -48,7 +49,7 @@ def read_bands(path: Path, channels: int) -> np.ndarray:
     FrameError
         If the file cannot be read, or has another number of channels.
     """
-    pixels = _array(path) if path.suffix.lower() == BANDS_SUFFIX else _decoded(path, channels)
+    pixels = _array(path) if _is_array(path) else _decoded(path, channels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim == 3 and pixels.shape[2] != channels == pixels.shape[0]:
@@ -64,7 +65,7 @@ def read_bands(path: Path, channels: int) -> np.ndarray:
     return pixels
 
 
-def frame_size(path: Path) -> tuple[int, int]:
+def frame_size(path: Readable) -> tuple[int, int]:
     """(height, width) in pixels of an image of any number of channels, of which there are fewer than rows or columns.
 
     Raises
@@ -73,7 +74,7 @@ def frame_size(path: Path) -> tuple[int, int]:
         If the file cannot be read.
     """
     try:
-        shape = _array(path, "r").shape if path.suffix.lower() == BANDS_SUFFIX else (*image_size(path), 1)
+        shape = _array(path, "r").shape if _is_array(path) else (*image_size(path), 1)
     except FrameError:
         if path.suffix.lower() not in _TIFF:
             raise
@@ -85,7 +86,7 @@ def frame_size(path: Path) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
+def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
     """What is shown of an image that is no picture itself.
 
     Parameters
@@ -122,6 +123,10 @@ def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] 
     return shown, buffer.getvalue(), "png"
 
 
+def _is_array(path: Readable) -> TypeGuard[Path]:
+    return path.suffix.lower() == BANDS_SUFFIX
+
+
 def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode, allow_pickle=False)
@@ -132,7 +137,7 @@ def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     return array
 
 
-def _decoded(path: Path, channels: int) -> np.ndarray:
+def _decoded(path: Readable, channels: int) -> np.ndarray:
     try:
         with opened_image(path) as image:
             if _partly(image):
@@ -164,21 +169,21 @@ def _partly(image: Image.Image) -> bool:
     return int(samples) > len(image.getbands())
 
 
-def _tiff(path: Path) -> np.ndarray:
+def _tiff(path: Readable) -> np.ndarray:
     """TIFF of more bands than Pillow knows."""
     with _opened_tiff(path) as file:
         pixels: np.ndarray = file.asarray()
     return pixels
 
 
-def _tiff_shape(path: Path) -> tuple[int, ...]:
+def _tiff_shape(path: Readable) -> tuple[int, ...]:
     """Its shape, of which only the header is read."""
     with _opened_tiff(path) as file:
         return tuple(file.series[0].shape)
 
 
 @contextmanager
-def _opened_tiff(path: Path) -> Iterator[Any]:
+def _opened_tiff(path: Readable) -> Iterator[Any]:
     try:
         import tifffile
     except ImportError as error:
@@ -187,7 +192,7 @@ def _opened_tiff(path: Path) -> Iterator[Any]:
             f"image as {BANDS_SUFFIX}"
         ) from error
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(io.BytesIO(path.encoded()) if isinstance(path, ImageSource) else path) as file:
             yield file
     except Exception as error:  # a damaged file may raise anything
         raise FrameError(f"{path}: cannot be decoded, expected a TIFF ({error})") from error

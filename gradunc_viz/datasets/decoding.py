@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,9 +13,10 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
 from .catalog import Color
+from .image_source import ImageSource, Readable
 
 __all__ = [
-    "hash_file",
+    "hash_content",
     "holds_colors",
     "image_size",
     "opened_image",
@@ -69,17 +69,17 @@ class _Strict:
 
 
 @contextmanager
-def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+def opened_image(path: Readable, content: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Open an image file and turn whatever goes wrong with it into an error that names it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ImageSource
     content : binary file, optional
         What the file holds, where that lies elsewhere.
     """
     try:
-        with _Strict(), Image.open(path if content is None else content) as image:
+        with _Strict(), _opened(path, content) as image:
             pixels, most = image.width * image.height, _BOMB * (_Strict.limit or 0)
             if pixels > most > 0:
                 raise FrameError(
@@ -96,16 +96,34 @@ def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.
         raise FrameError(f"{path}: cannot be decoded, expected a whole image file ({reason})") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def _opened(path: Readable, content: BinaryIO | None) -> Image.Image:
+    if isinstance(path, ImageSource):
+        return path.open()
+    return Image.open(path if content is None else content)
+
+
+def read_bytes(path: Readable) -> bytes:
     """Read a file; a `FrameError` names it if that fails."""
+    if isinstance(path, ImageSource):
+        return path.encoded()
     try:
         return path.read_bytes()
     except OSError as error:
         raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def hash_file(path: Path, digest: Any, name: str) -> None:
-    """Let a digest take a name, the length of a file and its content; a `FrameError` names the file if that fails."""
+def hash_content(path: Readable, digest: Any, name: str) -> None:
+    """Let a digest take a name, and length and content of a file, or the key of what is none.
+
+    Raises
+    ------
+    FrameError
+        Naming the file, if it cannot be read.
+    """
+    if isinstance(path, ImageSource):
+        key = path.key()
+        digest.update(f"{name} {len(key)}\n".encode() + key)
+        return
     try:
         with path.open("rb") as file:
             digest.update(f"{name} {os.fstat(file.fileno()).st_size}\n".encode())
@@ -126,7 +144,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Readable) -> tuple[int, int]:
     """(height, width) in pixels, upright, from the header of an image file."""
     with opened_image(path) as image:
         width, height = image.size
@@ -134,13 +152,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Readable) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB, see `rgb_pixels`."""
     with opened_image(path) as image:
         return rgb_pixels(image, path)
 
 
-def rgb_pixels(image: Image.Image, path: Path) -> np.ndarray:
+def rgb_pixels(image: Image.Image, path: Readable) -> np.ndarray:
     """Pixels of an opened image, (H, W, 3) uint8 RGB, turned upright as its EXIF data says.
 
     Opacity is dropped. Grey of 16 bits is scaled to 8, and so is grey in floating point, of which 1 is white.
@@ -179,13 +197,13 @@ def _grey(shades: np.ndarray) -> np.ndarray:
     return np.repeat(shades.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def holds_colors(path: Path) -> bool:
+def holds_colors(path: Readable) -> bool:
     """Whether a mask may hold colours that stand for ids, from the header."""
     with opened_image(path) as image:
         return image.mode not in ("L", "LA", "1", *_DEEP_GREY)
 
 
-def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+def read_mask(path: Readable, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
     """Decode to the ids as stored, (H, W) integers, or to the colours that stand for ids, (H, W, 3) uint8.
 
     Parameters
@@ -231,7 +249,7 @@ def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | N
 
 
 def _of_palette(
-    path: Path, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
+    path: Readable, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
 ) -> np.ndarray:
     used = np.unique(indices)
     if used[-1] >= len(palette):

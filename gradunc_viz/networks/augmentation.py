@@ -44,6 +44,7 @@ class AugmentedPasses:
             )
         self.inference, self.flips, self.scales = inference, flips, tuple(scales)
         self.network, self.device = inference.network, inference.device
+        self.largest_batch = inference.largest_batch
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Inputs:
         """Input of the network in every size."""

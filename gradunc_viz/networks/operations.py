@@ -28,21 +28,24 @@ def names(text: str) -> frozenset[str]:
 
 
 SAME = names("""
-    bfloat16 clone contiguous cpu cuda data detach double float half positive requires_grad_ to type type_as
+    alias bfloat16 clone contiguous cpu cuda data detach double float half lift_fresh positive requires_grad_ to to_copy
+    type type_as
 """)
 """Every value stays where it is, at most in another type or on another device."""
 
 LAYOUT = names("""
     H T __getitem__ adjoint channel_shuffle chunk concat concatenate cat constant_pad_nd expand expand_as flatten flip
-    fliplr flipud fold hsplit index_select mT moveaxis movedim narrow pad permute pixel_shuffle pixel_unshuffle ravel
-    repeat repeat_interleave reshape reshape_as roll rot90 select split squeeze stack swapaxes swapdims t tensor_split
-    tile transpose unbind unflatten unfold unsqueeze view view_as vsplit
+    fliplr flipud fold hsplit index index_select mT moveaxis movedim narrow pad permute pixel_shuffle pixel_unshuffle
+    ravel reflection_pad2d repeat repeat_interleave replication_pad2d reshape reshape_as roll rot90 select slice split
+    split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose unbind unflatten unfold unsafe_view
+    unsqueeze view view_as vsplit
 """)
 """Values are moved, copied or left out, never changed; where there are none, a constant is put."""
 
 RESIZE = names("""
-    adaptive_avg_pool2d avg_pool2d grid_sample interpolate upsample upsample_bicubic2d upsample_bilinear
-    upsample_bilinear2d upsample_nearest upsample_nearest2d
+    adaptive_avg_pool2d avg_pool2d grid_sample grid_sampler grid_sampler_2d interpolate upsample upsample_bicubic2d
+    upsample_bicubic2d_aa upsample_bilinear upsample_bilinear2d upsample_bilinear2d_aa upsample_nearest
+    upsample_nearest2d upsample_nearest_exact2d
 """)
 """Every channel of (N, C, h, w) is resampled alike, each pixel a weighted mean of others."""
 
@@ -58,7 +61,7 @@ AFFINE = (
 )
 """Of one operand with constants, or sums of several: a weighted mean of pixels may be taken before or after."""
 
-KERNELS = names("bmm conv1d conv2d conv_transpose2d einsum linear matmul mm tensordot")
+KERNELS = names("addmm bmm conv1d conv2d conv_transpose2d convolution einsum linear matmul mm tensordot")
 """A matrix is applied to the classes of each pixel."""
 
 SHAPE_ONLY = names("""
@@ -67,7 +70,11 @@ SHAPE_ONLY = names("""
 """What is made has the operand's shape or type, and nothing of its values."""
 
 # A view needs strides that a broadcast stand-in may not have.
-_ON_STAND_IN: Mapping[str, Callable[..., Any]] = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
+_ON_STAND_IN: Mapping[str, Callable[..., Any]] = {
+    "view": Tensor.reshape,
+    "_unsafe_view": Tensor.reshape,
+    "view_as": Tensor.reshape_as,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,8 +88,11 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """Name of the function as it stands in the code of a network; of a property, the property's."""
-        name = getattr(self.function, "__name__", "?")
+        """Name of the function as it stands in the code of a network; of a property, the property's.
+
+        Of an operator of a graph, ``aten.slice.Tensor``, the name without that of its overload.
+        """
+        name = getattr(self.function, "__name__", "?").partition(".")[0]
         return getattr(self.function.__self__, "__name__", name) if name == "__get__" else name
 
     @property

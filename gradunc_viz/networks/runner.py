@@ -114,6 +114,8 @@ class Inference:
     ----------
     size : (height, width) or None
         What came of it.
+    largest_batch : int or None
+        How many images the network takes at a time, where it was exported for one.
 
     Raises
     ------
@@ -143,10 +145,11 @@ class Inference:
         check_input_size(self.input_size)
         if isinstance(self.network.net, torch.jit.ScriptModule):
             raise ModelError(
-                f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected the "
-                "module that it was made of"
+                f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected what "
+                "gv.load_model makes of it"
             )
         self.size = self.network.preprocessing.chosen_size(self.input_size)
+        self.largest_batch = getattr(self.network.net, "largest_batch", None)
         self.network.to(self.device)
         own = float_type(self.network.net)
         if self.autocast is not None and own in AUTOCAST.values():
@@ -196,7 +199,14 @@ class Inference:
                     stacklevel=2,
                 )
             with self._precision():
-                return self.network.infer(x)
+                head = self.network.infer(x)
+            if self.compile and self.network.returns_queries:
+                self.compile = False
+                warnings.warn(
+                    "the network runs without torch.compile: what the masks of its queries are made of is watched",
+                    stacklevel=2,
+                )
+            return head
 
     def returned(self, x: Tensor, what: str) -> Tensor:
         """What the network itself returns for an input on the device, with a derivative by it where it asks for one.
@@ -239,7 +249,9 @@ class Inference:
         shape = tuple(x.shape[1:])
         if shape not in self._other_size_of:
             own = (x.shape[-2], x.shape[-1])
-            taken = None if self._runs(x, own) else next((one for one in _other_sizes(own) if self._runs(x, one)), None)
+            asked = self.network.preprocessing.size
+            sizes = [*([asked] if asked not in (None, own) else []), *_other_sizes(own)]
+            taken = None if self._runs(x, own) else next((one for one in sizes if self._runs(x, one)), None)
             self._other_size_of[shape] = f"{taken[0]}x{taken[1]}" if taken else ""
         return self._other_size_of[shape]
 

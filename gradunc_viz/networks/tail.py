@@ -138,8 +138,9 @@ class Resize:
     @property
     def align_corners(self) -> bool:
         """Whether the corners' centres stay where they are."""
-        place = 4 if self.operation.name in ("interpolate", "upsample") else _NOWHERE
-        return self.operation.argument(place, "align_corners") is True or self.operation.name == "upsample_bilinear"
+        name = self.operation.name
+        place = 4 if name in ("interpolate", "upsample") else 2 if name == "upsample_bilinear2d" else _NOWHERE
+        return self.operation.argument(place, "align_corners") is True or name == "upsample_bilinear"
 
     @property
     def bilinear(self) -> bool:

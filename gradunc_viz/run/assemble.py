@@ -88,9 +88,14 @@ def frame_dataset(
     used = {"class"}.union(*(VARIABLES[name].dims for name in arrays))  # maps without any label have no row of it
     coords: dict[str, Any] = {dim: np.array(values, dtype=object) for dim, values in names.items() if dim in used}
     coords["quantile"] = np.array(QUANTILES)
+    meanings = {name: VARIABLES[name].meaning for name in arrays}
+    if "logits_are" in attrs and "logits" in arrays:
+        meanings["logits"] = f"{attrs['logits_are']}, no logits, at the head's resolution"
     return xr.Dataset(
         {
-            name: array if isinstance(array, xr.Variable) else (VARIABLES[name].dims, array, _attrs(name))
+            name: array
+            if isinstance(array, xr.Variable)
+            else (VARIABLES[name].dims, array, {"long_name": meanings[name]})
             for name, array in arrays.items()
         },
         coords=coords,

@@ -23,7 +23,7 @@ from ..metrics.arrays.scaling import fit_temperature, fit_vector_scaling
 from ..networks.head import Head
 from ..networks.runner import out_of_memory, restored
 from ..schema.errors import FitError, FrameError
-from ..schema.frame import id_type, ignored
+from ..schema.frame import CLASS_SCORES, id_type, ignored
 from ..schema.scores import tempered_name
 from ..scores.drawing import random_of
 from ..scores.maps import check_finite
@@ -174,6 +174,7 @@ def calibrate(
             "fitted_on": [frame.id for frame in fitted],
             "held_out": [frame.id for frame in held_out],
             "seed": seed,
+            **({"logits_are": CLASS_SCORES} if network.returns_queries else {}),
         },
     )
 

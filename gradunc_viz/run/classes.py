@@ -89,7 +89,8 @@ def known_class_table(
         If the network tells another number of classes apart than were named, or two of them have one name.
     """
     network = runner.network
-    n_channels = _counted_before(network, out) or _channels(runner, frames, settings.input_size)
+    told = getattr(network, "n_channels", 0)  # of what was saved, which is of frames alone
+    n_channels = told or _counted_before(network, out) or _channels(runner, frames, settings.input_size)
     kept = network.class_channels(n_channels)
     channels = tuple(range(n_channels)) if kept is None else tuple(kept.tolist())
     n = len(channels)

@@ -22,13 +22,15 @@ from ..datasets.bands import BANDS_SUFFIX, read_bands
 from ..datasets.conventions import some
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
+from ..datasets.image_source import ImageSource
 from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
+from ..networks.saved import SavedLogits
 from ..networks.tiled import LARGE, TiledImage
 from ..schema.errors import FrameError, GraduncError, ModelError, SettingsError
-from ..schema.scores import lookup
+from ..schema.scores import DEFAULT_SCORES, lookup
 from ..store.backend import Backend, Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
@@ -135,8 +137,12 @@ def compute_report(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
+        if isinstance(network, SavedLogits):
+            skip, some_of_them = settings.on_error == "skip", settings.limit is not None
+            network.check_frames(chosen, settings.classes, skip=skip, some=some_of_them)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
@@ -151,6 +157,16 @@ def compute_report(
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
             if source.cost is not None:
                 writer.put_cost(source.cost)
+        if network.returns_queries:
+            report.remarks.append(
+                "class scores S of queries stand for logits: confidence, ECE, Brier score and NLL are of softmax(S)"
+            )
+            turned = [name for name in settings.scores if name.startswith(("pgn_uni", "label_uni"))]
+            if turned:
+                report.remarks.append(
+                    f"{', '.join(turned)}: of queries large where every query rejects a pixel, so expect it on the "
+                    "wrong side of what its name is oriented for, small = uncertain"
+                )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
@@ -158,7 +174,7 @@ def compute_report(
 
 def score_image(
     model: Model | Sequence[Model],
-    image: np.ndarray | str | os.PathLike[str],
+    image: np.ndarray | str | os.PathLike[str] | ImageSource,
     settings: Settings | None = None,
     **changes: Unpack[SettingsChanges],
 ) -> xr.Dataset:
@@ -168,7 +184,7 @@ def score_image(
     ----------
     model : str, nn.Module or Network
         See `load_model`. It is given back as it was. Or a list of such, the members of an ensemble.
-    image : array (y, x, 3) uint8 RGB, or the path of an image file
+    image : array (y, x, 3) uint8 RGB, the path of an image file, or what else `Frame.image_path` is
         For a network of other than three channels, (y, x, channels) or (y, x): 8 or 16 bits, or floating point, which
         is taken as it is.
     settings, **changes
@@ -186,6 +202,9 @@ def score_image(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        if isinstance(network, SavedLogits):
+            raise SettingsError(f"{network.name}: saved logits belong to frames, by their ids; expected 'compute'")
+        settings = _possible(settings, networks)
         runner = runner_of(networks, resolve_device(settings.device), settings)
         settings = _sized(settings, networks)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
@@ -228,6 +247,22 @@ def loaded_one(model: Model | Sequence[Model], why: str) -> Network:
     if others:
         raise SettingsError(f"{1 + len(others)} networks were given; expected one, {why}")
     return network
+
+
+def _possible(settings: Settings, networks: Sequence[Network]) -> Settings:
+    """The settings without scores of features that nobody asked for by name, where features are unknown.
+
+    Warns
+    -----
+    UserWarning
+        Naming the scores.
+    """
+    reason = next((one.featureless for one in networks if one.featureless), "")
+    if not reason or settings.scores != DEFAULT_SCORES:
+        return settings
+    left_out = [name for name in settings.scores if "features" in lookup(name).needs]
+    warnings.warn(f"{some('score', left_out)}: left out of the default, as {reason}", stacklevel=4)
+    return replace(settings, scores=tuple(name for name in settings.scores if name not in left_out))
 
 
 def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:
@@ -278,10 +313,10 @@ def _folder(place: Backend) -> Path:
     return folder if folder.is_dir() else Path(tempfile.gettempdir())
 
 
-def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
+def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:
     """An image as a network of so many channels takes it."""
-    if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
+    if isinstance(image, (str, os.PathLike, ImageSource)):
+        path = image if isinstance(image, ImageSource) else Path(image)
         return read_image(path) if channels == 3 and path.suffix != BANDS_SUFFIX else read_bands(path, channels)
     pixels = np.asarray(image)
     if channels == 1 and pixels.ndim == 2:

@@ -23,7 +23,7 @@ from ..schema.scores import Score, lookup
 from ..scores.drawing import FramePixels, draw_pixels
 from ..scores.fit import Fit, identity
 from ..scores.fitted import DrawnPixels
-from ..scores.needs import LAYER, ForwardPass
+from ..scores.needs import LAYER, ForwardPass, check_features, check_queries
 from ..scores.own import fingerprints
 from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
@@ -110,6 +110,7 @@ def fit(
     if twice:
         raise FrameError(f"{some('frame', map(repr, twice))}: given more than once; expected each frame once")
     with restored(loaded_one(model, "whose features are fitted on")) as network:
+        check_features(entries, network)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
         known = known_class_table(runner, chosen, settings)
@@ -127,6 +128,7 @@ def fit(
             by,
             features,
             with_features,
+            entries,
         )
         drawn = drawing.run(mapped, settings.on_error, progress)
         provenance = {
@@ -173,8 +175,16 @@ class _Drawing:
     """One pass over frames that keeps some pixels of each."""
 
     def __init__(
-        self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str, with_features: bool
+        self,
+        source: NetworkMaps,
+        shares: dict[str, int],
+        seed: int,
+        by: str,
+        features: str,
+        with_features: bool,
+        entries: Sequence[Score],
     ) -> None:
+        self.entries = entries
         self.source, self.shares, self.seed, self.by = source, shares, seed, by
         self.features, self.with_features = features, with_features
         self.head = ""
@@ -228,6 +238,7 @@ class _Drawing:
         if self.by == "label" and frame.label is None:
             raise FrameError(f"frame {frame.id!r} has no label; expected one, as by is 'label'")
         output = self.source.output(head, index)
+        check_queries(self.entries, output)
         with torch.inference_mode():
             run = ForwardPass(output, frame.size, self.features)
             if not self._checked:

@@ -12,18 +12,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..datasets.files_by_id import combined_digest
 from ..datasets.frames import Frame
 from ..networks.head import Head
 from ..networks.layers import captured_layers, check_layers
 from ..networks.network import Network
 from ..networks.passes import Inputs, JointHead, heads_of, image_of, joined
+from ..networks.queries import QueryHead
 from ..networks.runner import Inference, Runner, out_of_memory
 from ..networks.second_last import SecondLast
 from ..networks.tiled import TiledImage, TiledInference
 from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
+from ..schema.frame import CLASS_SCORES
 from ..scores.maps import ScoredImage, Scorer
-from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_passes
+from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_features, check_passes
 from .cost import measured
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
@@ -86,12 +89,14 @@ class NetworkMaps:
 
     def __post_init__(self) -> None:
         self.batch = self.settings.batch or (4 if self.device.type == "cuda" else 1)
-        self.batch = min(self.batch, getattr(self.runner, "largest_batch", self.batch))
+        self.batch = min(self.batch, getattr(self.runner, "largest_batch", None) or self.batch)
         self._fit = self.settings.fit_of_scores
         if self._fit is not None:
             self._fit.check_network(self.runner.network)
         self._scorer = Scorer(self.settings.scores, self.device, self._fit)
-        check_channels(self._scorer.scores, self.runner.network)
+        for network in (member.network for member in getattr(self.runner, "members", (self.runner,))):
+            check_channels(self._scorer.scores, network)
+            check_features(self._scorer.scores, network)
         needs = self.needs | self._scorer.needs
         self._needs_features, self._needs_input = "features" in needs, "input_grad" in needs
         kind, changeable = getattr(self.runner, "kind", None), isinstance(self.runner, Inference)
@@ -127,18 +132,24 @@ class NetworkMaps:
         return f"scoring on {self.device}"
 
     def digest(self, frame: Frame) -> str:
-        """Content hash of the frame."""
-        return frame.digest()
+        """Content hash of the frame, and of what was saved of it."""
+        return self._digest(frame.digest(), frame.id)
+
+    def _digest(self, own: str, frame_id: str) -> str:
+        saved = getattr(self.runner, "content", None)
+        return own if saved is None else combined_digest((own, saved(frame_id)))
 
     def files(self, frame: Frame) -> str:
         """Name what the frame is made of."""
-        return f"{frame.image_path} and its labels"
+        saved = getattr(self.runner, "files", lambda _: ())
+        return f"{', '.join(map(str, (frame.image_path, *saved(frame.id))))} and its labels"
 
     def read(self, frame: Frame) -> Ready | LeftOut:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
                 decoded = decode(frame, len(self.classes), self.settings.images, self.runner.network.in_channels)
+                decoded.digest = self._digest(decoded.digest, frame.id)
             with self.stages("prepare"):
                 pixels = decoded.image if decoded.pixels is None else decoded.pixels
                 x = self.runner.prepare(pixels, frame.id)
@@ -261,7 +272,7 @@ class NetworkMaps:
                     return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
                     for one in heads_of(head):
-                        del one.features  # which may be many times larger than the logits
+                        one.__dict__.pop("features", None)  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
             except DeviceError:
                 if len(group) == 1:
@@ -291,7 +302,8 @@ class NetworkMaps:
         scored = self.score(item.frame, head, index, item.x)
         if self.settings.profile and self.cost is None:
             self.cost = self._measured(item, head, index)
-        scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
+        if not hasattr(self.runner, "content"):  # saved is what came of an input that nobody knows
+            scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
         if isinstance(scored.maps, ScoredImage) and scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
@@ -300,9 +312,13 @@ class NetworkMaps:
         """What scores are handed of the `index`-th image of a batch: the classes alone."""
         network = network or self.runner.network
         align = self.settings.align_corners
+        queries = head.queries if isinstance(head, QueryHead) else None
+        features = None
+        if self._needs_features:  # a query model whose pixel embeddings were not found has none
+            features = head.features if queries is None else queries.pixels
         output = HeadOutput(
             head.logits,
-            head.features if self._needs_features else None,
+            features,
             head.layer,
             align_corners=head.align_corners if align is None else align,
             bias=self.settings.bias,
@@ -310,6 +326,7 @@ class NetworkMaps:
             threshold=network.threshold,
             layers=head.layers,
             hidden=head.hidden,
+            queries=queries,
         )
         return output.image(index).only(network.class_channels(head.logits.shape[1]))
 
@@ -365,6 +382,8 @@ class NetworkMaps:
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         known = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
+        if getattr(self.runner.network, "returns_queries", False):
+            known["logits_are"] = CLASS_SCORES
         return Scored(frame, maps, options, known | {"network": self.runner.network.name} | attrs)
 
     def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:

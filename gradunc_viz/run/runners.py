@@ -17,11 +17,12 @@ from ..networks.head import Head
 from ..networks.network import Network
 from ..networks.own_logits import own_logits
 from ..networks.runner import Inference, Runner
+from ..networks.saved import SavedLogits, SavedRunner
 from ..networks.tiled import OVERLAP, TiledInference
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
 from ..schema.scores import lookup
-from ..scores.needs import HeadOutput
+from ..scores.needs import NEEDS, HeadOutput
 from .settings import PASS_SETTINGS, Settings
 
 __all__ = ["ChangedInput", "runner_of"]
@@ -42,6 +43,9 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     UserWarning
         Where a setting of passes makes no difference.
     """
+    saved = [network for network in networks if isinstance(network, SavedLogits)]
+    if saved:
+        return _saved_runner(saved[0], networks, device, settings)
     kind = settings.passes_kind
     score = next((name for name in settings.scores if kind_needed(lookup(name)) == kind), "")
     names = ", ".join(network.name for network in networks)
@@ -88,6 +92,39 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     except GraduncError as error:
         raise type(error)(f"score {score!r}: {error}") from error
     return members[0]
+
+
+_OF_SAVED = frozenset({"logits", "features", "void", "fit"})
+"""What of a forward pass is saved, or follows from it."""
+
+_OF_INPUT = ("input_size", "autocast", "compile", "channels_last", "tile")
+"""Settings that say how a network runs on images."""
+
+
+def _saved_runner(
+    saved: SavedLogits, networks: Sequence[Network], device: torch.device, settings: Settings
+) -> SavedRunner:
+    """What reads saved logits.
+
+    Raises
+    ------
+    SettingsError
+        If something is asked for that a network has to run for; the text names it.
+    """
+    if len(networks) > 1:
+        names = ", ".join(network.name for network in networks)
+        raise SettingsError(f"saved logits of {saved.name!r} in an ensemble ({names}): expected them alone")
+    for name in settings.scores:
+        lacking = lookup(name).needs - _OF_SAVED
+        if lacking:
+            what = "; ".join(NEEDS.get(need, "the output of a layer") for need in sorted(lacking))
+            raise SettingsError(f"score {name!r} needs a network that can be run, not saved logits: {what}")
+    for name in _OF_INPUT:
+        value = getattr(settings, name, None)
+        if value not in (None, False):
+            raise SettingsError(f"{name}={value!r} is said of a network's input; saved logits have none")
+    _warn_of_idle(settings)
+    return SavedRunner(saved, device, any("features" in lookup(name).needs for name in settings.scores))
 
 
 def _warn_of_idle(settings: Settings) -> None:

@@ -22,8 +22,8 @@ from .striped import StripedImage, StripedScorer
 
 __all__ = ["check_scores", "scored_windows"]
 
-_KEPT = frozenset({"logits", "fit"})
-"""What scores at the image's resolution may need where windows are merged."""
+_KEPT = frozenset({"logits", "queries", "fit"})
+"""What scores at the image's resolution may need where windows are merged; of queries, that the logits are theirs."""
 
 _T = TypeVar("_T")
 
@@ -124,5 +124,5 @@ def _without_maps(head: Head, output: HeadOutput) -> tuple[Head, HeadOutput, tup
     alone.name, alone.layer, alone.align_corners = head.name, head.layer, head.align_corners
     logits = output.logits
     none = logits.new_empty((1, logits.shape[1], 0, 0))
-    kept = replace(output, logits=none, features=None, tail=None, whole=None, hidden=None, layers={})
+    kept = replace(output, logits=none, features=None, tail=None, whole=None, hidden=None, queries=None, layers={})
     return alone, kept, (logits.shape[2], logits.shape[3])

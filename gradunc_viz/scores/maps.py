@@ -29,7 +29,7 @@ from .fit import Fit, State, states_of
 from .gradients import norms_and_softmax
 from .mean_norms import mean_norms
 from .mean_prediction import MeanPrediction
-from .needs import LAYER, ForwardPass, HeadOutput, check_passes, needs_of
+from .needs import LAYER, ForwardPass, HeadOutput, check_passes, check_queries, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
@@ -166,6 +166,7 @@ class Scorer:
         GraduncError
             If a score's own function fails, or returns something else than finite numbers of the expected shape.
         """
+        check_queries(self.scores, head)
         check_passes(self.scores, head.kind or None, input_grad=head.rerun is not None)
         self._check_finite(head, frame_id)
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
@@ -201,6 +202,7 @@ class Scorer:
         GraduncError
             As of a call.
         """
+        check_queries(self.scores, head)
         self._check_finite(head, frame_id)
         norms, _ = norms_and_softmax(head, [score.request for score in self._norms], kernels=self.kernels)
         if "hidden" in self.needs:

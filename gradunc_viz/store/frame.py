@@ -22,6 +22,7 @@ __all__ = [
     "cached_scores",
     "class_probabilities",
     "decode_image",
+    "logits_at",
     "probabilities_at",
     "read_variable",
     "score",
@@ -189,9 +190,15 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and no function of it is known here")
     if "logits" not in dataset:
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and there are no logits")
+    more = sorted(entry.needs - {"logits"} - ({"queries"} if "logits_are" in dataset.attrs else set()))
+    if more:
+        raise CacheError(
+            f"frame {frame_id!r}: score {entry.name!r} is not cached, and needs {', '.join(more)} beside the logits"
+        )
     import torch  # only for scores that were not cached
 
     from ..scores.maps import own_map
+    from ..scores.needs import ForwardPass, HeadOutput
     from ..scores.resized_logits import resized_pixel_scores
 
     if size[0] * size[1] > _LARGE and isinstance(entry, SoftmaxScore):  # known to be of each pixel alone
@@ -204,8 +211,9 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
             band = replace(band, first=rows.start)
             values[band.lines] = resized_pixel_scores(part, size, (entry.name,), None, align, band=band).scores[0, 0]
         return values
-    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))
-    return own_map(entry, logits[None], size, frame_id).numpy()
+    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))[None]
+    given = logits if entry.of_logits else ForwardPass(HeadOutput(logits, None, torch.nn.Identity()), size)
+    return own_map(entry, given, size, frame_id).numpy()
 
 
 def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -218,6 +226,19 @@ def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
     """Softmax probabilities of one image pixel, (class,) float64, from the logits of the cells around it.
+
+    Of a query model the softmax is that of its class scores S, as for every score of the softmax family.
+
+    Raises
+    ------
+    GraduncError
+        As of `logits_at`.
+    """
+    return softmax(logits_at(dataset, y, x))
+
+
+def logits_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
+    """Logits of one image pixel, (class,) float64, or class scores S of a query model, from the cells around it.
 
     Raises
     ------
@@ -236,8 +257,7 @@ def probabilities_at(dataset: xr.Dataset, y: int, x: int) -> np.ndarray:
         )
     with _reading(dataset, "logits"):
         cells, down, across = _around(dataset, dataset["logits"].variable, y, x)
-    logits = np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
-    return softmax(logits)
+    return np.einsum("cvu,v,u->c", cells.astype("f8"), down, across)
 
 
 def class_probabilities(dataset: xr.Dataset, y: int, x: int) -> xr.DataArray:

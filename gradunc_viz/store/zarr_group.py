@@ -18,6 +18,8 @@ import numpy as np
 import xarray as xr
 from zarr.storage import MemoryStore
 
+from .checksums import ALGORITHM, attributes_checksum, checksum
+
 __all__ = ["group_files"]
 
 _CHUNK = 1 << 27
@@ -38,7 +40,8 @@ def group_files(
     """Contents of the files of a group by name, ``zarr.json`` of the group last.
 
     Numbers are compressed by blosc (zstd level 1, bitshuffle) when they are asked for, and not kept: of a dataset that
-    does not fit into memory files can be written one after the other.
+    does not fit into memory files can be written one after the other. The attribute ``stored`` tells how many files of
+    how many bytes there are besides, and the checksum of each and of the other attributes.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ def group_files(
 
 
 class _Files(Mapping[str, bytes]):
-    """Files by name, made when they are asked for; that of the group tells how many bytes the others had."""
+    """Files by name, made when they are asked for; that of the group tells sizes and checksums of the others."""
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class _Files(Mapping[str, bytes]):
         self._attrs = dataset.attrs
         self._made: dict[str, Callable[[], bytes]] = {}
         self._sizes: dict[str, int] = {}
+        self._checksums: dict[str, str] = {}
         for key, variable in dataset.variables.items():
             name = str(key)
             if variable.dtype.kind in "iufb":
@@ -84,7 +88,7 @@ class _Files(Mapping[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         content = self._made[name]()
-        self._sizes[name] = len(content)
+        self._sizes[name], self._checksums[name] = len(content), checksum(content)
         return content
 
     def __iter__(self) -> Iterator[str]:
@@ -95,9 +99,16 @@ class _Files(Mapping[str, bytes]):
 
     def _group(self) -> bytes:
         arrays = [name for name in self._made if name != _GROUP]
-        sizes = [self._sizes[name] if name in self._sizes else len(self[name]) for name in arrays]
+        for name in arrays:
+            if name not in self._sizes:
+                _ = self[name]
         attributes = json.loads(json.dumps(self._attrs, default=lambda value: value.item()))
-        attributes["stored"] = {"files": len(sizes), "bytes": sum(sizes)}
+        attributes["stored"] = {
+            "files": len(arrays),
+            "bytes": sum(self._sizes[name] for name in arrays),
+            ALGORITHM: {name: self._checksums[name] for name in arrays},
+            "attributes": attributes_checksum(attributes),
+        }
         group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
         return json.dumps(group, indent=2).encode()
 

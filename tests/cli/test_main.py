@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,40 @@ def test_network_without_convolution(
 ) -> None:
     assert compute(model.replace(":make", ":headless"), own_set, tmp_path / "cache") == 1
     assert "no convolution" in error_line(capsys)
+
+
+TERMINATED = """
+import os, signal
+from tiny import TinyNet
+
+class Net(TinyNet):
+    passes = 0
+
+    def forward(self, x):
+        Net.passes += 1
+        if Net.passes == 4 and os.environ.pop("TERMINATED", None):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)
+
+def make():
+    return Net().eval()
+"""
+
+
+def test_sigterm_is_told_and_leaves_nothing_behind(
+    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERMINATED", "once")
+    file = tmp_path / "net.py"
+    file.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{TERMINATED}")
+    out, handler = tmp_path / "cache", signal.getsignal(signal.SIGTERM)
+    assert compute(f"{file}:make", own_set, out) == 143
+    assert capsys.readouterr().err == "gradunc: terminated; finished frames are kept\n"
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert [entry.name for entry in tmp_path.iterdir() if "staging" in entry.name] == []
+    kept = len(gv.open_cache(out).ids) if out.exists() else 0
+    assert compute(f"{file}:make", own_set, out) == 0
+    assert kept < len(gv.open_cache(out).ids)
 
 
 def test_another_network_is_refused_and_nothing_lost(

@@ -150,7 +150,9 @@ def test_32_bit_mask(tmp_path: Path) -> None:
         stored = np.full((HEIGHT, WIDTH), value, np.int32)
         Image.fromarray(stored).save(path, format="TIFF")  # what a file holds counts, not its suffix
         if value < 0:
-            fails(lambda: open_frames(tmp_path, labels={-1: 2, 3: 2})[0].label, path, "id -1")
+            fails(lambda: open_frames(tmp_path, labels={3: 2})[0].label, path, "id -1")
+            assert (open_frames(tmp_path, labels={-1: 2, 3: 0})[0].label == 2).all()
+            assert (open_frames(tmp_path, labels={-1: None, 3: 0})[0].label == 255).all()
         else:
             np.testing.assert_array_equal(open_frames(tmp_path)[0].label, stored)
 

@@ -49,7 +49,7 @@ def test_a_loader_of_ones_own(tiny_set: Path, tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["stream", "--help"])
-    assert "torchvision:NAME, tiny:SEED or FILE.py:FUNCTION" in " ".join(capsys.readouterr().out.split())
+    assert "tiny:SEED or FILE.py:FUNCTION" in " ".join(capsys.readouterr().out.split())
 
 
 def test_weights_reach_a_loader_that_takes_them_and_the_network_of_one_that_does_not(tmp_path: Path) -> None:
@@ -97,7 +97,10 @@ def test_names_that_are_no_model(spec: str) -> None:
 
 
 def test_every_source_says_what_it_loads() -> None:
-    assert sources() == "demo, hf:DIR_OR_ID, torchvision:NAME or FILE.py:FUNCTION"
+    assert sources() == (
+        "demo, demo-queries, hf:DIR_OR_ID, torchvision:NAME, smp:ARCH/ENCODER_OR_DIR, timm:BACKBONE, onnx:FILE.onnx, "
+        "torchscript:FILE, export:FILE or FILE.py:FUNCTION"
+    )
     assert all(loader.help and callable(loader.function) for loader in LOADERS.values())
     assert all(loader.form in str(gv.load_model.__doc__) for loader in LOADERS.values())
     assert find_loader("some/net.py:make") == (LOADERS[".py"], "some/net.py:make")

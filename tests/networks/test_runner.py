@@ -300,7 +300,7 @@ def test_an_error_is_told_as_what_it_is(fails, text):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
-def test_torchscript_is_refused():
+def test_torchscript_itself_is_refused():
     net = torch.jit.trace(TinyNet(), torch.rand(1, 3, 8, 8))
-    with pytest.raises(gv.GraduncError, match=r"TorchScript, .* expected the module that it was made of"):
-        Inference(gv.load_model(net), CPU)
+    with pytest.raises(gv.GraduncError, match=r"TorchScript, .* expected what gv.load_model makes of it"):
+        Inference(gv.Network(net), CPU)

@@ -1,0 +1,1 @@
+"""One file for each source of networks, each with the function that its loader names."""
