@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "comparison.compare": ["compare"],
+    "datasets.adapters": ["frames_from"],
     "datasets.catalog": ["data_path"],
     "datasets.frames": ["Frame", "Frames", "open_frames"],
     "datasets.layouts": ["LAYOUTS", "Layout", "pattern_layout", "register_layout"],
@@ -33,6 +34,7 @@ _HOMES = {
     "networks.loaders": ["Loader", "register_loader"],
     "networks.network": ["Network"],
     "networks.preprocessing": ["Preprocessing"],
+    "networks.saved": ["SavedLogits"],
     "networks.tracing": ["capture"],
     "run.calibrate": ["calibrate"],
     "run.combine": ["combine"],
@@ -48,6 +50,7 @@ _HOMES = {
     "store.cache": ["Cache", "open_cache"],
     "store.cost": ["cost"],
     "store.frame": ["score"],
+    "store.check": ["check_cache"],
     "store.upgrade": ["upgrade_cache"],
 }
 """Where public names are defined."""
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from . import metrics as metrics
     from . import tables as tables
     from .comparison.compare import compare as compare
+    from .datasets.adapters import frames_from as frames_from
     from .datasets.catalog import data_path as data_path
     from .datasets.frames import Frame as Frame
     from .datasets.frames import Frames as Frames
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     from .networks.loaders import register_loader as register_loader
     from .networks.network import Network as Network
     from .networks.preprocessing import Preprocessing as Preprocessing
+    from .networks.saved import SavedLogits as SavedLogits
     from .networks.tracing import capture as capture
     from .run.calibrate import calibrate as calibrate
     from .run.combine import combine as combine
@@ -116,6 +121,7 @@ if TYPE_CHECKING:
     from .scores.own import register_score as register_score
     from .store.cache import Cache as Cache
     from .store.cache import open_cache as open_cache
+    from .store.check import check_cache as check_cache
     from .store.cost import cost as cost
     from .store.frame import score as score
     from .store.upgrade import upgrade_cache as upgrade_cache

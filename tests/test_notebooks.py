@@ -22,6 +22,7 @@ NAMES = (
     "06_figures_for_a_paper",
     "07_explore",
     "08_baselines",
+    "09_query_models",
 )
 
 CELL_SECONDS = 300

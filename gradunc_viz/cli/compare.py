@@ -36,7 +36,8 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
         "--features",
         default="head",
         metavar="SOURCE",
-        help="'head', or 'layer:NAME' for the output of a layer by its dotted name (default: %(default)s)",
+        help="'head', or 'layer:NAME' for the output of a layer by its dotted name; beside --logits, the folder of "
+        "features (default: %(default)s)",
     )
     parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
 
@@ -44,7 +45,7 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
 @command(
     "fit",
     "fit scores such as vim on in-distribution frames, for 'compute --fit'",
-    options.network,
+    options.network_or_logits,
     options.data,
     options.classes,
     _fit_options,
@@ -67,7 +68,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         pixels=arguments.pixels,
         seed=arguments.seed,
         by=arguments.by,
-        features=arguments.features,
+        features=arguments.features if arguments.logits is None else "head",
         progress=not arguments.quiet,
         scores=arguments.scores,
         batch=arguments.batch,
@@ -156,7 +157,7 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
 @command(
     "calibrate",
     "fit a temperature on labelled frames, for scores such as entropy_T1.5",
-    options.network,
+    options.network_or_logits,
     options.data,
     options.classes,
     _calibrate_options,

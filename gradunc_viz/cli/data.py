@@ -1,8 +1,9 @@
-"""Commands about sets of frames: data check, data list."""
+"""Commands about sets of frames: data check, data list, data fetch."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from . import options
 from .command import command
 from .values import DONE, ERROR, console
 
-__all__ = ["opened_frames"]
+__all__ = ["opened_frames", "part_of"]
 
 _BAR = 40  # characters of the longest bar
 _BROKEN = 10  # files that cannot be read which are named
@@ -37,7 +38,29 @@ def opened_frames(arguments: argparse.Namespace) -> Any:
     if layout is None:
         fit = readable_fit(arguments.data, _fits(arguments.data), **said)
         layout, arguments.split = fit.layout, arguments.split or fit.split
-    return open_frames(arguments.data, layout, **said, split=arguments.split)
+    frames = open_frames(arguments.data, layout, **said, split=arguments.split)
+    first = getattr(frames[0].image_path, "video", None) if len(frames) else None
+    chosen = part_of(arguments, len(frames), None if first is None else first.seconds)
+    return frames[chosen.start : chosen.stop : chosen.step]
+
+
+def part_of(arguments: argparse.Namespace, count: int, seconds: Any = None) -> range:
+    """Numbers of the frames that --start, --stop and --every leave of so many, of which a video says when each is."""
+    ends: list[int] = []
+    for name, default in (("start", 0), ("stop", count)):
+        given = getattr(arguments, name)
+        if isinstance(given, float):
+            if seconds is None:
+                raise GraduncError(
+                    f"--{name} {given:g}s: only frames of a video have a time; expected a number of frames"
+                )
+            given = int((seconds < given).sum())
+        ends.append(default if given is None else min(given, count))
+    chosen = range(ends[0], ends[1], arguments.every)
+    if count and not chosen:
+        length = "" if seconds is None else f", {seconds[-1]:.2f} s"
+        raise GraduncError(f"--start and --stop leave none of {count} frames (0 to {count - 1}{length})")
+    return chosen
 
 
 def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Path], dict[str, str]]:
@@ -59,11 +82,15 @@ def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Pat
 
 
 def _fits(folder: Path) -> Sequence[Any]:
-    """Layouts that a folder is arranged like."""
-    from ..datasets.fits import fitting_layouts
+    """Layouts that a folder is arranged like, or that a file is a set of."""
+    from ..datasets.fits import Fit, fitting_layouts
+    from ..datasets.layouts import LAYOUTS
     from ..datasets.layouts.layout import entries
 
     if not folder.is_dir():
+        taking = [Fit(name, None, 0, 0) for name, layout in LAYOUTS.items() if layout.takes(folder)]
+        if taking:
+            return taking
         problem = "is a file" if folder.exists() else "does not exist"
         raise GraduncError(f"{folder}: {problem}, expected a folder of frames")
     fits = fitting_layouts(folder)
@@ -82,7 +109,7 @@ def _fits(folder: Path) -> Sequence[Any]:
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, metavar="DIR", help="folder of frames")
+    parser.add_argument("data", type=Path, metavar="DIR", help="folder of frames, video or table of paths")
     options.arrangement(parser)
     options.classes(parser)
     options.quiet(parser)
@@ -105,7 +132,8 @@ def _check(arguments: argparse.Namespace) -> int:
         check = check_set(frames, said, None if classes is None else len(classes), followed)
     split = f", split {arguments.split}" if arguments.split else ""
     print(f"{frames.path}: layout {frames.layout}{split}; {len(frames)} frames, {frames.ids[0]} .. {frames.ids[-1]}")
-    others = [fit for fit in fitting_layouts(frames.path) if fit.layout != frames.layout]
+    fits = fitting_layouts(frames.path) if frames.path.is_dir() else []
+    others = [fit for fit in fits if fit.layout != frames.layout]
     if others and arguments.images is None:
         print("it may be read as " + ", or as ".join(f"{fit.options} ({fit.masks} masks)" for fit in others))
     sets = Counter(set_of(id) for id in frames.ids)
@@ -162,22 +190,74 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _known(names: Sequence[str]) -> dict[str, Any]:
+    """Entries of the catalogue, all of them where none is named."""
     from ..datasets.catalog import catalog
 
     known = catalog()["datasets"]
-    for name in arguments.names:
+    for name in names:
         if name not in known:
             raise GraduncError(f"unknown data set {name!r}, expected one of {', '.join(known)}")
-    for name in arguments.names or known:
-        entry = known[name]
-        print(f"{name}: {entry['name']}")
-        for what in ("citation", "licence"):
-            print(f"    {what}: {entry[what]}")
-        print(f"    source: {entry['url']}")
+    return {name: known[name] for name in names or known}
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for name, entry in _known(arguments.names).items():
+        _print_terms(name, entry)
         for number, step in enumerate(entry["steps"], 1):
             print(f"    {number}. {step}")
         print(f"    then: gradunc data check DIR --layout {entry['layout']}")
+        if entry.get("archives"):
+            print(f"    or:   gradunc data fetch {name}")
+    return DONE
+
+
+def _print_terms(name: str, entry: Any) -> None:
+    print(f"{name}: {entry['name']}")
+    for what in ("citation", "licence"):
+        print(f"    {what}: {entry[what]}")
+    print(f"    source: {entry['url']}")
+
+
+def _fetch_options(parser: argparse.ArgumentParser) -> None:
+    from ..datasets.catalog import catalog
+
+    names = [name for name, entry in catalog()["datasets"].items() if entry.get("archives")]
+    parser.add_argument("name", metavar="NAME", help=f"of {', '.join(names)}; others by hand, see 'gradunc data list'")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the set, a new one (default: NAME)")
+    parser.add_argument("--accept-licence", action="store_true", help="say yes to its terms without being asked")
+    options.quiet(parser)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from ..datasets.fetch import archive_size, archives_of, fetch, found_in
+    from ..store.progress import downloading
+
+    name = arguments.name
+    entry = _known([name])[name]
+    archives = archives_of(name, entry)
+    out = arguments.out or Path(name).absolute()
+    _print_terms(name, entry)
+    for archive in archives:
+        print(f"    {archive.url} ({archive_size(archive.size)}, {archive.checksum or 'no checksum is published'})")
+    print(f"    into: {out}", flush=True)
+    if not arguments.accept_licence:
+        if not sys.stdin.isatty():
+            raise GraduncError(f"{name}: its terms ({entry['licence']}) are to be accepted: --accept-licence")
+        if input("Do you accept these terms? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise GraduncError(f"{name}: its terms were not accepted; nothing was fetched")
+    with downloading(not arguments.quiet) as told:
+        found = fetch(archives, out, told)
+    for file, checksum in found.items():
+        print(f"{file}: SHA-256 {checksum}; nobody published one to hold it against")
+    place = found_in(out, entry["layout"])
+    if place is None:
+        steps = "; ".join(entry["steps"])
+        print(f"{out}: unpacked, but layout {entry['layout']} finds no frames yet: {steps}", file=sys.stderr)
+        return ERROR
+    folder, said = place
+    print(f"{out}: unpacked; look at it with: gradunc data check {folder} {said}")
+    print(f"then: gradunc compute --data {folder} {said} --model ... --out ...")
     return DONE
 
 
@@ -188,6 +268,7 @@ _ACTIONS = {
         _check,
     ),
     "list": ("say of every known data set where it is from, its licence, and how to get it", _list_options, _list),
+    "fetch": ("download a known data set whose terms allow it, once they are accepted", _fetch_options, _fetch),
 }
 
 
@@ -200,6 +281,6 @@ def _actions(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(act=act)
 
 
-@command("data", "check a folder of frames; list data sets and how to get them", _actions)
+@command("data", "check a folder of frames; list data sets and how to get them; fetch one", _actions)
 def _data(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ..schema.errors import SettingsError
@@ -21,9 +23,14 @@ def network(arguments: argparse.Namespace) -> Any:
 
 
 def networks(arguments: argparse.Namespace) -> list[Any]:
-    """Every model with its weights; one model with several weights is several networks."""
+    """Every model with its weights; one model with several weights is several networks. Or saved logits."""
     from ..networks.load import load_model
 
+    if getattr(arguments, "logits", None) is not None:
+        return [_saved_logits(arguments)]
+    folder = ("features",) if isinstance(getattr(arguments, "features", None), Path) else ()
+    given = (*folder, *_LAST_LAYER, "probabilities")
+    _refuse(arguments, given, "is said of saved logits: expected --logits DIR beside it")
     models, weights = arguments.model, arguments.weights
     if len(models) == 1:
         models = models * max(1, len(weights))
@@ -49,6 +56,37 @@ def networks(arguments: argparse.Namespace) -> list[Any]:
     return loaded
 
 
+_LAST_LAYER = ("kernel", "stride", "padding", "dilation", "groups", "transposed")
+_OF_NETWORK = ("weights", "normalize", "mean", "std", "scale", "channels", "head", "output")
+
+
+def _saved_logits(arguments: argparse.Namespace) -> Any:
+    """What was saved in place of a network."""
+    from ..networks.saved import SavedLogits
+
+    _refuse(arguments, _OF_NETWORK, "is said of a network that runs on images: expected none beside --logits")
+    given = {name: value for name in _LAST_LAYER if (value := getattr(arguments, name))}
+    if "kernel" in given:
+        given["kernel_size"] = given.pop("kernel")
+    features = getattr(arguments, "features", None)
+    return SavedLogits(
+        arguments.logits,
+        features if features != "head" else None,
+        head=given or None,
+        probabilities=arguments.probabilities,
+        drop_channels=arguments.drop_channels,
+        threshold=arguments.threshold,
+    )
+
+
+def _refuse(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given and say nothing here."""
+    for name in names:
+        value = getattr(arguments, name, None)
+        if value not in (None, False, []):
+            raise SettingsError(f"--{name.replace('_', '-')} {why}")
+
+
 def run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What every run over frames is asked for."""
     return {"on_error": arguments.on_error, "limit": arguments.limit, **class_options(arguments.classes)}
@@ -57,6 +95,8 @@ def run_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def running(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same of a network."""
     how = {name: getattr(arguments, name) for name in ("input_size", "device", "autocast")}
+    if getattr(arguments, "align_corners", False):
+        how["align_corners"] = True
     return {**how, **run_settings(arguments)}
 
 

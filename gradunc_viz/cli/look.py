@@ -1,4 +1,4 @@
-"""Commands that show: explore, figures, evaluate, info, upgrade, scores, layouts."""
+"""Commands that show: explore, figures, evaluate, info, upgrade, check, scores, layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..schema.scores import SCORES
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .values import DONE, console, natural, positive, size_on_disk, width, write_forms
+from .values import DONE, ERROR, console, natural, positive, size_on_disk, width, write_forms
 
 
 @command("explore", "show caches in the dashboard", options.caches, options.score_files, options.serving)
@@ -274,6 +274,28 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     if not done:
         print(f"{arguments.cache}: schema version {SCHEMA_VERSION}, which is today's; nothing to do")
     return DONE
+
+
+def _repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repair", action="store_true", help="take damaged frames out, so that 'gradunc compute' makes them again"
+    )
+
+
+@command("check", "compare every file of a cache with its checksum", options.cache, _repair, options.quiet)
+def _check(arguments: argparse.Namespace) -> int:
+    from ..store.check import check_cache
+    from ..store.progress import progress_bar
+
+    with progress_bar(not arguments.quiet, what="checking"):
+        found = check_cache(arguments.cache, repair=arguments.repair)
+    for message in found.damaged.values():
+        print(message)
+    unchecked = f", {len(found.unchecked)} of them by their size alone: they have no checksums" * bool(found.unchecked)
+    print(f"{arguments.cache}: {len(found.whole)} frames are whole{unchecked}, {len(found.damaged)} damaged")
+    if found.removed:
+        print(f"{len(found.removed)} frames taken out; run 'gradunc compute' as before to make them again")
+    return ERROR if len(found.damaged) > len(found.removed) else DONE
 
 
 @command("scores", "list the scores", options.score_files)

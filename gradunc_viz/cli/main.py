@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,10 @@ for group in ("run", "compare", "data", "look"):  # modules of commands, in the 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 error, 2 usage, 3 done but frames were skipped."""
+    """Run the command line and return the exit code.
+
+    0 done, 1 error, 2 usage, 3 done but frames were skipped, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever it encodes, names of classes and files hold anything
             stream.reconfigure(errors="backslashreplace")
@@ -35,22 +41,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         setattr(arguments, name, _anchored(value))
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
-        for file in getattr(arguments, "score_files", ()):
-            run_score_file(file)
-        return int(arguments.run(arguments) or DONE)
+        with _ended_by_schedulers():
+            for file in getattr(arguments, "score_files", ()):
+                run_score_file(file)
+            return int(arguments.run(arguments) or DONE)
     except GraduncError as error:
         if arguments.debug:
             traceback.print_exc()
         print(f"gradunc: error: {' '.join(str(error).split())}", file=sys.stderr)
         return ERROR
+    except _Terminated:
+        print("gradunc: terminated; finished frames are kept", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("gradunc: interrupted; finished frames are kept", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return ERROR
     finally:
         warnings.formatwarning = formatted
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is: whatever is open is closed, and what is staged removed."""
+
+
+@contextmanager
+def _ended_by_schedulers() -> Iterator[None]:
+    """Let SIGTERM, which schedulers and containers send before they kill, end the command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # others may not handle signals
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # it is ending already
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _warning(

@@ -7,7 +7,22 @@ import os
 from pathlib import Path
 
 from ..schema.scores import SETS
-from .values import STDOUT, integers, mapping_or_pattern, names, natural, numbers, port, positive, size
+from .values import (
+    STDOUT,
+    integers,
+    limits,
+    mapping_or_pattern,
+    moment,
+    names,
+    natural,
+    numbers,
+    padding,
+    pair,
+    port,
+    positive,
+    rate,
+    size,
+)
 
 __all__ = [
     "arrangement",
@@ -17,12 +32,16 @@ __all__ = [
     "data",
     "debug",
     "drawing",
+    "film",
     "frames",
     "network",
+    "network_or_logits",
     "on_error",
+    "part",
     "passes",
     "quiet",
     "running",
+    "saved_features",
     "score_files",
     "scores_to_compute",
     "scores_to_show",
@@ -42,6 +61,54 @@ def network(parser: argparse.ArgumentParser) -> None:
     from ..networks.loaders import sources
 
     parser.add_argument("--model", required=True, action="append", metavar="SPEC", help=sources())
+    _network(parser)
+
+
+def network_or_logits(parser: argparse.ArgumentParser) -> None:
+    """Which network, or what somebody saved of one."""
+    from ..networks.loaders import sources
+
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--model", action="append", metavar="SPEC", help=sources())
+    either.add_argument(
+        "--logits",
+        type=Path,
+        metavar="DIR",
+        help="in place of a network: folder of logits (C, h, w), FRAME_ID.npy, .npz, .safetensors or .zarr",
+    )
+    _network(parser)
+    group = parser.add_argument_group(
+        "saved logits",
+        "Beside --logits, with --features DIR: the last layer, which makes logits of features, as the arguments of "
+        "torch.nn.Conv2d say it (default: a convolution of 1 x 1).",
+    )
+    group.add_argument("--kernel", type=pair, metavar="HxW", help="size, such as 3x3 or 3")
+    for name, what in (("stride", "such as 2"), ("dilation", "such as 2")):
+        group.add_argument(f"--{name}", type=pair, metavar="N|HxW", help=f"{what} (default: 1)")
+    group.add_argument("--padding", type=padding, metavar="N|HxW", help="such as 1, or 'same' (default: 0)")
+    group.add_argument("--groups", type=positive, metavar="N", help="of channels (default: 1)")
+    group.add_argument("--transposed", action="store_true", help="a transposed convolution (torch.nn.ConvTranspose2d)")
+    group.add_argument("--probabilities", action="store_true", help="probabilities are saved, not logits")
+    group.add_argument(
+        "--align-corners",
+        action="store_true",
+        help="resize to the image with corners aligned (default: as the network does; of saved logits, not)",
+    )
+
+
+def saved_features(parser: argparse.ArgumentParser) -> None:
+    """What somebody saved of the features."""
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="beside --logits: folder of what entered the last layer, (D, h, w) of each frame, for gradient norms "
+        "(default: arrays called 'features' in the files of logits)",
+    )
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    """What has to be known of a network."""
     parser.add_argument(
         "--weights", type=Path, action="append", default=[], metavar="FILE", help="safetensors or a state dict"
     )
@@ -123,7 +190,13 @@ def passes(parser: argparse.ArgumentParser) -> None:
 
 def data(parser: argparse.ArgumentParser) -> None:
     """Which frames, and what their labels mean."""
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of frames")
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of frames; or a video, a table of paths (.csv), a pattern of numbered images (frame_%%05d.png)",
+    )
     arrangement(parser, default="folder")
 
 
@@ -169,6 +242,34 @@ def arrangement(parser: argparse.ArgumentParser, default: str | None = None) -> 
         "--reduce-zero-label",
         action="store_true",
         help="ids in label masks count from 1 and 0 is ignored, as in MMSegmentation",
+    )
+    part(parser)
+
+
+def part(parser: argparse.ArgumentParser) -> None:
+    """Which of the frames."""
+    for name, what in (("start", "first frame"), ("stop", "frame before which to stop")):
+        parser.add_argument(
+            f"--{name}", type=moment, metavar="N|Ns", help=f"{what}, counted from 0; in seconds of a video such as 4.5s"
+        )
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="only every Nth frame")
+
+
+def film(parser: argparse.ArgumentParser, name: str) -> None:
+    """A film of image, prediction and score."""
+    group = parser.add_argument_group(
+        "film", f"Image, prediction and score side by side. Without {name} there is none."
+    )
+    group.add_argument(name, dest="film", type=Path, metavar="FILE", help=".mp4, which needs PyAV, or .gif")
+    group.add_argument("--show", metavar="SCORE", help="the score in it (default: the first of --scores)")
+    group.add_argument(
+        "--range",
+        type=limits,
+        metavar="LOW,HIGH",
+        help="values that are darkest and brightest (default: 1 and 99 %% quantiles, of all frames or of those so far)",
+    )
+    group.add_argument(
+        "--fps", type=rate, metavar="N", help="frames per second (default: as the source; 10 where it does not say)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,65 @@ from ..schema.errors import SettingsError
 from ..schema.tasks import TASKS
 from . import options
 from .command import command
-from .data import opened_frames
+from .data import opened_frames, part_of
 from .given import network, networks, passes, run_settings, running
-from .values import DONE, SKIPPED, console, positive, size_on_disk
+from .values import DONE, SKIPPED, console, overlap, positive, size_on_disk, tile
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="cache (default: runs/demo-VERSION)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="cache of the convolutional network; that of the query network lies beside it, DIR-queries "
+        "(default: runs/demo-VERSION, runs/demo-queries-VERSION)",
+    )
 
 
-@command("demo", "compute the embedded demo and show it in the dashboard", _demo_options, options.serving)
+@command(
+    "demo", "compute the embedded demo with two networks and show them in the dashboard", _demo_options, options.serving
+)
 def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.catalog import data_path
     from ..datasets.frames import open_frames
     from ..networks.load import load_model
     from ..run.compute import compute_report
+    from ..run.settings import Settings
     from ..schema.frame import SCHEMA_VERSION
     from .look import explore
 
-    started = time.perf_counter()
-    network = load_model("demo")
-    # a cache of an earlier version's network or layout is left alone rather than refused
-    out = arguments.out or Path(f"runs/demo-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
-    report = compute_report(network, open_frames(data_path("demo"), "folder"), out)
-    print(f"{len(report.computed)} demo frames computed, {len(report.existing)} taken from {out}", end="; ")
-    print(f"{time.perf_counter() - started:.1f} s", flush=True)
-    arguments.cache = [out]
+    frames = open_frames(data_path("demo"), "folder")
+    arguments.cache = {}
+    for name, scores in (("demo", "default"), ("demo-queries", "queries")):
+        started = time.perf_counter()
+        network = load_model(name)
+        # a cache of an earlier version's network or layout is left alone rather than refused
+        out = Path(f"runs/{name}-{SCHEMA_VERSION}-{network.weights_digest()[:8]}")
+        if arguments.out is not None:
+            out = Path(f"{arguments.out}{name.removeprefix('demo')}")
+        report = compute_report(network, frames, out, Settings(scores=scores))
+        print(f"{name}: {len(report.computed)} frames computed, {len(report.existing)} taken from {out}", end="; ")
+        print(f"{time.perf_counter() - started:.1f} s", flush=True)
+        arguments.cache[name] = out
     return explore(arguments)
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass, or windows of one")
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        metavar="auto|HxW|N",
+        help="show the network windows of this size, which overlap, and merge what it says of them; auto: of images "
+        "beyond 8 megapixels alone",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=overlap,
+        default=0.25,
+        metavar="SHARE|N",
+        help="how far windows overlap: a share of their size, or pixels (default: %(default)s)",
+    )
     parser.add_argument("--bias", action="store_true", help="include the head's bias in gradient norms")
     parser.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     parser.add_argument("--channels-last", action="store_true", help="lay out images and weights channels last")
@@ -53,12 +82,14 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
 @command(
     "compute",
     "score a folder of frames with a network and cache the result",
-    options.network,
+    options.network_or_logits,
+    options.saved_features,
     options.frames,
     options.scores_to_compute,
     options.running,
     options.passes,
     _compute_options,
+    partial(options.film, name="--film"),
     options.quiet,
 )
 def _compute(arguments: argparse.Namespace) -> int:
@@ -66,10 +97,13 @@ def _compute(arguments: argparse.Namespace) -> int:
     from ..run.compute import compute_report
     from ..run.settings import Settings
 
+    shown = _checked_film(arguments)
     frames = opened_frames(arguments)
     settings = Settings(
         scores=arguments.scores,
         batch=arguments.batch,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
         bias=arguments.bias,
         compile=arguments.compile,
         channels_last=arguments.channels_last,
@@ -86,7 +120,53 @@ def _compute(arguments: argparse.Namespace) -> int:
     code = _print_report(report, arguments.out)
     if arguments.images is None and LAYOUTS.find(arguments.layout).split == EVERY:
         _print_sets(arguments.out)
+    if arguments.film is not None:
+        _write_film(arguments, frames, shown)
     return code
+
+
+def _checked_film(arguments: argparse.Namespace) -> str | None:
+    """The score to be shown in a film, before anything is computed for it."""
+    from ..deploy.film import check_film
+    from ..schema.scores import resolve_scores
+
+    if arguments.film is None:
+        for name in ("show", "range", "fps"):
+            if getattr(arguments, name) is not None:
+                raise SettingsError(f"--{name} is of a film, but none is to be written")
+        return None
+    check_film(arguments.film)
+    scores = resolve_scores(arguments.scores)
+    if arguments.show is not None and arguments.show not in scores:
+        raise SettingsError(f"--show {arguments.show}: not among the scores to be computed, {', '.join(scores)}")
+    return arguments.show or scores[0]
+
+
+def _rate(arguments: argparse.Namespace, of_source: float | None) -> float:
+    """Frames per second of a film."""
+    return arguments.fps or (of_source / arguments.every if of_source else 10)
+
+
+def _write_film(arguments: argparse.Namespace, frames: Any, score: str | None) -> None:
+    from ..exchange.film import write_film
+    from ..store.cache import open_cache
+
+    video = getattr(frames[0].image_path, "video", None)
+    film = write_film(
+        open_cache(arguments.out),
+        frames[: arguments.limit],
+        arguments.film,
+        score,
+        rate=_rate(arguments, None if video is None else video.rate),
+        limits=arguments.range,
+        progress=not arguments.quiet,
+    )
+    _print_film(film, score)
+
+
+def _print_film(film: Any, score: str | None) -> None:
+    low, high = film.limits
+    print(f"{film.path}: {film.count} frames with {score} from {low:.4g} (dark) to {high:.4g} (bright)")
 
 
 def _print_sets(out: Path) -> None:
@@ -126,32 +206,63 @@ def _print_cost(out: Path) -> None:
 
 
 def _stream_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of images, GIF, TIFF or video")
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="folder of images, pattern of their paths (frame_%%05d.png), GIF, TIFF or video",
+    )
+    options.part(parser)
 
 
 @command(
     "stream",
-    "time a video or an image sequence with and without scores",
+    "time a video or an image sequence with and without scores, and show it",
     _stream_options,
     options.network,
     options.scores_to_compute,
     options.running,
+    partial(options.film, name="--out"),
+    options.quiet,
 )
 def _stream(arguments: argparse.Namespace) -> int:
-    from itertools import islice
+    from contextlib import ExitStack
 
-    from ..deploy.stream import read_stream, stream
+    from ..deploy.film import Film
+    from ..deploy.stream import Stream, stream
     from ..networks.runner import Inference
-    from ..run.settings import resolve_device
+    from ..run.classes import known_class_table
+    from ..run.settings import Settings, resolve_device
     from ..schema.scores import resolve_scores
+    from ..store.progress import counted
 
+    shown = _checked_film(arguments)
     scores = resolve_scores(arguments.scores)
+    source = Stream(arguments.source)
+    chosen = part_of(arguments, source.count, source.seconds)[: arguments.limit]
     device = resolve_device(arguments.device)
     runner = Inference(network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
-    report = stream(runner, islice(read_stream(arguments.source), arguments.limit), scores)
+
+    def images(more: Any) -> Any:
+        for image in source.images(chosen):
+            yield image
+            more()
+
+    with ExitStack() as stack:
+        film = None
+        if arguments.film is not None:
+            colors = known_class_table(runner, (), Settings(input_size=arguments.input_size)).colors
+            film = Film(arguments.film, _rate(arguments, source.rate), colors, shown or "", arguments.range)
+            stack.enter_context(film)
+        more = stack.enter_context(counted(len(chosen), f"streaming on {device}", shown=not arguments.quiet))
+        report = stream(runner, images(more), scores, film=film, shown=shown, numbers=chosen)
     scored, bare = report.rates()
     count = len(report.with_scores)
     print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")
+    if film is not None:
+        _print_film(film, shown)
+    if report.stopped is not None:
+        raise report.stopped
     return DONE
 
 

@@ -29,6 +29,44 @@ def size(text: str) -> tuple[int, int] | str:
     return int(height), int(width)
 
 
+def pair(text: str) -> tuple[int, int]:
+    """``3`` or ``3x5`` -> (vertical, horizontal)."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected such as 3 or 3x5")
+    return int(parts[0]), int(parts[-1])
+
+
+def padding(text: str) -> tuple[int, int] | str:
+    """The same, or ``same``."""
+    return text if text == "same" else pair(text)
+
+
+def tile(text: str) -> tuple[int, int] | str:
+    """``N`` -> (N, N), ``HxW`` -> (H, W); ``auto`` stays."""
+    if text == "auto":
+        return text
+    try:
+        found = size(f"{text}x{text}" if text.isdigit() else text)
+    except argparse.ArgumentTypeError:
+        found = "own"
+    if found == "own":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size of windows; expected HEIGHTxWIDTH such as 512x1024, one number for both, or auto"
+        )
+    return found
+
+
+def overlap(text: str) -> int | float:
+    """Pixels, or a share of a window."""
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no overlap; expected a share of the window such as 0.25, or a number of pixels"
+        ) from None
+
+
 def integers(text: str) -> tuple[int, ...]:
     """``0,19`` -> (0, 19)."""
     try:
@@ -80,6 +118,37 @@ def natural(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
     return int(text)
+
+
+def moment(text: str) -> int | float:
+    """``120`` -> frame 120; ``12.5s`` -> 12.5 seconds, as a float."""
+    number = text.removesuffix("s")
+    try:
+        place = float(number) if text.endswith("s") else int(number)
+    except ValueError:
+        place = -1
+    if not 0 <= place < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment; expected a frame such as 120, or seconds as 4.5s")
+    return place
+
+
+def limits(text: str) -> tuple[float, float]:
+    """``-2,5`` -> (-2.0, 5.0)."""
+    ends = numbers(text)
+    if len(ends) != 2 or not ends[0] < ends[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range; expected such as 0,1 or, as it begins in -, =-2,5")
+    return ends[0], ends[1]
+
+
+def rate(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate; expected frames per second such as 25")
+    return number
 
 
 def width(text: str) -> str | float:

@@ -22,8 +22,8 @@ most 65536: rounding a score to its cell leaves all metrics where they were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 
@@ -45,9 +45,9 @@ from ..schema.frame import (
 from ..schema.scores import Score
 from ..scores.maps import ScoredImage
 from .cells import cell_scores
-from .lattice import assign, tallies_of
+from .lattice import Windows, lattice_axis, tallies_of
 
-__all__ = ["FrameCounts", "count_frame"]
+__all__ = ["FrameCounts", "Strip", "count_frame", "count_strips"]
 
 
 @dataclass
@@ -56,6 +56,23 @@ class FrameCounts:
 
     outcomes: tuple[str, ...]
     arrays: dict[str, np.ndarray]
+
+
+@dataclass
+class Strip:
+    """Some rows of a frame, or all of it.
+
+    Attributes
+    ----------
+    maps : ScoredImage
+        Oriented scores and the prediction; what it tells of probabilities is counted where there is a label.
+    label, anomaly : LongTensor (y, x) or None
+        Class id, or 255 (65535 of more than 255 classes) where ignored; 0, 1 or 255.
+    """
+
+    maps: ScoredImage
+    label: Tensor | None = None
+    anomaly: Tensor | None = None
 
 
 def count_frame(
@@ -67,17 +84,26 @@ def count_frame(
     anomaly: Tensor | None = None,
     edges: Mapping[str, Tensor] | None = None,
 ) -> FrameCounts:
-    """Count the pixels of one frame.
+    """Count the pixels of one frame, see `count_strips`."""
+    return count_strips([Strip(maps, label, anomaly)], entries, n_classes, edges=edges)
+
+
+def count_strips(
+    strips: Iterable[Strip],
+    entries: Sequence[Score],
+    n_classes: int,
+    *,
+    edges: Mapping[str, Tensor] | None = None,
+) -> FrameCounts:
+    """Count the pixels of one frame, strip by strip: all of it need not be in memory.
 
     Parameters
     ----------
-    maps : ScoredImage
-        Oriented scores in the order of `entries`, and the prediction; what it tells of probabilities is counted where
-        there is a label.
+    strips : iterable of Strip
+        Gone through twice: the first time tells between what numbers a score lies. Scores are in the order of
+        `entries`.
     entries : sequence of Score
     n_classes : int
-    label, anomaly : LongTensor (y, x)
-        Class id, or 255 (65535 of more than 255 classes) where ignored; 0, 1 or 255.
     edges : dict of score name -> Tensor (n,), optional
         Rising values that cut the bins of scores whose lattice are quantiles; the same for all frames of a set.
 
@@ -86,47 +112,166 @@ def count_frame(
     FrameCounts
         Ignored pixels are in no count, but in `score_mean` and `score_quantile`, which need no label.
     """
-    flat = maps.oriented.flatten(1)
-    bins = assign(flat, entries, n_classes, edges)
-    predicted = maps.prediction.flatten()
+    # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
+    with_cells = all(entry.lattice != "quantiles" for entry in entries)
+    survey = _Survey(entries, n_classes, edges or {}, with_cells)
+    for strip in strips:
+        axes = survey.add(strip.maps.oriented.flatten(1))
+    windows = Windows.of(survey.ranges, entries, edges)
+    places = [_places(leading) for leading in survey.leading]
+    found = _Counted()
+    for strip in strips:
+        found.add(_count_strip(strip, entries, n_classes, windows, places, axes if survey.strips == 1 else None))
+    empty_bins = np.isposinf(found.low)
     arrays: dict[str, np.ndarray] = {
-        "bin_start": bins.start,
-        "bin_level": bins.level,
-        "bin_min": bins.low,
-        "bin_max": bins.high,
-        "score_mean": np.array([_mean(values) for values in flat]),
+        "bin_start": np.array(windows.start, "i8"),
+        "bin_level": np.array(windows.level, "i4"),
+        "bin_min": np.where(empty_bins, np.nan, found.low),
+        "bin_max": np.where(empty_bins, np.nan, found.high),
+        "score_mean": np.array(survey.means),
+        **found.sums,
     }
-    pixels = _Pixels(predicted, n_classes, tallies_of(flat))
+    if "brier_sum" in arrays:
+        arrays["brier_sum"] = arrays["brier_sum"].astype("f4")
+    if with_cells:
+        tally, of_cells = tallies_of(strip.maps.oriented), found.cells
+        by_cell = in_threads(lambda s: _cells(of_cells[s], places[s], tally), range(len(places)))
+        arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
+        if found.outcomes:
+            arrays |= _stack_cells(by_cell, found)
+    else:
+        every = [
+            np.concatenate([one.maps.oriented[s].flatten().cpu().double() for one in strips]) for s in _all(entries)
+        ]
+        arrays["score_quantile"] = np.stack([np.quantile(values, QUANTILES) for values in every], axis=1)
+    return FrameCounts(found.outcomes, arrays)
+
+
+def _all(entries: Sequence[Score]) -> range:
+    return range(len(entries))
+
+
+class _Survey:
+    """What has to be known of all pixels of a frame before any of them is counted."""
+
+    def __init__(self, entries: Sequence[Score], n_classes: int, edges: Mapping[str, Tensor], with_cells: bool) -> None:
+        self.entries, self.n_classes, self.edges, self.with_cells = entries, n_classes, edges, with_cells
+        self.strips = self.pixels = 0
+        self.ranges: list[tuple[float, float] | None] = [None] * len(entries)
+        self.means = [0.0] * len(entries)
+        self.leading: list[np.ndarray] = []
+
+    def add(self, scores: Tensor) -> list[Tensor]:
+        """Take further pixels, (S, n); their scores on the axes of their lattices come back."""
+        tally = tallies_of(scores)
+
+        def look(s: int) -> tuple[Tensor, tuple[float, float] | None, float, np.ndarray | None]:
+            values, entry = scores[s], self.entries[s]
+            leading = tally.leading_counts(values) if self.with_cells else None
+            if entry.lattice == "quantiles" and entry.name in self.edges:
+                return values, None, _mean(values), leading
+            axis = lattice_axis(values, entry, self.n_classes)
+            return axis, tally.finite_range(axis), _mean(values), leading
+
+        found = in_threads(look, _all(self.entries))
+        self.strips += 1
+        self.pixels += scores.shape[1]
+        for s, (_, inside, mean, leading) in enumerate(found):
+            before = self.ranges[s]
+            if inside is not None and before is not None:
+                inside = min(inside[0], before[0]), max(inside[1], before[1])
+            self.ranges[s] = inside or before
+            self.means[s] += (mean - self.means[s]) * (scores.shape[1] / max(1, self.pixels))
+            if leading is not None and self.strips == 1:
+                self.leading.append(leading)
+            elif leading is not None:
+                self.leading[s] = self.leading[s] + leading
+        return [axis for axis, *_ in found]
+
+
+@dataclass
+class _StripCounts:
+    """Counts of some rows: what is to be added up, and the smallest and the largest score in every bin."""
+
+    outcomes: tuple[str, ...]
+    rows: Callable[[np.ndarray], dict[str, np.ndarray]]
+    low: np.ndarray
+    high: np.ndarray
+    cells: list[np.ndarray]
+    sums: dict[str, np.ndarray]
+
+
+@dataclass
+class _Counted:
+    """Counts of several strips, added up."""
+
+    outcomes: tuple[str, ...] = ()
+    low: np.ndarray = field(default_factory=lambda: np.array(np.inf, "f4"))
+    high: np.ndarray = field(default_factory=lambda: np.array(-np.inf, "f4"))
+    cells: list[np.ndarray] = field(default_factory=list)
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, strip: _StripCounts) -> None:
+        """Take further rows."""
+        self.outcomes, self.rows = strip.outcomes, strip.rows
+        self.low, self.high = np.minimum(self.low, strip.low), np.maximum(self.high, strip.high)
+        if not self.sums and not self.cells:
+            self.sums, self.cells = strip.sums, strip.cells
+            return
+        self.sums = {name: array + strip.sums[name] for name, array in self.sums.items()}
+        self.cells = [mine + other for mine, other in zip(self.cells, strip.cells, strict=True)]
+
+
+def _count_strip(
+    strip: Strip,
+    entries: Sequence[Score],
+    n_classes: int,
+    windows: Windows,
+    places: Sequence[_Places],
+    axes: Sequence[Tensor] | None,
+) -> _StripCounts:
+    """Count some rows of a frame; `axes` are the scores on the axes of their lattices, where these are at hand."""
+    maps = strip.maps
+    flat, predicted = maps.oriented.flatten(1), maps.prediction.flatten()
+    tally = tallies_of(flat)
+    pixels = _Pixels(predicted, n_classes, tally)
+    sums: dict[str, np.ndarray] = {}
     weight = None
-    if label is not None:
-        truth = label.flatten()
+    if strip.label is not None:
+        truth = strip.label.flatten()
         labelled = truth != ignore_id(id_type(n_classes))
         known = labelled.nonzero()[:, 0]
         right = predicted[known] == truth[known]
         pixels.add_label(truth, known, right)
-        arrays |= _label_counts(truth, known, right, pixels, maps)
+        sums |= _label_counts(truth, known, right, pixels, maps)
         if maps.brier is not None:
             weight = torch.where(labelled, maps.brier.flatten().double(), 0.0)
-    if anomaly is not None:
-        unknown = anomaly.flatten()
+    if strip.anomaly is not None:
+        unknown = strip.anomaly.flatten()
         positive, known_count = int((unknown == 1).sum()), int(((unknown != 1) & (unknown != IGNORE)).sum())
         pixels.add_anomaly(unknown)
-        arrays |= {"anomaly_count": np.int64(positive), "known_count": np.int64(known_count)}  # type: ignore[dict-item]
-    if any(entry.lattice == "quantiles" for entry in entries):
-        # a lattice of quantiles resolves scores that crowd just below 1, where numbers are wide apart
-        arrays["score_quantile"] = np.stack([np.quantile(values.cpu().double(), QUANTILES) for values in flat], axis=1)
-    else:
-        by_cell = in_threads(lambda values: _cells(values, pixels), flat)
-        arrays["score_quantile"] = np.stack([_quantiles(cells) for cells in by_cell], axis=1)
-        if pixels.outcomes:
-            arrays |= _stack_cells(by_cell, pixels)
+        sums |= {"anomaly_count": np.int64(positive), "known_count": np.int64(known_count)}  # type: ignore[dict-item]
     if pixels.outcomes:
-        by_class = in_threads(lambda index: _by_class(index, bins.width, pixels, weight), bins.index)
-        arrays["counts"] = np.stack([counts for counts, _ in by_class], axis=2)
-        summed = [brier_sum for _, brier_sum in by_class if brier_sum is not None]
+        _ = pixels.state_and_class  # once, before several threads ask for it
+
+    def count(s: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        values = flat[s]
+        axis = lattice_axis(values, entries[s], n_classes) if axes is None else axes[s]
+        number = windows.numbers(s, values, axis)
+        low, high = tally.extremes(number, values, windows.width)
+        cells = places[s].count(values, pixels) if places else None
+        counts, brier_sum = _by_class(number, windows.width, pixels, weight) if pixels.outcomes else (None, None)
+        return low, high, cells, counts, brier_sum
+
+    found = in_threads(count, _all(entries))
+    low, high = np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
+    if pixels.outcomes:
+        sums["counts"] = np.stack([counts for *_, counts, _ in found if counts is not None], axis=2)
+        summed = [brier_sum for *_, brier_sum in found if brier_sum is not None]
         if summed:
-            arrays["brier_sum"] = np.stack(summed, axis=1)
-    return FrameCounts(pixels.outcomes, arrays)
+            sums["brier_sum"] = np.stack(summed, axis=1)
+    of_cells = [cells for _, _, cells, *_ in found if cells is not None]
+    return _StripCounts(pixels.outcomes, pixels.rows, low, high, of_cells, sums)
 
 
 def _mean(values: Tensor) -> float:
@@ -194,7 +339,7 @@ def _by_class(
     counts = np.stack([found[name] for name in pixels.outcomes]).astype("u4")
     if weight is None:
         return counts, None
-    return counts, tally.joint_sums(pixels.predicted, index, weight, n, width).astype("f4")
+    return counts, tally.joint_sums(pixels.predicted, index, weight, n, width)
 
 
 @dataclass
@@ -211,15 +356,39 @@ _TOP = 16  # leading bits of a key; numbers that share them are few enough to be
 _DENSE = 2**18  # places in that array
 
 
-def _cells(values: Tensor, pixels: _Pixels) -> _Cells:
-    tops = np.flatnonzero(pixels.tally.leading_counts(values))
+@dataclass
+class _Places:
+    """Where the cells of one score are counted: those of the leading bits that occur have room, and no others.
+
+    Attributes
+    ----------
+    tops : int array
+        Leading bits that occur.
+    shift : int
+        Trailing bits that a cell leaves open.
+    """
+
+    tops: np.ndarray
+    shift: int
+
+    def count(self, values: Tensor, pixels: _Pixels) -> np.ndarray:
+        """Pixels per state and place."""
+        rank = np.zeros(2**16, "i8")
+        rank[self.tops] = np.arange(len(self.tops))
+        counts: np.ndarray = pixels.tally.cell_counts(values, rank, self.shift, pixels.state, pixels.states)
+        return counts
+
+
+def _places(leading: np.ndarray) -> _Places:
+    tops = np.flatnonzero(leading)
     # only the tops that occur are given room, so that a few numbers far away cost the others no resolution
-    shift = max(0, _TOP + (len(tops) - 1).bit_length() - (_DENSE.bit_length() - 1))
+    return _Places(tops, max(0, _TOP + (len(tops) - 1).bit_length() - (_DENSE.bit_length() - 1)))
+
+
+def _cells(counts: np.ndarray, places: _Places, tally: ModuleType) -> _Cells:
+    tops, shift = places.tops, places.shift
     room = _TOP - shift
-    rank = np.zeros(2**16, "i8")
-    rank[tops] = np.arange(len(tops))
-    counts = pixels.tally.cell_counts(values, rank, shift, pixels.state, pixels.states)
-    used, counts = pixels.tally.occupied(counts)
+    used, counts = tally.occupied(counts)
     number = ((tops[used >> room] - 2**15) << room) + (used & (2**room - 1))
     coarser = 0
     while np.count_nonzero(np.diff(number >> coarser)) >= MAX_CELLS:
@@ -230,7 +399,7 @@ def _cells(values: Tensor, pixels: _Pixels) -> _Cells:
     return _Cells(number[first] >> coarser, shift + coarser, counts, single)
 
 
-def _stack_cells(by_cell: Sequence[_Cells], pixels: _Pixels) -> dict[str, np.ndarray]:
+def _stack_cells(by_cell: Sequence[_Cells], pixels: _Counted) -> dict[str, np.ndarray]:
     """Arrays of one length: shorter ones repeat their last cell, with no pixel."""
     longest = max(len(cells.number) for cells in by_cell)
     outcomes = [name for name in POOLED_OUTCOMES if name in pixels.outcomes]

@@ -6,27 +6,29 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
 from ..schema.errors import FrameError
 from .decoding import image_size, opened_image
+from .image_source import ImageSource, Readable
 
-__all__ = ["BANDS_SUFFIX", "as_picture", "frame_size", "read_bands"]
+__all__ = ["BANDS_SUFFIX", "as_picture", "frame_channels", "frame_size", "read_bands"]
 
 BANDS_SUFFIX = ".npy"
 """Suffix of arrays that are images, of any number of channels; no other program shows them."""
 
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _MAX_16_BIT = 65535
+_BLOCK = 1 << 22  # numbers that are converted at a time
 _TIFF = (".tif", ".tiff")
 _SAMPLES_PER_PIXEL = 277  # tag of TIFF
 _PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def read_bands(path: Path, channels: int) -> np.ndarray:
+def read_bands(path: Readable, channels: int) -> np.ndarray:
     """Read an image as a network of so many channels takes it.
 
     Parameters
@@ -47,7 +49,7 @@ def read_bands(path: Path, channels: int) -> np.ndarray:
     FrameError
         If the file cannot be read, or has another number of channels.
     """
-    pixels = _array(path) if path.suffix.lower() == BANDS_SUFFIX else _decoded(path, channels)
+    pixels = _array(path) if _is_array(path) else _decoded(path, channels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim == 3 and pixels.shape[2] != channels == pixels.shape[0]:
@@ -63,7 +65,7 @@ def read_bands(path: Path, channels: int) -> np.ndarray:
     return pixels
 
 
-def frame_size(path: Path) -> tuple[int, int]:
+def frame_size(path: Readable) -> tuple[int, int]:
     """(height, width) in pixels of an image of any number of channels, of which there are fewer than rows or columns.
 
     Raises
@@ -72,7 +74,7 @@ def frame_size(path: Path) -> tuple[int, int]:
         If the file cannot be read.
     """
     try:
-        shape = _array(path, "r").shape if path.suffix.lower() == BANDS_SUFFIX else (*image_size(path), 1)
+        shape = _array(path, "r").shape if _is_array(path) else (*image_size(path), 1)
     except FrameError:
         if path.suffix.lower() not in _TIFF:
             raise
@@ -84,7 +86,24 @@ def frame_size(path: Path) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
+def frame_channels(path: Readable) -> int:
+    """How many channels an image has, of which there are fewer than rows or columns; 3 of any picture, as it is shown.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be read.
+    """
+    if _is_array(path):
+        shape = _array(path, "r").shape
+    elif isinstance(path, ImageSource) or _is_picture(path):
+        return 3
+    else:
+        shape = _tiff_shape(path)
+    return 1 if len(shape) < 3 else min(int(shape[0]), int(shape[2]))
+
+
+def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
     """What is shown of an image that is no picture itself.
 
     Parameters
@@ -100,19 +119,25 @@ def as_picture(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] 
         The first three channels, or the first one in grey, as an array and encoded, and the name of the encoding;
         ``None`` for a picture.
     """
-    try:
-        with opened_image(path) as image:
-            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image):
-                return None
-    except FrameError:
-        pass
+    if _is_picture(path):
+        return None
     shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
-        shown = np.rint((shown.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+        scale = 255 / (high - low) if high > low else 0
+        scaled = np.empty(shown.shape, np.uint8)
+        step = max(1, _BLOCK // shown[0].size)
+        for first in range(0, len(shown), step):  # no copy of a whole image in float64
+            rows = slice(first, first + step)
+            scaled[rows] = np.rint((shown[rows].astype(np.float64) - low) * scale)
+        shown = scaled
     buffer = io.BytesIO()
     Image.fromarray(shown).save(buffer, "PNG")
     return shown, buffer.getvalue(), "png"
+
+
+def _is_array(path: Readable) -> TypeGuard[Path]:
+    return path.suffix.lower() == BANDS_SUFFIX
 
 
 def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
@@ -125,7 +150,7 @@ def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     return array
 
 
-def _decoded(path: Path, channels: int) -> np.ndarray:
+def _decoded(path: Readable, channels: int) -> np.ndarray:
     try:
         with opened_image(path) as image:
             if _partly(image):
@@ -151,27 +176,36 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
 
 
+def _is_picture(path: Readable) -> bool:
+    """Whether Pillow opens a file as grey or colours, all of it."""
+    try:
+        with opened_image(path) as image:
+            return image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image)
+    except FrameError:
+        return False
+
+
 def _partly(image: Image.Image) -> bool:
     """Whether it is a TIFF of more bands than Pillow shows: of bands that are stored one by one it takes the first."""
     samples = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 1)
     return int(samples) > len(image.getbands())
 
 
-def _tiff(path: Path) -> np.ndarray:
+def _tiff(path: Readable) -> np.ndarray:
     """TIFF of more bands than Pillow knows."""
     with _opened_tiff(path) as file:
         pixels: np.ndarray = file.asarray()
     return pixels
 
 
-def _tiff_shape(path: Path) -> tuple[int, ...]:
+def _tiff_shape(path: Readable) -> tuple[int, ...]:
     """Its shape, of which only the header is read."""
     with _opened_tiff(path) as file:
         return tuple(file.series[0].shape)
 
 
 @contextmanager
-def _opened_tiff(path: Path) -> Iterator[Any]:
+def _opened_tiff(path: Readable) -> Iterator[Any]:
     try:
         import tifffile
     except ImportError as error:
@@ -180,7 +214,7 @@ def _opened_tiff(path: Path) -> Iterator[Any]:
             f"image as {BANDS_SUFFIX}"
         ) from error
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(io.BytesIO(path.encoded()) if isinstance(path, ImageSource) else path) as file:
             yield file
     except Exception as error:  # a damaged file may raise anything
         raise FrameError(f"{path}: cannot be decoded, expected a TIFF ({error})") from error

@@ -72,7 +72,7 @@ class Conversion:
     colors: Mapping[Color, int | None] = field(default_factory=dict)
     as_stored: bool = False
 
-    def __call__(self, stored: np.ndarray, path: Path, void: Collection[int] = ()) -> np.ndarray:
+    def __call__(self, stored: np.ndarray, path: object, void: Collection[int] = ()) -> np.ndarray:
         """Convert the mask `stored`, (H, W) integers or (H, W, 3) colours read from `path`, to (H, W) ids.
 
         The type is uint8, or uint16 where an id is larger than 254; its largest number is that of ignored pixels.
@@ -94,16 +94,17 @@ class Conversion:
             table = {IGNORE_16: None, **(self.table if self.deep is None else self.deep)}
         table = {**table, **dict.fromkeys(void, None)}
         present = np.unique(stored)
-        unknown = [int(value) for value in present if value < 0 or int(value) not in table]
+        unknown = [int(value) for value in present if int(value) not in table]
         if unknown:
             raise FrameError(f"{path}: mask holds {some('id', unknown)}, expected {self.expected}")
         ids = self._numbers([table[int(value)] for value in present])
-        converted_id = np.zeros(int(present[-1]) + 1, ids.dtype)
-        converted_id[present] = ids
-        converted: np.ndarray = converted_id[stored]
+        low = min(0, int(present[0]))  # some data sets ignore -1
+        converted_id = np.zeros(int(present[-1]) - low + 1, ids.dtype)
+        converted_id[present - low] = ids
+        converted: np.ndarray = converted_id[stored - low if low else stored]
         return converted
 
-    def _of_colors(self, stored: np.ndarray, path: Path) -> np.ndarray:
+    def _of_colors(self, stored: np.ndarray, path: object) -> np.ndarray:
         red, green, blue = (stored[..., channel].astype(np.int32) for channel in range(3))
         present, place = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
         found: list[Color] = [(value >> 16, value >> 8 & 255, value & 255) for value in present.tolist()]

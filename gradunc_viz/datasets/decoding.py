@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from ..schema.errors import FrameError
 from .catalog import Color
+from .image_source import ImageSource, Readable
 
-__all__ = ["holds_colors", "image_size", "opened_image", "read_bytes", "read_image", "read_mask", "rgb_pixels"]
+__all__ = [
+    "hash_content",
+    "holds_colors",
+    "image_size",
+    "opened_image",
+    "read_bytes",
+    "read_image",
+    "read_mask",
+    "rgb_pixels",
+]
 
 
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -24,23 +34,30 @@ _MAX_16_BIT = 65535
 
 _OPAQUE = 255
 
+_BOMB = 6
+"""Times Pillow's limit, ``PIL.Image.MAX_IMAGE_PIXELS``, beyond which an image is refused: 537 megapixels."""
+
+_BLOCK = 1 << 22  # pixels that are converted at a time
+
 
 class _Strict:
-    """Hold Pillow's switch for truncated files off while any thread decodes.
+    """Hold Pillow's switch for truncated files off while any thread decodes, and its warnings of large images.
 
     Training code often sets ``ImageFile.LOAD_TRUNCATED_IMAGES`` for the whole process; a half-read image
-    would then pass as grey pixels, which look like an anomaly.
+    would then pass as grey pixels, which look like an anomaly. Aerial images are larger than what Pillow warns of.
     """
 
     _lock = threading.Lock()
     _depth = 0
     _outside = False
+    limit: int | None = None
 
     def __enter__(self) -> None:
         with _Strict._lock:
             if _Strict._depth == 0:
                 _Strict._outside = ImageFile.LOAD_TRUNCATED_IMAGES
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
+                _Strict.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             _Strict._depth += 1
 
     def __exit__(self, *_error: object) -> None:
@@ -48,25 +65,30 @@ class _Strict:
             _Strict._depth -= 1
             if _Strict._depth == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _Strict._outside
+                Image.MAX_IMAGE_PIXELS = _Strict.limit
 
 
 @contextmanager
-def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+def opened_image(path: Readable, content: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Open an image file and turn whatever goes wrong with it into an error that names it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or ImageSource
     content : binary file, optional
         What the file holds, where that lies elsewhere.
     """
     try:
-        with _Strict(), Image.open(path if content is None else content) as image:
+        with _Strict(), _opened(path, content) as image:
+            pixels, most = image.width * image.height, _BOMB * (_Strict.limit or 0)
+            if pixels > most > 0:
+                raise FrameError(
+                    f"{path}: too large to decode, {pixels} pixels; expected {most} at most, {_BOMB} times "
+                    "PIL.Image.MAX_IMAGE_PIXELS"
+                )
             yield image
     except (FrameError, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise FrameError(f"{path}: too large to decode ({error})") from error
     except Exception as error:  # a damaged file makes decoders raise almost anything, SyntaxError included
         if isinstance(error, OSError) and error.strerror:
             raise FrameError(f"{path}: cannot be read ({error.strerror})") from error
@@ -74,10 +96,39 @@ def opened_image(path: Path, content: BinaryIO | None = None) -> Iterator[Image.
         raise FrameError(f"{path}: cannot be decoded, expected a whole image file ({reason})") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def _opened(path: Readable, content: BinaryIO | None) -> Image.Image:
+    if isinstance(path, ImageSource):
+        return path.open()
+    return Image.open(path if content is None else content)
+
+
+def read_bytes(path: Readable) -> bytes:
     """Read a file; a `FrameError` names it if that fails."""
+    if isinstance(path, ImageSource):
+        return path.encoded()
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def hash_content(path: Readable, digest: Any, name: str) -> None:
+    """Let a digest take a name, and length and content of a file, or the key of what is none.
+
+    Raises
+    ------
+    FrameError
+        Naming the file, if it cannot be read.
+    """
+    if isinstance(path, ImageSource):
+        key = path.key()
+        digest.update(f"{name} {len(key)}\n".encode() + key)
+        return
+    try:
+        with path.open("rb") as file:
+            digest.update(f"{name} {os.fstat(file.fileno()).st_size}\n".encode())
+            while part := file.read(1 << 22):
+                digest.update(part)
     except OSError as error:
         raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -93,7 +144,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Readable) -> tuple[int, int]:
     """(height, width) in pixels, upright, from the header of an image file."""
     with opened_image(path) as image:
         width, height = image.size
@@ -101,13 +152,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Readable) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB, see `rgb_pixels`."""
     with opened_image(path) as image:
         return rgb_pixels(image, path)
 
 
-def rgb_pixels(image: Image.Image, path: Path) -> np.ndarray:
+def rgb_pixels(image: Image.Image, path: Readable) -> np.ndarray:
     """Pixels of an opened image, (H, W, 3) uint8 RGB, turned upright as its EXIF data says.
 
     Opacity is dropped. Grey of 16 bits is scaled to 8, and so is grey in floating point, of which 1 is white.
@@ -134,20 +185,25 @@ def rgb_pixels(image: Image.Image, path: Path) -> np.ndarray:
         return _grey(np.rint(shades * 255))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _BLOCK // image.width)
+    for top in range(0, image.height, step):  # no further copies of a whole image
+        part = image.crop((0, top, image.width, min(top + step, image.height)))
+        pixels[top : top + step] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return pixels
 
 
 def _grey(shades: np.ndarray) -> np.ndarray:
     return np.repeat(shades.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def holds_colors(path: Path) -> bool:
+def holds_colors(path: Readable) -> bool:
     """Whether a mask may hold colours that stand for ids, from the header."""
     with opened_image(path) as image:
         return image.mode not in ("L", "LA", "1", *_DEEP_GREY)
 
 
-def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+def read_mask(path: Readable, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
     """Decode to the ids as stored, (H, W) integers, or to the colours that stand for ids, (H, W, 3) uint8.
 
     Parameters
@@ -193,7 +249,7 @@ def read_mask(path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | N
 
 
 def _of_palette(
-    path: Path, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
+    path: Readable, indices: np.ndarray, palette: np.ndarray, renumbered: bool, colors: Mapping[Color, int | None]
 ) -> np.ndarray:
     used = np.unique(indices)
     if used[-1] >= len(palette):

@@ -21,13 +21,14 @@ from ..schema.errors import FrameError, SchemaError
 from ..schema.frame import IGNORE, IGNORE_16, check_frame_id, id_type, ignore_id, ignored
 from .bands import frame_size
 from .catalog import Color
-from .class_files import folder_classes
+from .class_files import NamedClasses, folder_classes
 from .conventions import ANOMALY_IDS, Conversion, class_ids, read_mapping, reduced, some
-from .decoding import holds_colors, opened_image, read_bytes, read_image, read_mask
+from .decoding import hash_content, holds_colors, opened_image, read_bytes, read_image, read_mask
 from .fits import fitting_layouts
+from .image_source import ImageSource, Readable
 from .layouts import LAYOUTS, FrameFiles, Layout, Mask, NoFramesError
 
-__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "open_frames"]
+__all__ = ["LAYOUTS", "Frame", "Frames", "check_classes", "checked_label", "framed", "open_frames"]
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,21 @@ class Frame:
         return self.files.id
 
     @property
-    def image_path(self) -> Path:
-        """File of the image."""
+    def image_path(self) -> Readable:
+        """File of the image, or where else it is read from."""
         return self.files.image
 
     @property
-    def label_path(self) -> Path | None:
-        """File of the class labels, if there is one."""
-        return self.files.label.path if self.files.label else None
+    def label_path(self) -> Readable | None:
+        """File of the class labels, or where else they are read from, if there are any."""
+        return _path(self.files.label)
 
     @property
-    def anomaly_path(self) -> Path | None:
+    def anomaly_path(self) -> Readable | None:
         """File of the anomaly labels, if there is one; that of the class labels where some of their ids are those."""
         if self.files.anomaly_ids:
             return self.label_path
-        return self.files.anomaly.path if self.files.anomaly else None
+        return _path(self.files.anomaly)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,13 +104,15 @@ class Frame:
         label = self.files.label
         if not self.files.anomaly_ids or label is None:
             return self._mask(self.files.anomaly)
+        if _absent(label):
+            return None
         stored = self._stored(label.path, label.conversion.grey_rgb)
         unknown = np.isin(stored, list(self.files.anomaly_ids))
         known = ~ignored(self._converted(label, stored))
         return self._cut(np.where(known | unknown, unknown, IGNORE).astype(np.uint8))
 
     def _mask(self, mask: Mask | None) -> np.ndarray | None:
-        if mask is None:
+        if mask is None or _absent(mask):
             return None
         stored = self._stored(mask.path, mask.conversion.grey_rgb, mask.conversion.colors)
         return self._cut(self._converted(mask, stored))
@@ -130,7 +133,7 @@ class Frame:
             ids[self._stored(self.files.ignore, True) != 0] = ignore_id(ids.dtype)
         return ids
 
-    def _stored(self, path: Path, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
+    def _stored(self, path: Readable, grey_rgb: bool, colors: Mapping[Color, int | None] | None = None) -> np.ndarray:
         """A mask of the image's size, as `read_mask` gives it."""
         stored = read_mask(path, grey_rgb, colors)
         if stored.shape[:2] != self.size:
@@ -140,14 +143,14 @@ class Frame:
 
     @property
     def image_bytes(self) -> bytes:
-        """The image file as it is, encoded; EXIF orientation is not applied to it."""
+        """The image file as it is, encoded; EXIF orientation is not applied to it. PNG where it is no file."""
         return read_bytes(self.image_path)
 
     @property
     def image_format(self) -> str:
         """How `image_bytes` is encoded, from the header: ``"jpeg"``, ``"png"``, ``"webp"`` ..."""
         with opened_image(self.image_path) as image:
-            name = (image.format or "").lower()
+            name = (image.format or "png").lower()
         return "jpeg" if name == "mpo" else name  # a JPEG file with further pictures appended
 
     def digest(self) -> str:
@@ -156,20 +159,23 @@ class Frame:
         Names and places of the files do not count, so moving a set keeps its hashes.
         """
         digest = blake2b(digest_size=16)
-        parts: list[tuple[str, bytes]] = [("image", self.image_bytes)]
-        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
-            if mask:
-                parts += [(name, read_bytes(mask.path)), ("ids", mask.conversion.key.encode())]
-                if mask.conversion.colors and holds_colors(mask.path):
-                    parts.append(("colors", mask.conversion.color_key.encode()))
-        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
-            if path is not None:
-                parts.append((name, read_bytes(path)))
-        if self.files.anomaly_ids:
-            parts.append(("anomaly ids", str(sorted(self.files.anomaly_ids)).encode()))
-        for name, content in parts:
+
+        def take(name: str, content: bytes) -> None:
             digest.update(f"{name} {len(content)}\n".encode())  # lengths keep the parts apart
             digest.update(content)
+
+        hash_content(self.image_path, digest, "image")
+        for name, mask in (("label", self.files.label), ("anomaly", self.files.anomaly)):
+            if mask:
+                hash_content(mask.path, digest, name)
+                take("ids", mask.conversion.key.encode())
+                if mask.conversion.colors and not _absent(mask) and holds_colors(mask.path):
+                    take("colors", mask.conversion.color_key.encode())
+        for name, path in (("region", self.files.region), ("ignore", self.files.ignore)):
+            if path is not None:
+                hash_content(path, digest, name)
+        if self.files.anomaly_ids:
+            take("anomaly ids", str(sorted(self.files.anomaly_ids)).encode())
         return digest.hexdigest()
 
 
@@ -193,7 +199,7 @@ class Frames(Sequence[Frame]):
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder or file; a name, where the frames are from elsewhere."""
         return self._path
 
     @property
@@ -270,7 +276,7 @@ def open_frames(
     Parameters
     ----------
     path
-        The folder.
+        The folder; or a video, a table of paths (.csv), or a pattern of numbered images (``frame_%05d.png``).
     layout
         How it is arranged and what the ids in its masks mean: a name in `gradunc_viz.datasets.layouts.LAYOUTS`, or a
         layout of one's own, such as `gradunc_viz.datasets.layouts.pattern_layout` makes.
@@ -305,21 +311,67 @@ def open_frames(
     A mask is a lossless file of one channel of ids, of 8 or 16 bits. Where the classes have colours (``classes.json``
     or the layout's convention) a label may hold these instead; any other colour is an error.
     """
-    arrangement = layout if isinstance(layout, Layout) else LAYOUTS.find(layout)
-    layout = arrangement.name
+    if not isinstance(path, (str, os.PathLike)):
+        raise FrameError(f"{type(path).__name__} is no path of a folder; frames of an object: gv.frames_from(...)")
     root = Path(path).absolute()  # the process may go to another folder
+    arrangement = layout if isinstance(layout, Layout) else LAYOUTS.find(layout)
+    if layout == "folder" and not root.is_dir():
+        arrangement = next((each for each in LAYOUTS.values() if each.takes(root)), arrangement)
+    layout = arrangement.name
     try:
         files = arrangement.files(root, split)
     except NoFramesError as error:
         fits = fitting_layouts(root)
         hint = f"; layout {fits[0].layout!r} finds {fits[0].frames} frames here ({fits[0].options})" if fits else ""
         raise FrameError(f"{error}{hint}") from error
-    if not any(frame.label or frame.anomaly for frame in files):
+    if root.is_dir() and not any(frame.label or frame.anomaly for frame in files):
         others = [fit for fit in fitting_layouts(root) if fit.masks and fit.layout != layout]
         if others:
             fit = others[0]
             other = f"{fit.layout!r} finds {fit.masks} here ({fit.options})"
             warnings.warn(f"{root}: layout {layout!r} finds no masks, layout {other}", stacklevel=2)
+    return framed(
+        files,
+        root,
+        layout,
+        folder_classes(root, arrangement.classes if labels is None else None),
+        labels=labels,
+        anomalies=anomalies,
+        anomaly_ids=anomaly_ids,
+        reduce_zero_label=reduce_zero_label,
+    )
+
+
+def framed(
+    files: Sequence[FrameFiles],
+    root: Path,
+    layout: str,
+    named: NamedClasses | None,
+    *,
+    labels: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
+    anomalies: Mapping[Any, Any] | str | os.PathLike[str] | None = None,
+    anomaly_ids: Iterable[int] = (),
+    reduce_zero_label: bool = False,
+) -> Frames:
+    """Frames of files that a layout or an adapter listed.
+
+    Parameters
+    ----------
+    files
+    root
+        Where they are from, for messages.
+    layout
+        The name of whatever listed them.
+    named
+        Names and colours of the class ids that labels hold in the end, if they are known.
+    labels, anomalies, anomaly_ids, reduce_zero_label
+        As of `open_frames`.
+
+    Raises
+    ------
+    FrameError
+        As of `open_frames`.
+    """
     if reduce_zero_label:
         if labels is not None or any(frame.label and not frame.label.conversion.as_stored for frame in files):
             given = "a mapping" if labels is not None else f"layout {layout!r}"
@@ -340,7 +392,6 @@ def open_frames(
         if frame.id in first:
             raise FrameError(f"{first[frame.id].image} and {frame.image}: both are frame {frame.id!r}, expected one")
         first[frame.id] = frame
-    named = folder_classes(root, arrangement.classes if labels is None else None)
     if named is None:
         return Frames([Frame(frame) for frame in files], path=root, layout=layout)
     by_color = named.by_color
@@ -381,6 +432,15 @@ def _with_colors(frame: FrameFiles, by_color: Mapping[Color, int | None]) -> Fra
     if frame.label is None or not by_color:
         return frame
     return replace(frame, label=frame.label._replace(conversion=replace(frame.label.conversion, colors=by_color)))
+
+
+def _absent(mask: Mask) -> bool:
+    """Whether a mask that might have been there is not."""
+    return isinstance(mask.path, ImageSource) and mask.path.absent
+
+
+def _path(mask: Mask | None) -> Readable | None:
+    return None if mask is None or _absent(mask) else mask.path
 
 
 def _count(stored: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""The demo network: a small convolutional encoder-decoder with a 1x1 classifier head."""
+"""The demo's convolutional network: an encoder, which the query network shares, a decoder and a 1x1 classifier head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..datasets.catalog import data_path
 from . import CLASSES
 
-__all__ = ["DemoNet", "load_demo_network"]
+__all__ = ["DemoNet", "Encoder", "load_demo_network", "read_weights"]
 
 _MEAN, _STD = 0.42, 0.24
 
@@ -40,8 +40,43 @@ class _Residual(nn.Module):
         return functional.relu(x + self.second(self.first(x)))
 
 
-class DemoNet(nn.Module):
-    """Segmentation network of the demo.
+class Encoder(nn.Module):
+    """Features of an image at a quarter, an eighth and a sixteenth of its size."""
+
+    widths = (32, 48, 72)
+    unit = _Unit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_Unit(3, 16, stride=2), _Unit(16, 32, stride=2))
+        self.fine = _Residual(32)
+        self.down8 = _Unit(32, 48, stride=2)
+        self.middle = _Residual(48)
+        self.down16 = _Unit(48, 72, stride=2)
+        self.coarse = nn.Sequential(_Residual(72), _Residual(72, dilation=2), _Residual(72, dilation=4))
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features of an RGB ``image`` with values in 0..1, padded to a multiple of 16."""
+        height, width = image.shape[-2:]
+        pad = (-width % 16, -height % 16)
+        x = (image - _MEAN) / _STD
+        if any(pad):
+            x = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
+        x4 = self.fine(self.stem(x))
+        x8 = self.middle(self.down8(x4))
+        return x4, x8, self.coarse(self.down16(x8))
+
+    @staticmethod
+    def unpadded(y4: Tensor, image: Tensor) -> Tensor:
+        """Cut features at a quarter of the size to what shows the image."""
+        height, width = image.shape[-2:]
+        if height % 16 or width % 16:
+            y4 = y4[..., : -(-height // 4), : -(-width // 4)]
+        return y4
+
+
+class DemoNet(Encoder):
+    """Convolutional segmentation network of the demo.
 
     Parameters
     ----------
@@ -53,12 +88,6 @@ class DemoNet(nn.Module):
 
     def __init__(self, classes: int = len(CLASSES), features: int = 48) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_Unit(3, 16, stride=2), _Unit(16, 32, stride=2))
-        self.fine = _Residual(32)
-        self.down8 = _Unit(32, 48, stride=2)
-        self.middle = _Residual(48)
-        self.down16 = _Unit(48, 72, stride=2)
-        self.coarse = nn.Sequential(_Residual(72), _Residual(72, dilation=2), _Residual(72, dilation=4))
         self.lift8 = _Unit(72, 48, 1)
         self.join8 = _Unit(48, 48)
         self.lift4 = _Unit(48, features, 1)
@@ -68,24 +97,20 @@ class DemoNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits at a quarter of the size of an RGB ``image`` with values in 0..1."""
-        height, width = image.shape[-2:]
-        pad = (-width % 16, -height % 16)
-        x = (image - _MEAN) / _STD
-        if any(pad):
-            x = functional.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
-        x4 = self.fine(self.stem(x))
-        x8 = self.middle(self.down8(x4))
-        x16 = self.coarse(self.down16(x8))
+        x4, x8, x16 = self.encode(image)
         y8 = self.join8(x8 + functional.interpolate(self.lift8(x16), scale_factor=2.0, mode="bilinear"))
         y4 = self.skip4(x4) + functional.interpolate(self.lift4(y8), scale_factor=2.0, mode="bilinear")
-        y4 = self.join4(y4)
-        if any(pad):
-            y4 = y4[..., : -(-height // 4), : -(-width // 4)]
-        return self.head(y4)
+        return self.head(self.unpadded(self.join4(y4), image))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file; floating-point values become float32."""
+    state = load_file(str(path))
+    return {key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state.items()}
 
 
 def load_demo_network(path: str | Path | None = None) -> DemoNet:
-    """Load the trained demo network in evaluation mode.
+    """Load the trained convolutional network in evaluation mode.
 
     Parameters
     ----------
@@ -93,8 +118,5 @@ def load_demo_network(path: str | Path | None = None) -> DemoNet:
         A safetensors file; the packed weights where ``None``.
     """
     net = DemoNet()
-    state = load_file(str(path or data_path("demo/weights.safetensors")))
-    net.load_state_dict(
-        {key: value.to(torch.float32) if value.is_floating_point() else value for key, value in state.items()}
-    )
+    net.load_state_dict(read_weights(path or data_path("demo/weights.safetensors")))
     return net.eval()

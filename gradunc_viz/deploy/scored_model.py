@@ -14,7 +14,7 @@ from ..kernels.traceable import traceable_norms, traceable_softmax
 from ..networks.head import Head, agrees, geometry_of
 from ..networks.load import load_model
 from ..networks.network import Network
-from ..networks.outputs import logits_of
+from ..networks.outputs import ReturnsQueries, logits_of
 from ..networks.tail import moved
 from ..networks.tapped import TappedNetwork
 from ..networks.tracing import capture
@@ -132,7 +132,7 @@ class ScoredModel(nn.Module):
         self.network = TappedNetwork(network.net, head.plan)
         self.layer_name, self.align_corners = head.name, head.align_corners
         self._head, self._output, self._plan = network.head, network.output, head.plan
-        self._threshold = network.threshold
+        self.threshold = network.threshold
         self._tail, self._shape = head.tail, tuple(example.shape)
         self._geometry = geometry_of(head.layer)
         check_requests(self._wanted, self._geometry)
@@ -150,7 +150,7 @@ class ScoredModel(nn.Module):
 
     def forward(self, x: Tensor) -> ScoredOutput:
         """Logits and oriented score maps of a batch (N, 3, h, w)."""
-        head = replace(self._passed(x), threshold=self._threshold)
+        head = replace(self._passed(x), threshold=self.threshold)
         if self.channels is not None:
             head = head.only(self.channels)
         logits = head.logits
@@ -243,6 +243,11 @@ def _head(network: Network, example: Tensor) -> Head:
     try:
         with torch.no_grad(), capture(network) as head:
             network.net(example)
+    except ReturnsQueries as error:
+        raise ModelError(
+            f"{network.name} returns classes and masks of queries, which a ScoredModel, and what is exported or "
+            "streamed of one, knows nothing of; 'compute' and 'score_image' do"
+        ) from error
     except GraduncError:
         raise
     except Exception as error:  # a network may raise anything

@@ -5,79 +5,19 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from ..datasets.decoding import opened_image
-from ..datasets.layouts.files import files_below
+from ..datasets.files_by_id import FilesById, content_digest
 from ..schema.errors import FrameError, GraduncError, NonFiniteError
-from ..schema.file_names import natural_key
 
-__all__ = ["FilesById", "MapFiles", "file_digest", "import_h5py"]
+__all__ = ["MapFiles", "import_h5py"]
 
 _MAX_PIXELS = 2**28  # no map of an image is larger; a damaged or malicious header may well say so
-
-
-class FilesById:
-    """Files below a folder by the id of the frame they belong to.
-
-    The id is the file's path below the folder, without its suffix and with ``__`` for slashes, as the layout ``folder``
-    names its frames. Where no file has that id, one of that name in a folder below belongs to the frame.
-
-    Parameters
-    ----------
-    folder : path-like
-    suffixes : container of str
-        In lower case, of the files that count.
-    what : str
-        What they are, for errors.
-
-    Raises
-    ------
-    FrameError
-        If the folder is missing or cannot be listed, holds no such file, or two files are of one id.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], suffixes: Container[str], what: str) -> None:
-        self.path = Path(folder).absolute()  # the process may go to another folder
-        self.what = what
-        self.files: dict[str, Path] = {}
-        self._by_name: dict[str, list[Path]] = {}
-        if not self.path.is_dir():
-            raise FrameError(f"{self.path}: no such folder; expected a folder of {what}s")
-        try:
-            found = sorted(files_below(self.path, True), key=lambda file: natural_key(file.as_posix()))
-        except OSError as error:
-            raise FrameError(f"{error.filename or self.path}: cannot be listed ({error.strerror or error})") from error
-        for file in found:
-            if file.suffix.lower() not in suffixes:
-                continue
-            frame_id = "__".join(file.relative_to(self.path).with_suffix("").parts)
-            if frame_id in self.files:
-                raise FrameError(
-                    f"{self.files[frame_id]} and {file}: both are the {what} of {frame_id!r}, expected one"
-                )
-            self.files[frame_id] = file
-            self._by_name.setdefault(file.stem, []).append(file)
-
-    def find(self, frame_id: str) -> Path | None:
-        """The file of a frame, if there is one.
-
-        Raises
-        ------
-        FrameError
-            If several folders hold one of that name.
-        """
-        if frame_id in self.files:
-            return self.files[frame_id]
-        named = self._by_name.get(frame_id, [])
-        if len(named) > 1:
-            raise FrameError(f"{named[0]} and {named[1]}: both may be the {self.what} of {frame_id!r}, expected one")
-        return named[0] if named else None
 
 
 class MapFiles(Mapping[str, np.ndarray]):
@@ -145,7 +85,7 @@ class MapFiles(Mapping[str, np.ndarray]):
 
     def digest(self, frame_id: str) -> str:
         """Hash of the file's content."""
-        return file_digest(self.file(frame_id))
+        return content_digest(self.file(frame_id))
 
 
 def _read_map(path: Path) -> np.ndarray:
@@ -259,21 +199,3 @@ _READERS: Mapping[str, Callable[[Path], np.ndarray]] = {
     ".tif": _read_tiff,
     ".tiff": _read_tiff,
 }
-
-
-def file_digest(path: Path) -> str:
-    """Hash of a file's content, 32 hex digits.
-
-    Raises
-    ------
-    FrameError
-        If it cannot be read.
-    """
-    digest = blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return digest.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from ..datasets.decoding import read_mask
+from ..datasets.files_by_id import FilesById, combined_digest, content_digest
 from ..datasets.frames import Frame
 from ..kernels.resize import bilinear
 from ..run.decode import DecodedFrame, decode
@@ -27,7 +27,7 @@ from ..store.cache import Cache
 from ..store.frame import cached_scores, read_variable
 from ..store.group import complete_attrs, frame_group
 from ..store.progress import tracked
-from .map_files import FilesById, MapFiles, file_digest
+from .map_files import MapFiles
 from .spread import bin_edges, sample_pixels
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ class ImportedMaps:
                 )
             parts = [frame.digest(), maps.digest(frame.id)]
             if prediction is not None:
-                parts.append(file_digest(prediction))
-            own[name] = _hash(parts)
+                parts.append(content_digest(prediction))
+            own[name] = combined_digest(parts)
         return self.held.get(frame.id, {}) | own
 
     def digest(self, frame: Frame) -> str:
@@ -333,14 +333,10 @@ def _held(cache: Cache, frame_id: str) -> dict[str, str]:
     return found
 
 
-def _hash(parts: Sequence[str]) -> str:
-    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-
-
 def _combined(digests: Mapping[str, str]) -> str:
     if len(digests) == 1:
         return next(iter(digests.values()))
-    return _hash([f"{name} {digest}" for name, digest in sorted(digests.items())])
+    return combined_digest([f"{name} {digest}" for name, digest in sorted(digests.items())])
 
 
 def _edges_text(edges: np.ndarray) -> str:

@@ -249,7 +249,7 @@ class Explorer(pn.viewable.Viewer):
         cache = self.caches[self.select.value]
         network = str(cache.key["network"]["name"])
         with pn.io.hold():
-            self._header.object = text.page_header(self.title, [cache.name], network, len(cache))
+            self._header.object = text.page_header(self.title, list(self.select.options), network, len(cache))
             if len(cache):
                 self._body[:] = [self.desk.tabs]
                 self._on_state()

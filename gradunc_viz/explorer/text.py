@@ -193,6 +193,17 @@ _ABOUT = {
     "sml_bs_ds": "standardised largest logit, negated, boundaries suppressed, smoothed",
     "vim": "ViM, residual of the features and energy",
     "gradorth": "GradOrth, gradient norm in the principal subspace",
+    "max_mask": "1 − largest class score of the queries",
+    "rba": "RbA, rejected by all queries",
+    "neg_sum": "sum of the class scores of the queries, negated",
+    "mask_energy": "free energy of the class scores of the queries",
+    "eam": "EAM, 1 − sum of the surest masks",
+}
+
+_OF_LAYERS: Mapping[int | str, str] = {
+    2: "second-to-last layer's gradient norm",
+    "embedding": "mask embedding's gradient norm",
+    "decoder": "pixel decoder's gradient norm",
 }
 
 _FORMULA = re.compile(r"\$[^$]*\$")
@@ -205,7 +216,7 @@ def _about(entry: Score) -> str:
         return f"gradient norm against {_AGAINST[entry.label]}{turned}"
     if isinstance(entry, GradientScore) and entry.name not in SCORES:
         against = f"against {_AGAINST[entry.request.label]}" if entry.request.label else "of gradient norms"
-        what = f"{entry.request.part} part" if entry.request.layer == 1 else "second-to-last layer's gradient norm"
+        what = _OF_LAYERS.get(entry.request.layer, f"{entry.request.part} part")
         return f"{what} {against}{turned}"
     if isinstance(entry, PassesScore):
         return f"{entry.statistic.replace('_', ' ')} of {KINDS[entry.kind]}"

@@ -59,6 +59,26 @@ class Geometry:
         """Padding at the top (axis 0) or on the left (axis 1)."""
         return self.padding[2 - 2 * axis]
 
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Size of what the layer makes of features of a size; where `transposed`, the least, without output padding."""
+        down, across = (
+            (int(size[axis]) - 1) * stride - 2 * self.before(axis) + dilation * (kernel - 1) + 1
+            if self.transposed
+            else (int(size[axis]) + sum(self.padding[2 - 2 * axis :][:2]) - dilation * (kernel - 1) - 1) // stride + 1
+            for axis, (kernel, stride, dilation) in enumerate(
+                zip(self.kernel_size, self.stride, self.dilation, strict=True)
+            )
+        )
+        return down, across
+
+    def makes(self, size: Sequence[int], of: Sequence[int]) -> bool:
+        """Whether the layer makes an output of this size of features of another."""
+        least = self.output_size(of)
+        if not self.transposed:
+            return min(least) > 0 and least == tuple(size)
+        steps = zip(self.stride, self.dilation, strict=True)
+        return all(0 <= size[axis] - least[axis] < max(step) for axis, step in enumerate(steps))
+
     def padded(self, planes: Tensor) -> Tensor:
         """Features, (N, planes, h, w), with what the layer puts around them."""
         if not any(self.padding):
@@ -151,15 +171,13 @@ def _spread_size(found: Sequence[int], layer: Geometry, size: Sequence[int]) -> 
 def _transposed(planes: Tensor, layer: Geometry, size: Sequence[int]) -> Tensor:
     """Put every value where each tap of the transposed kernel takes it, one axis after the other."""
     found = tuple(planes.shape[2:])
+    if not layer.makes(size, found):
+        raise HeadError(
+            f"logits of size {tuple(size)} cannot come from features {found[0]} x {found[1]} by {layer.name}"
+        )
     for axis in (0, 1):
         stride, kernel, dilation = layer.stride[axis], layer.kernel_size[axis], layer.dilation[axis]
         padding, length, target = layer.before(axis), found[axis], int(size[axis])
-        # the size of the output, which the call may have chosen, tells the output padding
-        extra = target - ((length - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1)
-        if not 0 <= extra < max(stride, dilation):
-            raise HeadError(
-                f"logits of size {tuple(size)} cannot come from features {found[0]} x {found[1]} by {layer.name}"
-            )
         shape = list(planes.shape)
         shape[2 + axis] = target
         spread = planes.new_zeros(shape)

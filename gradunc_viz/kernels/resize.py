@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["bilinear", "bilinear_log2", "neighbours"]
+__all__ = ["Band", "bilinear", "bilinear_log2", "neighbours"]
 
 
 def neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -17,6 +19,41 @@ def neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarra
         place = np.maximum((index + 0.5) * np.float32(source / target) - 0.5, 0).astype("f4")
     low = np.minimum(place.astype("i8"), source - 1)
     return low, np.minimum(low + 1, source - 1), np.minimum(place - low, 1).astype("f4")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some lines of a resized map, to be made of those rows of its source that they need.
+
+    Attributes
+    ----------
+    lines : slice
+        Of the resized map.
+    height : int
+        Of the whole source.
+    first : int
+        The row of the source that what is at hand begins with.
+    """
+
+    lines: slice
+    height: int
+    first: int = 0
+
+    def rows(self, target: int, align_corners: bool) -> slice:
+        """The rows of the source that the lines of a map of `target` lines are made of."""
+        if self.height == target:
+            return self.lines
+        above, below, _ = neighbours(self.height, target, align_corners)
+        return slice(int(above[self.lines.start]), int(below[self.lines.stop - 1]) + 1)
+
+    def neighbours(self, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As of the function, for the lines alone, counted from the first row at hand."""
+        low, high, weight = (part[self.lines] for part in neighbours(self.height, target, align_corners))
+        return low - self.first, high - self.first, weight
+
+    def own(self) -> slice:
+        """The same lines of what is at hand, where the source has as many rows."""
+        return slice(self.lines.start - self.first, self.lines.stop - self.first)
 
 
 def bilinear(values: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:

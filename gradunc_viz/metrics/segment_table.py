@@ -28,11 +28,17 @@ __all__ = ["frame_segments", "segment_statistics"]
 
 
 def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """Softmax of the resized logits, (class, y, x) float32; one class at a time, as temporaries of all are large."""
+    """Softmax of the resized logits, (class, y, x) float32."""
+    maps = _resized(logits, size, align_corners)
+    return softmax(maps, out=maps)
+
+
+def _resized(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """Resized logits, (class, y, x) float32; one class at a time, as temporaries of all are large."""
     maps = np.empty((len(logits), *size), "f4")
     for resized, one in zip(maps, logits, strict=True):
         resized[:] = bilinear(one, size, align_corners)
-    return softmax(maps, out=maps)
+    return maps
 
 
 _SQUARABLE = 1e-150, 1e150
@@ -84,8 +90,11 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
     size = dataset.sizes["y"], dataset.sizes["x"]
     if "logits" in dataset:
         logits, align = dataset["logits"].values, bool(dataset.attrs["align_corners"])
-        for class_id, mean in enumerate(segment_means(segments, _probabilities(logits, size, align))):
-            attrs = {"long_name": f"mean probability of {names[class_id]}", "units": "1", "family": "probability"}
+        of_queries = "logits_are" in dataset.attrs
+        maps = _resized(logits, size, align) if of_queries else _probabilities(logits, size, align)
+        what = "class score S" if of_queries else "probability"
+        for class_id, mean in enumerate(segment_means(segments, maps)):
+            attrs = {"long_name": f"mean {what} of {names[class_id]}", "units": "1", "family": "probability"}
             columns[f"probability_{class_id}"] = ("segment", mean, attrs)
     for name in scores:
         entry = lookup(name)

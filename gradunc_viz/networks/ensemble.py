@@ -16,6 +16,7 @@ from ..schema.errors import ModelError
 from .network import Network
 from .passes import Inputs, JointHead, Pass
 from .runner import Inference
+from .traversal import float_type
 
 __all__ = ["Ensemble", "in_order"]
 
@@ -74,10 +75,7 @@ class Ensemble:
                         "that are alike in it"
                     )
         # inputs that members share are made once
-        ways = [
-            (member.network.preprocessing, member.size, next(member.network.parameters()).dtype)
-            for member in self.members
-        ]
+        ways = [(member.network.preprocessing, member.size, float_type(member.network.net)) for member in self.members]
         self._ways = list(dict.fromkeys(ways))
         self._input_of = [self._ways.index(way) for way in ways]
         self._makers = [self.members[self._input_of.index(number)] for number in range(len(self._ways))]

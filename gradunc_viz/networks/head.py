@@ -64,11 +64,14 @@ class HeadKind:
     rows
         Whether features and logits are rows of channels, (..., D) and (..., C), which the network lays out as a map;
         otherwise they are (N, D, h', w') and (N, C, h, w), or without N.
+    listed
+        Whether errors offer it: as a kind that a network's author may choose.
     """
 
     module: type[nn.Module]
     geometry: Callable[[Any], Geometry]
     rows: bool = False
+    listed: bool = True
 
     @property
     def class_axis(self) -> int:
@@ -147,7 +150,7 @@ def kind_of(layer: nn.Module) -> HeadKind | None:
 
 def kinds_text() -> str:
     """The kinds in words: ``"Conv2d, ConvTranspose2d or Linear"``."""
-    *first, last = (kind.module.__name__ for kind in HEAD_KINDS.values())
+    *first, last = (kind.module.__name__ for kind in HEAD_KINDS.values() if kind.listed)
     return f"{', '.join(first)} or {last}"
 
 

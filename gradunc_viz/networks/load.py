@@ -7,6 +7,7 @@ import itertools
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,20 @@ from .preprocessing import Preprocessing
 from .processor import processor_preprocessing
 from .sources.torchvision import torchvision_network
 from .traversal import modules_of
+from .universal import told_its_task
 from .weights import existing, load_weights, read_state, refusal
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["demo_network", "load_model", "network_of_file", "torchvision_network", "transformers_network"]
+__all__ = [
+    "demo_network",
+    "demo_query_network",
+    "load_model",
+    "network_of_file",
+    "torchvision_network",
+    "transformers_network",
+]
 
 
 def load_model(
@@ -51,13 +60,15 @@ def load_model(
     spec
         - a `torch.nn.Module`: taken as it is (a `Network` with its own settings where none are given); of TorchScript
           and of a `torch.export.ExportedProgram` layers are made again;
-        - ``"demo"``: the embedded demo network;
-        - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, safetensors only, no remote code;
+        - ``"demo"``: the embedded demo network, ``"demo-queries"``: its twin that makes masks and classes of queries;
+        - ``"hf:DIR_OR_ID"``: a semantic-segmentation model of transformers, or a query model such as MaskFormer,
+          Mask2Former, OneFormer or EoMT, safetensors only, no remote code;
         - ``"torchvision:NAME"``: an architecture of ``torchvision.models.segmentation``, of use only with
           `weights`;
         - ``"smp:ARCH/ENCODER_OR_DIR"``: an architecture of segmentation_models_pytorch on an encoder, as in
           ``smp:Unet/resnet34``, of use only with `weights`, or what its ``save_pretrained`` wrote;
         - ``"timm:BACKBONE"``: a linear head on the last features of a backbone of timm, both from `weights`;
+        - ``"onnx:FILE.onnx"``: an ONNX model, run by onnxruntime; `head` is a node of it, or the tensor that leaves it;
         - ``"torchscript:FILE"``, ``"export:FILE"``: a program that `torch.jit.save` or `torch.export.save` wrote;
         - ``"FILE.py:FUNCTION"``: what the function returns; the file is executed, with its folder importable.
           The function gets the path of the weights if it takes an argument, otherwise they are loaded into
@@ -68,8 +79,8 @@ def load_model(
     drop_channels, normalize, classes, head, output, threshold
         See `Network`. Left out, images are prepared as the model's image processor does for ``hf:`` (as the one of its
         architecture does to RGB if there is none), with ImageNet's numbers for ``torchvision:`` and not at all
-        otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:`` and
-        ``demo``.
+        otherwise; ``normalize="none"`` switches it off. `classes` come from the model's configuration for ``hf:``,
+        ``demo`` and ``demo-queries``.
     channels
         ``"rgb"`` or ``"bgr"``, the order in which the network wants the colours, and in which mean and deviation are;
         or ``"grey"``. By default what the model says, or as many channels as its first convolution takes, RGB of three.
@@ -94,7 +105,9 @@ def load_model(
     else:
         loader, rest = find_loader(spec)
         try:
-            net = _made(loader.function, (rest,), weights, spec)
+            told = _told(loader.function, head=head, output=output)
+            head, output = None if "head" in told else head, None if "output" in told else output
+            net = _made(partial(loader.function, **told) if told else loader.function, (rest,), weights, spec)
         except pickle.UnpicklingError as error:
             raise ModelError(f"{spec}: {refusal(weights if weights is not None else 'its weights file')}") from error
         except GraduncError:
@@ -125,6 +138,12 @@ def load_model(
     if network.preprocessing.unknown:
         raise ModelError(network.preprocessing.unknown)
     return network
+
+
+def _told(make: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """What was given of that which a function takes by name."""
+    taken = inspect.signature(make).parameters
+    return {name: value for name, value in given.items() if value is not None and name in taken}
 
 
 def _of_object(given: Any) -> nn.Module:
@@ -183,10 +202,19 @@ def demo_network(_: str) -> Network:
     return Network(load_demo_network(), classes=names, colors=colors)
 
 
+def demo_query_network(_: str) -> Network:
+    """The embedded demo network of queries, see `load_model`."""
+    from ..demo import CLASSES
+    from ..demo.query_network import load_demo_query_network
+
+    names, colors = zip(*CLASSES, strict=True)
+    return Network(load_demo_query_network(), classes=names, colors=colors)
+
+
 def transformers_network(source: str, weights: str | Path | None = None) -> Network:
     """A semantic-segmentation model of transformers, by folder or name on the hub, see `load_model`."""
     try:
-        from transformers import AutoConfig, AutoModelForSemanticSegmentation
+        import transformers
         from transformers.utils import logging
     except (ImportError, RuntimeError) as error:
         raise ModelError(f"hf:{source} needs transformers: pip install 'gradunc-viz[hf]' ({brief(error)})") from error
@@ -204,14 +232,17 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        kinds: Any = transformers.AutoModelForSemanticSegmentation
+        if type(config) in transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING:
+            kinds, config.is_training = transformers.AutoModelForUniversalSegmentation, False
         if weights is None:
-            net, report = AutoModelForSemanticSegmentation.from_pretrained(
+            net, report = kinds.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
         else:
             # Not `load_weights`: a file may name weights otherwise than the module; transformers translates.
-            blank = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+            blank = kinds.from_config(config, trust_remote_code=False)
             state = read_state(weights, blank.state_dict())
             net, report = type(blank).from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
         absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -220,7 +251,8 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"hf:{source}: {len(absent)} weights are missing or of another shape ({', '.join(absent[:3])}) "
                 f"in {weights or 'its files'}: expected a model trained for segmentation, not a backbone"
             )
-        net.eval()
+        labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
+        net = told_its_task(net.eval(), source, options)
         preprocessing = processor_preprocessing(source, config, Network(net).in_channels, options)
     except ModelError:
         raise
@@ -230,7 +262,7 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
             kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", reason)
             reason = (
                 f"{kind[1] if kind else 'its configuration'} is no semantic-segmentation model with "
-                "per-pixel logits (query models such as MaskFormer and Mask2Former are not)"
+                "per-pixel logits, nor one of queries such as MaskFormer and Mask2Former"
             )
         raise ModelError(f"hf:{source} cannot be loaded: {reason}") from error
     finally:
@@ -238,7 +270,6 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
         if bar:
             logging.enable_progress_bar()
 
-    labels = {int(index): str(name) for index, name in (net.config.id2label or {}).items()}
     generic = all(name == f"LABEL_{index}" for index, name in labels.items())
     classes = None if generic else [labels[index] for index in sorted(labels)]
     return Network(net, classes=classes, preprocessing=preprocessing)

@@ -29,7 +29,7 @@ class Loader:
         The function, or ``module:function``, resolved when first used. It takes what comes after the colon and, if it
         has a second parameter, the path of the weights or ``None``; it returns a `torch.nn.Module`, or a
         `gradunc_viz.networks.network.Network` that knows its classes and its input. Without a second parameter, weights
-        are loaded into the result.
+        are loaded into the result. Parameters called ``head`` and ``output`` get what the user says of them.
     argument
         What comes after the colon, for help: ``"NAME"``; empty where there is nothing.
     help
@@ -68,9 +68,10 @@ LOADERS: Registry[Loader] = Registry(
     "gradunc_viz.loaders",
     (
         Loader("demo", f"{_HOME}:demo_network", "", "the embedded demo network"),
+        Loader("demo-queries", f"{_HOME}:demo_query_network", "", "the embedded demo network of queries"),
         Loader(
             "hf", f"{_HOME}:transformers_network", "DIR_OR_ID",
-            "a semantic-segmentation model of transformers, safetensors only, no remote code",
+            "a semantic-segmentation or query model of transformers, safetensors only, no remote code",
         ),
         Loader(
             "torchvision", f"{_SOURCES}.torchvision:torchvision_network", "NAME",
@@ -83,6 +84,9 @@ LOADERS: Registry[Loader] = Registry(
         Loader(
             "timm", f"{_SOURCES}.timm:timm_network", "BACKBONE",
             "a linear head on the last features of a backbone of timm, both from weights",
+        ),
+        Loader(
+            "onnx", "gradunc_viz.networks.onnx_runner:onnx_network", "FILE.onnx", "an ONNX model, run by onnxruntime"
         ),
         Loader("torchscript", f"{_SOURCES}.torchscript:torchscript_network", "FILE", "what torch.jit.save wrote"),
         Loader("export", f"{_SOURCES}.exported:exported_network", "FILE", "what torch.export.save wrote"),

@@ -20,8 +20,9 @@ from torch.nn.parameter import is_lazy
 
 from ..schema.errors import FrameError, HeadError, ModelError
 from .head import Head, Plan, Wrapper, agrees, find_layer, follow
-from .outputs import logits_of
+from .outputs import ReturnsQueries, logits_of
 from .preprocessing import IMAGENET, Normalization, Preprocessing, unit_tensor
+from .queries import QueryHead, query_head
 from .tracing import capture
 from .traversal import evaluating, float_type, in_channels
 
@@ -54,7 +55,8 @@ class Network(Wrapper):
         Dotted name of the layer that produces the logits, or the layer itself, where it cannot be found or one of
         several is meant: the gradient is then with respect to its kernel alone.
     output
-        Which of the maps that `net` returns holds the logits: a key, an attribute or a place.
+        Which of the maps that `net` returns holds the logits: a key, an attribute or a place; of a query model that
+        names them in its own way, which two hold class and mask logits, with a comma between.
     threshold
         Of a network of one output channel: the probability from which on the class is predicted, 1/2 by default.
     preprocessing
@@ -69,6 +71,8 @@ class Network(Wrapper):
     ----------
     plans : LRUCache of torch.Size -> Plan
         Where the head was found, for the last few shapes of input.
+    returns_queries : bool
+        Whether it returned classes and masks of queries the last time that it ran.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Network(Wrapper):
         self.preprocessing = given if normalize is None else given.normalized(normalize)
         self.head = None if head is None else find_layer(net, head)[0]
         self.plans: LRUCache[torch.Size, Plan] = LRUCache(_PLANS)
+        self.returns_queries = False
 
     @property
     def normalize(self) -> Normalization | None:
@@ -108,6 +113,11 @@ class Network(Wrapper):
     def reduce_labels(self) -> bool:
         """Whether it was trained on ids that are one less than those in masks, with 0 ignored."""
         return self.preprocessing.reduce_labels
+
+    @property
+    def featureless(self) -> str:
+        """Why nothing is known of what enters its head; empty where it is, as of any module of torch."""
+        return getattr(self.net, "featureless", "")
 
     @cached_property
     def in_channels(self) -> int:
@@ -169,15 +179,24 @@ class Network(Wrapper):
         return self.preprocessing(images.to(torch.promote_types(dtype, torch.float32))).to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (N, C, h, w), all channels, as the network returns them for its own (normalised) input."""
+        """Logits, (N, C, h, w), all channels, as the network returns them for its own (normalised) input.
+
+        Of a query model these are the class scores S, see `gradunc_viz.networks.queries`.
+        """
         with torch.no_grad(), evaluating(self.net):
-            return logits_of(self.net(x), self.output)
+            if not self.returns_queries:
+                try:
+                    return logits_of(self.net(x), self.output)
+                except ReturnsQueries:
+                    self.returns_queries = True
+            return self.infer(x).logits
 
     def infer(self, x: Tensor) -> Head:
         """Run the network once, without gradients, and return logits and features of its head.
 
         The head is searched in the first forward pass on each shape of input; later ones hook only that layer, or
-        follow what is done to its output. The last few shapes are remembered.
+        follow what is done to its output. The last few shapes are remembered. What a query model returns is known by
+        its form.
 
         Parameters
         ----------
@@ -187,7 +206,8 @@ class Network(Wrapper):
         Returns
         -------
         Head
-            Logits and features with all channels; `class_channels` tells which of them are classes.
+            Logits and features with all channels; `class_channels` tells which of them are classes. A `QueryHead` of a
+            query model.
 
         Raises
         ------
@@ -197,17 +217,42 @@ class Network(Wrapper):
         plan = self.plans.get(x.shape)
         # no inference mode: what the network keeps for its next pass could not be trained with
         with torch.no_grad(), evaluating(self.net):
-            head = self._followed(x, plan) if plan is not None and plan.simple else None
+            head = self._of_queries(x) if self.returns_queries else None
+            if head is None and plan is not None and plan.simple:
+                head = self._followed(x, plan)
             if head is None:
                 watched = None if plan is None or plan.simple else plan
                 likely = next(iter(self.plans.values()), None)
-                with capture(self, plan=watched, likely=likely) as head:
-                    self.net(x)
-        self.plans[x.shape] = head.plan
+                try:
+                    with capture(self, plan=watched, likely=likely) as head:
+                        self.net(x)
+                except ReturnsQueries:
+                    head = self._of_queries(x)
+                    if head is None:
+                        raise
+        if not isinstance(head, QueryHead):
+            self.plans[x.shape] = head.plan
         if self.threshold is not None and (head.tail is None or not head.tail.one_logit):
             raise ModelError(
                 f"threshold={self.threshold} was given, but {self.name} returns {head.logits.shape[1]} channels: "
                 "expected one"
+            )
+        return head
+
+    def _of_queries(self, x: Tensor) -> Head | None:
+        """The head of a query model; None where the network returns logits of pixels."""
+        if self.head is not None:
+            raise HeadError(
+                f"head={self.head!r} was given, but {self.name} returns classes and masks of queries: the layers that "
+                "gradients are taken of have scores of their own, such as pgn_oh_p2_embedding and pgn_oh_p2_decoder"
+            )
+        head = query_head(self.net, x, self.output)
+        self.returns_queries = head is not None
+        channels = 0 if head is None else head.logits.shape[1] + 1
+        if self.classes is not None and len(self.classes) == channels:
+            raise ModelError(
+                f"{self.name} has {channels} classes and returned class logits of {channels} channels, the last of "
+                f"which is 'no object': expected {channels + 1} channels, or the names of {channels - 1} classes"
             )
         return head
 

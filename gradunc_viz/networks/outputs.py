@@ -1,9 +1,12 @@
-"""Which of the maps that a network returns holds its logits, and what they are where it returns probabilities."""
+"""Which of the maps that a network returns holds its logits, and what they are where it returns probabilities.
+
+A query model returns class and mask logits of queries instead, and is known by the names of these.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,10 +16,157 @@ from ..schema.errors import HeadError, ModelError
 from .tail import logarithm, logit
 from .trail import Trail
 
-__all__ = ["as_logits", "logits_of"]
+__all__ = ["QueryLogits", "ReturnsQueries", "as_logits", "logits_of", "query_logits"]
 
 _NAMES = ("logits", "out", "main")
 """What libraries call the map that predictions are made of, beside auxiliary ones."""
+
+_QUERY_NAMES = (
+    ("class_queries_logits", "masks_queries_logits"),  # transformers
+    ("pred_logits", "pred_masks"),  # DETR, MaskFormer, Mask2Former
+    ("logits", "pred_masks"),  # DETR of transformers
+)
+"""What libraries call class logits and mask logits of queries."""
+
+
+class ReturnsQueries(ModelError):
+    """A network returned class and mask logits of queries where logits of pixels were expected."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QueryLogits:
+    """What a query model returns.
+
+    Attributes
+    ----------
+    classes : Tensor (N, Q, K + 1)
+        Logits of the classes of each query, the last of them "no object".
+    masks : Tensor (N, Q, h, w)
+        Logits of the mask of each query.
+
+    Raises
+    ------
+    ModelError
+        If they are not of these shapes.
+    """
+
+    classes: Tensor
+    masks: Tensor
+
+    def __post_init__(self) -> None:
+        classes, masks = self.classes, self.masks
+        shapes = f"class logits {tuple(classes.shape)} and mask logits {tuple(masks.shape)}"
+        if (
+            classes.ndim != 3
+            or masks.ndim != 4
+            or classes.shape[:2] != masks.shape[:2]
+            or not masks.numel()
+            or not (classes.is_floating_point() and masks.is_floating_point())
+        ):
+            raise ModelError(
+                f"the network returned {shapes} of queries: expected (N, Q, K + 1) and (N, Q, h, w), floating point"
+            )
+        if classes.shape[2] < 3:
+            raise ModelError(
+                f"the network returned {shapes} of queries: expected two classes or more, and 'no object' behind them"
+            )
+
+
+def query_logits(output: Any, which: str | int | None = None) -> QueryLogits | None:
+    """Class and mask logits, where it is those of queries that a network returns.
+
+    Parameters
+    ----------
+    output
+        As of `logits_of`: the outermost object counts that has both, under the names of transformers or of DETR, so
+        that auxiliary outputs beside them make no difference.
+    which
+        Key, attribute or place of that object; or of the class logits and of the mask logits, with a comma between:
+        ``"cls,masks"``, ``"0,1"``.
+
+    Returns
+    -------
+    QueryLogits or None
+        None for a network that returns something else.
+
+    Raises
+    ------
+    ModelError
+        If one of the two is absent, or several objects have both, or they are of other shapes.
+    """
+    if isinstance(which, str) and "," in which:
+        parts = [_member(output, part.strip()) for part in which.split(",")]
+        if len(parts) != 2 or not all(isinstance(part, Tensor) for part in parts):
+            raise ModelError(f"output {which!r}: expected class logits and mask logits of queries, two tensors")
+        return QueryLogits(*parts)
+    level = {"": output if which is None else _member(output, str(which))}
+    while level:
+        found = {path: pair for path, one in level.items() if (pair := _query_pair(path, one)) is not None}
+        if len(found) > 1:
+            raise ModelError(
+                f"the network returned class and mask logits of queries at {len(found)} places: say which with "
+                f"output=..., as in output={next(iter(found))!r} (--output {next(iter(found))})"
+            )
+        if found:
+            return next(iter(found.values()))
+        if any(_named_map(one) is not None for one in level.values()):
+            return None
+        level = dict(inner for path, one in level.items() for inner in _inside(path, one))
+    return None
+
+
+def _query_pair(path: str, output: Any) -> QueryLogits | None:
+    members = _members(output)
+    tensors = {name: value for name, value in members.items() if isinstance(value, Tensor)}
+    for classes, masks in _QUERY_NAMES:
+        if classes in tensors and masks in tensors and tensors[classes].ndim != 4:
+            return QueryLogits(tensors[classes], tensors[masks])
+    if _named_map(output) is not None:
+        return None
+    for pair in _QUERY_NAMES[:2]:
+        for name, other in (pair, pair[::-1]):
+            if name in tensors and other not in tensors and (name, tensors[name].ndim) != ("pred_logits", 4):
+                at = f"{path}.{name}" if path else name
+                hint = f"; output={at!r} if these are logits of the classes" if tensors[name].ndim == 4 else ""
+                raise ModelError(
+                    f"the network returned {name!r} {tuple(tensors[name].shape)} without {other!r}: expected both "
+                    f"of a query model{hint}"
+                )
+    if isinstance(output, tuple | list) and not hasattr(output, "_fields"):
+        _check_not_unnamed(path, tensors)
+    return None
+
+
+def _check_not_unnamed(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to take the mask logits of queries for logits of classes, where nobody says what they are."""
+    maps = {name: one for name, one in tensors.items() if one.ndim == 4}
+    if len(maps) != 1:
+        return
+    ((place, masks),) = maps.items()
+    for other, classes in tensors.items():
+        if classes.ndim == 3 and classes.is_floating_point() and classes.shape[:2] == masks.shape[:2]:
+            pair = ",".join(f"{path}.{name}" if path else name for name in (other, place))
+            raise ModelError(
+                f"the network returned {tuple(classes.shape)} and {tuple(masks.shape)}, which may be class and mask "
+                f"logits of queries: say so with output={pair!r}, or output={place!r} if the second are logits of the "
+                "classes"
+            )
+
+
+def _named_map(output: Any) -> Tensor | None:
+    """The map of logits in what a network returned, by its name."""
+    members = _members(output)
+    for key in _NAMES:
+        value = members.get(key, getattr(output, key, None))
+        if isinstance(value, Tensor) and value.ndim != 3:
+            return value
+    return None
+
+
+def _inside(path: str, output: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in _members(output).items():
+        if isinstance(value, Mapping | tuple | list) or dataclasses.is_dataclass(value):
+            yield f"{path}.{name}" if path else name, value
 
 
 def logits_of(output: Any, which: str | int | None = None, size: tuple[int, ...] | None = None) -> Tensor:
@@ -41,8 +191,15 @@ def logits_of(output: Any, which: str | int | None = None, size: tuple[int, ...]
     Raises
     ------
     ModelError
-        If there are none, or several and it is not said which; the text lists what there is.
+        If there are none, or several and it is not said which; the text lists what there is. `ReturnsQueries` if there
+        are class and mask logits of queries.
     """
+    queries = query_logits(output, which)
+    if queries is not None:
+        raise ReturnsQueries(
+            f"the network returned class logits {tuple(queries.classes.shape)} and mask logits "
+            f"{tuple(queries.masks.shape)} of queries, as MaskFormer does: it has no logits of pixels"
+        )
     found = output if which is None else _member(output, str(which))
     if not isinstance(found, Tensor):
         found = _pick(found)
@@ -105,9 +262,6 @@ def _described(output: Any) -> str:
 
 def _pick(output: Any) -> Tensor:
     members = _members(output)
-    if "masks_queries_logits" in members or hasattr(output, "masks_queries_logits"):
-        kind = type(output).__name__
-        raise ModelError(f"the network returned {kind}: query models such as MaskFormer do not end in per-pixel logits")
     for key in _NAMES:
         value = members.get(key, getattr(output, key, None))
         if isinstance(value, Tensor):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..schema.errors import ModelError
 
-__all__ = ["CHANNELS", "IMAGENET", "InputSize", "Normalization", "Preprocessing", "unit_tensor"]
+__all__ = ["CHANNELS", "IMAGENET", "InputSize", "Normalization", "Preprocessing", "resized", "unit_tensor"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in [0, 1] that most backbones were trained with."""
@@ -142,12 +142,14 @@ def unit_tensor(image: np.ndarray, size: tuple[int, int] | None, resample: int, 
     """(1, channels, H, W) of an image (y, x, channels), resized: 8 and 16 bits in [0, 1], anything else as it is."""
     top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
     if size is not None and image.shape[:2] != tuple(size):
-        image = _resized(image, size, Image.Resampling(resample))
+        image = resized(image, size, resample)
     return torch.from_numpy(image).permute(2, 0, 1)[None].to(dtype).div_(top)
 
 
-def _resized(image: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+def resized(image: np.ndarray, size: tuple[int, int], resample: int) -> np.ndarray:
+    """An image (y, x, channels) in another size (height, width), with one of Pillow's filters."""
     height, width = size
+    resample = Image.Resampling(resample)
     if image.dtype == np.uint8 and image.shape[2] == 3:
         return np.array(Image.fromarray(image).resize((width, height), resample))
     # each channel alone: Pillow would take a fourth one for opacity, and has no others

@@ -50,16 +50,19 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
     from transformers import AutoImageProcessor
 
     has_one = True
+    # names of classes, which that of OneFormer would load from the hub
+    without = {"class_info_file": None} if getattr(config, "model_type", None) == "oneformer" else {}
     try:
-        processor = AutoImageProcessor.from_pretrained(source, config=config, **options)
+        processor = AutoImageProcessor.from_pretrained(source, config=config, **options, **without)
     except Exception as error:  # the files of a model may be anything
         if not isinstance(error, OSError) or "not a valid JSON" in str(error):
             return Preprocessing(unknown=_unknown(source, f"cannot be loaded ({brief(error)})"))
         has_one, processor = False, _default_processor(config)
+    size = _only_size(config)
     if not has_one and channels != 3:
-        return Preprocessing()
+        return Preprocessing(size=size)
     if processor is None:
-        return Preprocessing(IMAGENET)
+        return Preprocessing(IMAGENET, size=size)
     other_size = ""
     try:
         found = _colours(processor, source, channels)
@@ -67,10 +70,14 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
             found, other_size = _sized(found, processor, channels)
     except Exception as error:
         found = Preprocessing(unknown=_unknown(source, f"fails ({brief(error)})"))
+    if found.size is None and size is not None:
+        found = replace(found, size=size)
     if other_size:
+        enter = "enter at their own size"
+        if found.size is not None:
+            enter = f"are resized to {found.size[0]}x{found.size[1]}, the one size that the model takes"
         warnings.warn(
-            f"hf:{source}: its image processor {other_size}, which is not followed: images enter at their own size; "
-            "see --input-size",
+            f"hf:{source}: its image processor {other_size}, which is not followed: images {enter}; see --input-size",
             stacklevel=2,
         )
     return replace(found, reduce_labels=_reduces_labels(processor))
@@ -78,6 +85,14 @@ def processor_preprocessing(source: str, config: Any, channels: int, options: Ma
 
 def _unknown(source: str, reason: str) -> str:
     return f"hf:{source}: its image processor {reason}; mend its preprocessor_config.json, or give mean and std"
+
+
+def _only_size(config: Any) -> tuple[int, int] | None:
+    """The one size of input that a model takes; None for one that takes many."""
+    if not str(getattr(config, "model_type", "")).startswith("eomt"):
+        return None
+    size = config.image_size
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _default_processor(config: Any) -> Any:
@@ -162,7 +177,8 @@ def _reduces_labels(processor: Any) -> bool:
     """Whether id 5 of a mask is id 4 for the network."""
     image, mask = Image.new("RGB", (64, 64)), Image.new("L", (64, 64), 5)
     try:
-        labels = np.asarray(processor(image, segmentation_maps=mask, return_tensors="np")["labels"][0])
+        made = processor(image, segmentation_maps=mask, return_tensors="np")
+        labels = np.asarray(made["labels" if "labels" in made else "class_labels"][0])  # the latter of query models
     except Exception:  # one that takes no masks
         return bool(getattr(processor, "do_reduce_labels", False))
     return bool((labels == 4).any())

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ class Inference:
     Raises
     ------
     SettingsError
-        If `autocast` or `input_size` is none of these.
+        If `autocast` or `input_size` is none of these, or the network does not run in torch and it is said how.
 
     Warns
     -----
@@ -137,6 +137,9 @@ class Inference:
     _compiled: Any = field(default=None, repr=False)
     _other_size_of: dict[tuple[int, ...], str] = field(default_factory=dict, repr=False)
 
+    size_option: ClassVar[str] = "--input-size"
+    """What says how large its inputs are."""
+
     def __post_init__(self) -> None:
         check_autocast(self.autocast)
         check_input_size(self.input_size)
@@ -144,6 +147,13 @@ class Inference:
             raise ModelError(
                 f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected what "
                 "gv.load_model makes of it"
+            )
+        runtime = getattr(self.network.net, "runtime", None)
+        asked = [name for name in ("compile", "channels_last", "autocast") if getattr(self, name)]
+        if runtime is not None and asked:
+            raise SettingsError(
+                f"{asked[0]}={getattr(self, asked[0])!r} says how torch runs layers, and {runtime} runs those of "
+                f"{self.network.name}: expected none"
             )
         self.size = self.network.preprocessing.chosen_size(self.input_size)
         self.largest_batch = getattr(self.network.net, "largest_batch", None)
@@ -196,7 +206,14 @@ class Inference:
                     stacklevel=2,
                 )
             with self._precision():
-                return self.network.infer(x)
+                head = self.network.infer(x)
+            if self.compile and self.network.returns_queries:
+                self.compile = False
+                warnings.warn(
+                    "the network runs without torch.compile: what the masks of its queries are made of is watched",
+                    stacklevel=2,
+                )
+            return head
 
     def returned(self, x: Tensor, what: str) -> Tensor:
         """What the network itself returns for an input on the device, with a derivative by it where it asks for one.
@@ -221,8 +238,8 @@ class Inference:
         except Exception as error:  # a network may raise anything
             size_taken = self._other_size(x)
             raise ModelError(
-                f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see --input-size, "
-                f"{size_taken} would do"
+                f"{what}: the network cannot take an input of {size} ({telling_line(error)}); see "
+                f"{self.size_option}, {size_taken} would do"
                 if size_taken
                 else f"{what}: the network failed on an input of {size}: {brief(error)}{self._other_channels(x)}"
             ) from error

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..schema.errors import HeadError, brief
 from .head import Head, geometry_of, kind_of
 from .network import Network
+from .queries import QueryHead
 from .tracing import Ancestry, ancestry
 from .traversal import weights_of
 
@@ -167,7 +168,13 @@ class SecondLast:
         net = self.network.net
         if any(weight.is_inference() for weight in weights_of(net)):
             raise HeadError(f"{_REFUSED}: the network was made in inference mode, in which nothing can be recorded")
-        name, call = _key(run())
+        head = run()
+        if isinstance(head, QueryHead):
+            raise HeadError(
+                f"{_REFUSED}: the network returns classes and masks of queries, and layers before these have scores of "
+                "their own, such as pgn_oh_p2_embedding and pgn_oh_p2_decoder"
+            )
+        name, call = _key(head)
         with ancestry(net, self.network.output) as seen:
             run()
         layers = dict(nn.Module.named_modules(net))

@@ -23,7 +23,7 @@ from .outputs import as_logits, logits_of
 from .tail import Resize, Source, Tail, Value, two_classes
 from .trail import Trail, Untraceable
 
-__all__ = ["Ancestry", "ancestry", "capture"]
+__all__ = ["Ancestry", "Watch", "ancestry", "capture", "unlike_plain"]
 
 _Key = tuple[str, int]  # a layer's name, and which of its calls
 
@@ -55,7 +55,7 @@ class _Blocked:
     why: str
 
 
-class _Watch(TorchFunctionMode):
+class Watch(TorchFunctionMode):
     """Hands marks from tensor to tensor during one forward pass of a network."""
 
     def __init__(self, layers: Mapping[nn.Module, str]) -> None:
@@ -96,7 +96,7 @@ class _Watch(TorchFunctionMode):
         raise NotImplementedError
 
 
-class _Search(_Watch):
+class _Search(Watch):
     """Which calls of which layers the output is computed of, without another layer between."""
 
     def forget(self) -> None:
@@ -111,7 +111,7 @@ class _Search(_Watch):
         features = args[0] if args else kwargs["input"]
         origin = self.marks.get(features)
         before, depends = (frozenset(), frozenset()) if origin is None else (origin.open, origin.depends)
-        self.calls[key] = _Call(tuple(output.shape), before, depends, _unlike(layer, features, output))
+        self.calls[key] = _Call(tuple(output.shape), before, depends, unlike_plain(layer, features, output))
         self.marks[output] = _Origin(frozenset((key,)), depends | {key})
 
     def passed(self, call: Operation, marked: list[tuple[Tensor, Any]], prepared: Any, outputs: list[Tensor]) -> None:
@@ -126,7 +126,7 @@ class _Search(_Watch):
             self.marks[output] = mark
 
 
-class _Record(_Watch):
+class _Record(Watch):
     """What is done to the outputs of some calls."""
 
     def __init__(self, layers: Mapping[nn.Module, str], targets: frozenset[_Key], *, named: bool) -> None:
@@ -218,7 +218,7 @@ def _share(first: Tensor, second: Tensor) -> bool:
         return False
 
 
-def _unlike(layer: nn.Module, features: Tensor, output: Tensor) -> str:
+def unlike_plain(layer: nn.Module, features: Tensor, output: Tensor) -> str:
     """What tells a layer from the plain one of its kind; "" if nothing does."""
     kind = kind_of(layer)
     assert kind is not None
@@ -273,7 +273,7 @@ class _Capture:
             watch.running = True
 
     @property
-    def watches(self) -> list[_Watch]:
+    def watches(self) -> list[Watch]:
         """What watches the forward pass."""
         return [watch for watch in (self.search, self.record) if watch is not None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,86 +12,35 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-from ..counts.frame import count_frame
-from ..schema.errors import SchemaError
+from ..counts.frame import Strip, count_strips
 from ..schema.frame import POOLED_OUTCOMES, QUANTILES, SCHEMA_VERSION, VARIABLES, id_type, ignore_id
-from ..schema.scores import lookup
+from ..schema.scores import Score, lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..scores.pixelwise import split_scores
 from .decode import DecodedFrame
+from .narrow import half_if_it_fits, halved_maps, keeps_apart, quantise_log2
+from .planes import Planes, stored
+from .striped import StripedImage
 
 __all__ = ["frame_dataset"]
 
 _THUMBNAIL = (240, 240)
-
-LOG2_STEP = 2.0**-9
-"""log2 norms are stored as multiples of this: float32 values that compress like 16-bit integers."""
+_DRAFT = 2400  # pixels of the shorter side that are looked at
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """Encode (y, x, 3) uint8 as a small JPEG: bytes in an array."""
-    small = Image.fromarray(image)
+    coarse = max(1, min(image.shape[:2]) // _DRAFT)  # a picture of a hundred megapixels is not copied for that
+    small = Image.fromarray(np.ascontiguousarray(image[::coarse, ::coarse]) if coarse > 1 else image)
     small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return np.frombuffer(buffer.getvalue(), "u1")
 
 
-def quantise_log2(norms: Tensor) -> Tensor:
-    """Round log2 norms to multiples of `LOG2_STEP`, as float32."""
-    return (norms.float() / LOG2_STEP).round_().mul_(LOG2_STEP)
-
-
-def half_if_it_fits(values: Tensor) -> Tensor:
-    """float16 where the range allows, else float32.
-
-    Raises
-    ------
-    SchemaError
-        If a value is not finite.
-    """
-    low, high = (float(end) for end in torch.aminmax(values)) if values.numel() else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise SchemaError("a score or logit is not finite")
-    return values.half() if max(-low, high) < 65000 else values.float()
-
-
-def halved_maps(maps: Tensor) -> Tensor:
-    """Maps (S, y, x), each rounded to float16 where that keeps its pixels apart, in the narrowest type that holds all.
-
-    A map that overflows float16 is kept as float32; so is one whose values lie so close together, beside how large
-    they are, that fewer than `FEWEST_HALVES` numbers of float16 lie between its ends: rounded, most of its pixels would
-    be equal. Softmaxes of a high temperature are such.
-
-    Raises
-    ------
-    SchemaError
-        If a value is not finite.
-    """
-    rounded = [half_if_it_fits(each) for each in maps]
-    kept = [
-        each if half.dtype != torch.float16 or 0 < _halves_between(each) < FEWEST_HALVES else half
-        for each, half in zip(maps, rounded, strict=True)
-    ]
-    narrow = all(each.dtype == torch.float16 for each in kept)
-    return torch.stack([each if narrow else each.float() for each in kept]) if kept else maps.half()
-
-
-FEWEST_HALVES = 1024
-"""Numbers of float16 in an octave, such as from 0.5 to 1."""
-
-
-def _halves_between(values: Tensor) -> float:
-    """How many numbers of float16 lie between the ends of a map, more than 0 if these are not equal."""
-    low, high = torch.stack(torch.aminmax(values)).cpu()
-    bits = torch.stack([low, high]).half().view(torch.int16).int()
-    steps = torch.where(bits < 0, -(bits & 0x7FFF), bits)  # in the order of the numbers
-    return max(float(steps[1] - steps[0]), 0.5 * float(high > low))
-
-
 def frame_dataset(
     frame: DecodedFrame,
-    maps: ScoredImage,
+    maps: ScoredImage | StripedImage,
     options: ScoreOptions,
     classes: Sequence[str],
     attrs: dict[str, Any],
@@ -108,34 +57,24 @@ def frame_dataset(
     """
     at_head, at_pixel = split_scores(options.scores)
     entries = [lookup(name) for name in options.scores]
-    as_long = {
-        name: None if array is None else torch.from_numpy(array).to(maps.prediction.device, torch.long)
-        for name, array in (("label", frame.label), ("anomaly", frame.anomaly))
-    }
-    counted = count_frame(maps, entries, len(classes), label=as_long["label"], anomaly=as_long["anomaly"], edges=edges)
-    arrays: dict[str, np.ndarray] = {
-        "prediction": maps.prediction.cpu().numpy().astype(id_type(len(classes))),
-        "thumbnail": thumbnail(frame.image),
-        **counted.arrays,
-    }
-    if maps.logits is not None:
-        arrays["logits"] = half_if_it_fits(maps.logits).cpu().numpy()
+    if isinstance(maps, StripedImage):
+        strips: Iterable[Strip] = maps.strips(frame.label, frame.anomaly)
+    else:
+        device = maps.prediction.device
+        as_long = [
+            None if ids is None else torch.from_numpy(ids).to(device, torch.long)
+            for ids in (frame.label, frame.anomaly)
+        ]
+        strips = [Strip(maps, *as_long)]
+    counted = count_strips(strips, entries, len(classes), edges=edges)
+    arrays: dict[str, Any] = {"thumbnail": thumbnail(frame.image), **counted.arrays}
+    arrays |= _striped(maps, entries) if isinstance(maps, StripedImage) else _whole(maps, entries, len(classes))
     if frame.encoded is not None:
         arrays["image"] = np.frombuffer(frame.encoded, "u1")
     if frame.label is not None:
         arrays["label"] = frame.label
     if frame.anomaly is not None:
         arrays["anomaly"] = frame.anomaly
-    if maps.head is not None and at_head:
-        # log2 norms lose digits that nobody sees; of other units nothing is known
-        exact = [place for place, name in enumerate(at_head) if not lookup(name).is_log2]
-        rounded = quantise_log2(maps.head)
-        rounded[exact] = maps.head[exact].float()
-        arrays["head_score"] = rounded.cpu().numpy()
-    if maps.pixel is not None and at_pixel:
-        # others' maps keep every digit
-        given = any(entry.family == "external" for entry in entries)
-        arrays["pixel_score"] = (maps.pixel if given else halved_maps(maps.pixel)).cpu().numpy()
     names = {
         "class": list(classes),
         "label_class": list(classes),
@@ -149,8 +88,16 @@ def frame_dataset(
     used = {"class"}.union(*(VARIABLES[name].dims for name in arrays))  # maps without any label have no row of it
     coords: dict[str, Any] = {dim: np.array(values, dtype=object) for dim, values in names.items() if dim in used}
     coords["quantile"] = np.array(QUANTILES)
+    meanings = {name: VARIABLES[name].meaning for name in arrays}
+    if "logits_are" in attrs and "logits" in arrays:
+        meanings["logits"] = f"{attrs['logits_are']}, no logits, at the head's resolution"
     return xr.Dataset(
-        {name: (VARIABLES[name].dims, array, {"long_name": VARIABLES[name].meaning}) for name, array in arrays.items()},
+        {
+            name: array
+            if isinstance(array, xr.Variable)
+            else (VARIABLES[name].dims, array, {"long_name": meanings[name]})
+            for name, array in arrays.items()
+        },
         coords=coords,
         attrs={
             "schema_version": SCHEMA_VERSION,
@@ -165,3 +112,52 @@ def frame_dataset(
             **attrs,
         },
     )
+
+
+def _attrs(name: str) -> dict[str, Any]:
+    return {"long_name": VARIABLES[name].meaning}
+
+
+def _whole(maps: ScoredImage, entries: Sequence[Score], n_classes: int) -> dict[str, Any]:
+    """Maps that are in memory, in the types they are stored in."""
+    at_head, at_pixel = ([entry for entry in entries if entry.at_head == head] for head in (True, False))
+    arrays: dict[str, Any] = {"prediction": maps.prediction.cpu().numpy().astype(id_type(n_classes))}
+    if maps.logits is not None:
+        arrays["logits"] = half_if_it_fits(maps.logits).cpu().numpy()
+    if maps.head is not None and at_head:
+        # log2 norms lose digits that nobody sees; of other units nothing is known
+        exact = [place for place, entry in enumerate(at_head) if not entry.is_log2]
+        rounded = quantise_log2(maps.head)
+        rounded[exact] = maps.head[exact].float()
+        arrays["head_score"] = rounded.cpu().numpy()
+    if maps.pixel is not None and at_pixel:
+        # others' maps keep every digit
+        given = any(entry.family == "external" for entry in entries)
+        arrays["pixel_score"] = (maps.pixel if given else halved_maps(maps.pixel)).cpu().numpy()
+    return arrays
+
+
+def _striped(maps: StripedImage, entries: Sequence[Score]) -> dict[str, Any]:
+    """The same of maps that are read a few rows at a time, as they are stored."""
+    at_head = [entry for entry in entries if entry.at_head]
+
+    def at_the_head(number: int, rows: np.ndarray) -> np.ndarray:
+        return quantise_log2(torch.from_numpy(rows)).numpy() if at_head[number].is_log2 else rows
+
+    def variable(name: str, planes: Planes, *how: Any) -> xr.Variable:
+        return stored(VARIABLES[name].dims, planes, _attrs(name), *how)
+
+    arrays = {"prediction": variable("prediction", maps.prediction), "logits": variable("logits", maps.logits)}
+    if at_head:
+        arrays["head_score"] = variable("head_score", maps.head, None, at_the_head)
+    if maps.pixel.shape[0]:
+        ends = list(zip(maps.pixel.low, maps.pixel.high, strict=True))
+        halved = [keeps_apart(*end) for end in ends]
+        dtype = np.float16 if all(halved) else np.float32
+        arrays["pixel_score"] = variable(
+            "pixel_score",
+            maps.pixel,
+            dtype,
+            lambda number, rows: rows.astype("f2").astype(dtype, copy=False) if halved[number] else rows,
+        )
+    return arrays

@@ -24,6 +24,7 @@ from ..datasets.frames import Frame
 from ..networks.network import Network
 from ..networks.preprocessing import InputSize
 from ..networks.runner import Runner
+from ..networks.tiled import TiledImage, TiledInference
 from ..schema.errors import FrameError, GraduncError, ModelError
 from ..store.backend import Place, backend_of
 from ..store.cache import open_cache
@@ -88,7 +89,8 @@ def known_class_table(
         If the network tells another number of classes apart than were named, or two of them have one name.
     """
     network = runner.network
-    n_channels = _counted_before(network, out) or _channels(runner, frames, settings.input_size)
+    told = getattr(network, "n_channels", 0)  # of what was saved, which is of frames alone
+    n_channels = told or _counted_before(network, out) or _channels(runner, frames, settings.input_size)
     kept = network.class_channels(n_channels)
     channels = tuple(range(n_channels)) if kept is None else tuple(kept.tolist())
     n = len(channels)
@@ -145,9 +147,11 @@ def _counted_before(network: Network, out: Place | None) -> int:
 
 def _channels(runner: Runner[Any], frames: Sequence[Frame], input_size: InputSize) -> int:
     """Count the network's channels by a forward pass, before the frames have theirs."""
-    size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
+    window = runner.tile if isinstance(runner, TiledInference) and runner.tile != "auto" else None
+    size = input_size if isinstance(input_size, tuple) else window or _first_size(frames) or (256, 256)
     what, depth = "an empty image", runner.network.in_channels
-    return int(runner(runner.prepare(np.zeros((*size, depth), "u1"), what), what).logits.shape[1])
+    x = runner.prepare(np.zeros((*size, depth), "u1"), what)
+    return int(runner(x.at(0, 0) if isinstance(x, TiledImage) else x, what).logits.shape[1])
 
 
 def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,13 +22,16 @@ from ..datasets.bands import BANDS_SUFFIX, read_bands
 from ..datasets.conventions import some
 from ..datasets.decoding import read_image
 from ..datasets.frames import Frame, Frames
+from ..datasets.image_source import ImageSource
 from ..networks.ensemble import in_order
 from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
-from ..schema.errors import FrameError, ModelError, SettingsError
-from ..schema.scores import lookup
-from ..store.backend import Place, backend_of
+from ..networks.saved import SavedLogits
+from ..networks.tiled import LARGE, TiledImage
+from ..schema.errors import FrameError, GraduncError, ModelError, SettingsError
+from ..schema.scores import DEFAULT_SCORES, lookup
+from ..store.backend import Backend, Place, backend_of
 from ..store.cache import Cache, open_cache
 from ..store.writer import CacheWriter
 from .classes import known_class_table, numbered_alike
@@ -34,9 +39,10 @@ from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report, cautions
-from .runners import runner_of
+from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
+from .striped import StripedImage
 
 __all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "loaded_one", "score_image"]
 
@@ -131,20 +137,34 @@ def compute_report(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
+        check_saved(networks, chosen, settings)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
-        source = NetworkMaps(runner, settings, classes, report.stages)
+        source = NetworkMaps(
+            runner, settings, classes, report.stages, folder=_folder(place), large=_is_large(settings, chosen)
+        )
         _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
             if source.cost is not None:
                 writer.put_cost(source.cost)
+        if network.returns_queries:
+            report.remarks.append(
+                "class scores S of queries stand for logits: confidence, ECE, Brier score and NLL are of softmax(S)"
+            )
+            turned = [name for name in settings.scores if name.startswith(("pgn_uni", "label_uni"))]
+            if turned:
+                report.remarks.append(
+                    f"{', '.join(turned)}: of queries large where every query rejects a pixel, so expect it on the "
+                    "wrong side of what its name is oriented for, small = uncertain"
+                )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
@@ -152,7 +172,7 @@ def compute_report(
 
 def score_image(
     model: Model | Sequence[Model],
-    image: np.ndarray | str | os.PathLike[str],
+    image: np.ndarray | str | os.PathLike[str] | ImageSource,
     settings: Settings | None = None,
     **changes: Unpack[SettingsChanges],
 ) -> xr.Dataset:
@@ -162,7 +182,7 @@ def score_image(
     ----------
     model : str, nn.Module or Network
         See `load_model`. It is given back as it was. Or a list of such, the members of an ensemble.
-    image : array (y, x, 3) uint8 RGB, or the path of an image file
+    image : array (y, x, 3) uint8 RGB, the path of an image file, or what else `Frame.image_path` is
         For a network of other than three channels, (y, x, channels) or (y, x): 8 or 16 bits, or floating point, which
         is taken as it is.
     settings, **changes
@@ -180,26 +200,33 @@ def score_image(
         for one in networks:
             stack.enter_context(restored(one))
         network = networks[0]
+        if isinstance(network, SavedLogits):
+            raise SettingsError(f"{network.name}: saved logits belong to frames, by their ids; expected 'compute'")
+        settings = _possible(settings, networks)
         runner = runner_of(networks, resolve_device(settings.device), settings)
         settings = _sized(settings, networks)
         frame = DecodedFrame("the image", _pixels(image, network.in_channels))
         source = NetworkMaps(runner, settings, (), Stages())
         _warn_of_fit(settings)
         x = runner.prepare(frame.image, frame.id)
-        head = source.run(x, frame.id)
+        head = source.run(x.at(0, 0) if isinstance(x, TiledImage) else x, frame.id)
         names = network.class_names(head.logits.shape[1])
-        maps = source.score(frame, head, x=x).maps
+        maps = (source.score_windows(frame, x) if isinstance(x, TiledImage) else source.score(frame, head, x=x)).maps
+    if isinstance(maps, StripedImage):
+        oriented, prediction = maps.whole()
+    else:
+        oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
     _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
         entry.name: (
             ("y", "x"),
-            maps.oriented[i].cpu().numpy(),
+            oriented[i],
             {"units": entry.units, "long_name": entry.title, "orientation": "larger = more uncertain"},
         )
         for i, entry in enumerate(entries)
     }
-    variables["prediction"] = (("y", "x"), maps.prediction.cpu().numpy(), {"long_name": "predicted class id"})
+    variables["prediction"] = (("y", "x"), prediction, {"long_name": "predicted class id"})
     return xr.Dataset(
         variables,
         attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
@@ -220,8 +247,26 @@ def loaded_one(model: Model | Sequence[Model], why: str) -> Network:
     return network
 
 
+def _possible(settings: Settings, networks: Sequence[Network]) -> Settings:
+    """The settings without scores of features that nobody asked for by name, where features are unknown.
+
+    Warns
+    -----
+    UserWarning
+        Naming the scores.
+    """
+    reason = next((one.featureless for one in networks if one.featureless), "")
+    if not reason or settings.scores != DEFAULT_SCORES:
+        return settings
+    left_out = [name for name in settings.scores if "features" in lookup(name).needs]
+    warnings.warn(f"{some('score', left_out)}: left out of the default, as {reason}", stacklevel=4)
+    return replace(settings, scores=tuple(name for name in settings.scores if name not in left_out))
+
+
 def _sized(settings: Settings, networks: Sequence[Network]) -> Settings:
     """The settings with the size of the network's input that comes of them, which decides."""
+    if settings.tile is not None and settings.tile != "auto":
+        return settings if settings.input_size != "own" else replace(settings, input_size=None)
     sizes = {one.preprocessing.chosen_size(settings.input_size) for one in networks}
     return replace(settings, input_size=sizes.pop()) if len(sizes) == 1 else settings
 
@@ -231,7 +276,9 @@ def _warn_of_fit(settings: Settings) -> None:
     if settings.fit is not None and settings.fit_of_scores is None:
         warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
     elif settings.fit is not None:
-        for name, value in (("input_size", settings.input_size), ("autocast", settings.autocast)):
+        seen = settings.fit.provenance["input_size"]
+        size = settings.input_size if seen is None or settings.tile in (None, "auto") else settings.tile
+        for name, value in (("input_size", size), ("autocast", settings.autocast)):
             then = settings.fit.provenance[name]
             if then != (list(value) if isinstance(value, tuple) else value):
                 warnings.warn(
@@ -248,10 +295,26 @@ def _warn_of_fitted(frame_ids: list[str]) -> None:
         )
 
 
-def _pixels(image: np.ndarray | str | os.PathLike[str], channels: int) -> np.ndarray:
+def _is_large(settings: Settings, frames: Sequence[Frame]) -> bool:
+    """Whether the first frame is one of those of which a few rows are in memory at a time."""
+    if settings.tile is None or not frames:
+        return False
+    try:
+        return prod(frames[0].size) > LARGE
+    except GraduncError:  # told when its turn comes
+        return False
+
+
+def _folder(place: Backend) -> Path:
+    """Where large maps are kept until they are in the cache: beside it, or where other temporary files are."""
+    folder = Path(place.where).resolve().parent
+    return folder if folder.is_dir() else Path(tempfile.gettempdir())
+
+
+def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:
     """An image as a network of so many channels takes it."""
-    if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
+    if isinstance(image, (str, os.PathLike, ImageSource)):
+        path = image if isinstance(image, ImageSource) else Path(image)
         return read_image(path) if channels == 3 and path.suffix != BANDS_SUFFIX else read_bands(path, channels)
     pixels = np.asarray(image)
     if channels == 1 and pixels.ndim == 2:

@@ -23,7 +23,7 @@ from ..schema.scores import Score, lookup
 from ..scores.drawing import FramePixels, draw_pixels
 from ..scores.fit import Fit, identity
 from ..scores.fitted import DrawnPixels
-from ..scores.needs import LAYER, ForwardPass
+from ..scores.needs import LAYER, ForwardPass, check_features, check_queries
 from ..scores.own import fingerprints
 from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
@@ -31,8 +31,8 @@ from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
-from .runners import runner_of
-from .settings import Settings, SettingsChanges, changed, check_count, resolve_device
+from .runners import check_saved, runner_of
+from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
 from .stages import Stages
 
 __all__ = ["fit", "fitted_state"]
@@ -99,6 +99,7 @@ def fit(
     if settings is None and changes.get("scores") is None:
         changes = {**changes, "scores": "fitted"}
     settings = changed(settings or Settings(), changes)
+    check_whole(settings, "scores are fitted on")
     entries = [lookup(name) for name in settings.scores]
     _check(entries, pixels, by, features)
     with_features = any("features" in entry.needs for entry in entries)
@@ -109,7 +110,9 @@ def fit(
     if twice:
         raise FrameError(f"{some('frame', map(repr, twice))}: given more than once; expected each frame once")
     with restored(loaded_one(model, "whose features are fitted on")) as network:
+        check_features(entries, network)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
+        check_saved([network], chosen, settings)
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
         known = known_class_table(runner, chosen, settings)
         mapped, _ = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
@@ -126,6 +129,7 @@ def fit(
             by,
             features,
             with_features,
+            entries,
         )
         drawn = drawing.run(mapped, settings.on_error, progress)
         provenance = {
@@ -172,8 +176,16 @@ class _Drawing:
     """One pass over frames that keeps some pixels of each."""
 
     def __init__(
-        self, source: NetworkMaps, shares: dict[str, int], seed: int, by: str, features: str, with_features: bool
+        self,
+        source: NetworkMaps,
+        shares: dict[str, int],
+        seed: int,
+        by: str,
+        features: str,
+        with_features: bool,
+        entries: Sequence[Score],
     ) -> None:
+        self.entries = entries
         self.source, self.shares, self.seed, self.by = source, shares, seed, by
         self.features, self.with_features = features, with_features
         self.head = ""
@@ -227,6 +239,7 @@ class _Drawing:
         if self.by == "label" and frame.label is None:
             raise FrameError(f"frame {frame.id!r} has no label; expected one, as by is 'label'")
         output = self.source.output(head, index)
+        check_queries(self.entries, output)
         with torch.inference_mode():
             run = ForwardPass(output, frame.size, self.features)
             if not self._checked:

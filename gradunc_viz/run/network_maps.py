@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..datasets.files_by_id import combined_digest
 from ..datasets.frames import Frame
 from ..networks.head import Head
 from ..networks.layers import captured_layers, check_layers
 from ..networks.network import Network
 from ..networks.passes import Inputs, JointHead, heads_of, image_of, joined
+from ..networks.queries import QueryHead
 from ..networks.runner import Inference, Runner, out_of_memory
 from ..networks.second_last import SecondLast
+from ..networks.tiled import TiledImage, TiledInference
 from ..schema.entries.passes import KINDS
 from ..schema.errors import DeviceError, GraduncError
-from ..scores.maps import Scorer
-from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_passes
+from ..schema.frame import CLASS_SCORES
+from ..scores.maps import ScoredImage, Scorer
+from ..scores.needs import LAYER, HeadOutput, Rerun, check_channels, check_features, check_passes
 from .cost import measured
 from .decode import DecodedFrame, decode
 from .pipeline import LeftOut, Scored
 from .runners import ChangedInput
 from .settings import Settings
 from .stages import Stages
+from .striped import StripedImage
+from .windows import check_scores, scored_windows
 
 __all__ = ["NetworkMaps", "Ready"]
 
@@ -39,7 +46,7 @@ class Ready:
     """A decoded frame with the runner's input."""
 
     frame: DecodedFrame
-    x: Tensor | Inputs
+    x: Any
 
 
 @dataclass
@@ -55,6 +62,11 @@ class NetworkMaps:
         Told what takes how long.
     needs : frozenset of str
         What is asked of a forward pass besides what the scores need.
+    folder : Path, optional
+        Where maps of images that are too large for memory are kept until they are stored.
+    large : bool
+        Whether frames are expected to be so large that none is read while another is scored; of those that are read it
+        is known.
 
     Attributes
     ----------
@@ -67,6 +79,8 @@ class NetworkMaps:
     classes: tuple[str, ...]
     stages: Stages
     needs: frozenset[str] = frozenset()
+    folder: Path | None = None
+    large: bool = False
     fitted_on: list[str] = field(init=False, default_factory=list)
     batch: int = field(init=False)
     """Frames per forward pass; halved when memory runs out."""
@@ -80,11 +94,15 @@ class NetworkMaps:
         if self._fit is not None:
             self._fit.check_network(self.runner.network)
         self._scorer = Scorer(self.settings.scores, self.device, self._fit)
-        check_channels(self._scorer.scores, self.runner.network)
+        for network in (member.network for member in getattr(self.runner, "members", (self.runner,))):
+            check_channels(self._scorer.scores, network)
+            check_features(self._scorer.scores, network)
         needs = self.needs | self._scorer.needs
         self._needs_features, self._needs_input = "features" in needs, "input_grad" in needs
         kind, changeable = getattr(self.runner, "kind", None), isinstance(self.runner, Inference)
         check_passes(self._scorer.scores, kind, input_grad=changeable)
+        if isinstance(self.runner, TiledInference) and self.runner.tile != "auto":
+            check_scores(self._scorer.scores)
         self._layers = sorted(need.removeprefix(LAYER) for need in needs if need.startswith(LAYER))
         check_layers(self.runner.network.net, self._layers)
         self._second_last = None
@@ -105,8 +123,8 @@ class NetworkMaps:
 
     @property
     def ahead(self) -> int:
-        """A batch and a bit."""
-        return self.batch + 1
+        """A batch and a bit; of large frames none."""
+        return 0 if self.large else self.batch + 1
 
     @property
     def what(self) -> str:
@@ -114,27 +132,83 @@ class NetworkMaps:
         return f"scoring on {self.device}"
 
     def digest(self, frame: Frame) -> str:
-        """Content hash of the frame."""
-        return frame.digest()
+        """Content hash of the frame, and of what was saved of it."""
+        return self._digest(frame.digest(), frame.id)
+
+    def _digest(self, own: str, frame_id: str) -> str:
+        saved = getattr(self.runner, "content", None)
+        return own if saved is None else combined_digest((own, saved(frame_id)))
 
     def files(self, frame: Frame) -> str:
         """Name what the frame is made of."""
-        return f"{frame.image_path} and its labels"
+        saved = getattr(self.runner, "files", lambda _: ())
+        return f"{', '.join(map(str, (frame.image_path, *saved(frame.id))))} and its labels"
 
     def read(self, frame: Frame) -> Ready | LeftOut:
         """Decode a frame and make the runner's input of it."""
         try:
             with self.stages("decode"):
                 decoded = decode(frame, len(self.classes), self.settings.images, self.runner.network.in_channels)
+                decoded.digest = self._digest(decoded.digest, frame.id)
             with self.stages("prepare"):
                 pixels = decoded.image if decoded.pixels is None else decoded.pixels
-                return Ready(decoded, self.runner.prepare(pixels, frame.id))
+                x = self.runner.prepare(pixels, frame.id)
+                self.large = isinstance(x, TiledImage) and x.large
+                return Ready(decoded, x)
         except GraduncError as error:
             return LeftOut(frame.id, error)
 
     def scored(self, ready: Iterator[Ready | LeftOut]) -> Iterator[Scored | LeftOut]:
         """Run the network batch by batch and score each of the frames."""
-        return self.each(ready, self._score)
+        for tiled, some in groupby(ready, key=lambda one: isinstance(one, Ready) and isinstance(one.x, TiledImage)):
+            if tiled:
+                yield from (self._in_windows(item) for item in some if isinstance(item, Ready))
+            else:
+                yield from self.each(some, self._score)
+
+    def _in_windows(self, item: Ready) -> Scored | LeftOut:
+        assert isinstance(item.x, TiledImage)
+        try:
+            return self.score_windows(item.frame, item.x)
+        except GraduncError as error:
+            return LeftOut(item.frame.id, error)
+        finally:  # the image that is shown alone is kept with the maps
+            item.frame.pixels, item.x.image = None, item.x.image[:0]
+
+    def score_windows(self, frame: DecodedFrame, image: TiledImage) -> Scored:
+        """Maps of a frame that the network sees in windows.
+
+        Raises
+        ------
+        GraduncError
+            As of `score`.
+        """
+        height, width = image.window
+        shown = frame.image[:height, :width]  # of a window, for what it costs
+
+        def run(inputs: Sequence[Tensor], function: Callable[[Head, HeadOutput], _T]) -> Iterator[_T]:
+            def of_window(item: Ready, head: Head, index: int) -> _T:
+                output = self.output(head, index)
+                if self._fit is not None:
+                    self._fit.check_pass(head.name, output)
+                if self.settings.profile and self.cost is None:
+                    self.cost = self._measured(replace(item, frame=DecodedFrame(frame.id, shown)), head, index)
+                with (
+                    self.stages("score"),
+                    torch.inference_mode(),
+                    out_of_memory(f"the scores of frame {frame.id!r} in windows of {image.window}", self.device),
+                ):
+                    return function(head, output)
+
+            for found in self._of_group([Ready(frame, x) for x in inputs], of_window):
+                if isinstance(found, LeftOut):
+                    raise found.error
+                yield found
+
+        maps, head, windows = scored_windows(
+            image, frame.size, frame.label, self._scorer, run, lambda: self.batch, self.folder, self.stages
+        )
+        return self._scored(frame, head, maps, {"input_size": list(image.window), "windows": windows})
 
     def each(
         self, ready: Iterator[Ready | LeftOut], function: Callable[[Ready, Head, int], _T]
@@ -198,7 +272,7 @@ class NetworkMaps:
                     return [part for item in group for part in self._infer([item])]
                 if not self._needs_features:
                     for one in heads_of(head):
-                        del one.features  # which may be many times larger than the logits
+                        one.__dict__.pop("features", None)  # which may be many times larger than the logits
                 return [(head, index) for index in range(len(group))]
             except DeviceError:
                 if len(group) == 1:
@@ -228,8 +302,9 @@ class NetworkMaps:
         scored = self.score(item.frame, head, index, item.x)
         if self.settings.profile and self.cost is None:
             self.cost = self._measured(item, head, index)
-        scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
-        if scored.maps.logits is not None and len(head.logits) > 1:
+        if not hasattr(self.runner, "content"):  # saved is what came of an input that nobody knows
+            scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
+        if isinstance(scored.maps, ScoredImage) and scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
 
@@ -237,9 +312,13 @@ class NetworkMaps:
         """What scores are handed of the `index`-th image of a batch: the classes alone."""
         network = network or self.runner.network
         align = self.settings.align_corners
+        queries = head.queries if isinstance(head, QueryHead) else None
+        features = None
+        if self._needs_features:  # a query model whose pixel embeddings were not found has none
+            features = head.features if queries is None else queries.pixels
         output = HeadOutput(
             head.logits,
-            head.features if self._needs_features else None,
+            features,
             head.layer,
             align_corners=head.align_corners if align is None else align,
             bias=self.settings.bias,
@@ -247,6 +326,7 @@ class NetworkMaps:
             threshold=network.threshold,
             layers=head.layers,
             hidden=head.hidden,
+            queries=queries,
         )
         return output.image(index).only(network.class_channels(head.logits.shape[1]))
 
@@ -271,10 +351,7 @@ class NetworkMaps:
         GraduncError
             Naming the frame: `DeviceError` if memory runs out, `NonFiniteError` for NaN or infinity.
         """
-        align = self.settings.align_corners
-        options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
-        attrs: dict[str, Any] = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
-        attrs["network"] = self.runner.network.name
+        attrs: dict[str, Any] = {}
         if isinstance(head, JointHead):
             passes = tuple(
                 replace(self.output(one.head, index, one.network), mirrored=one.mirrored) for one in head.passes
@@ -294,9 +371,20 @@ class NetworkMaps:
                 self._fit.check_pass(head.name, output)
             with torch.inference_mode():
                 maps = self._scorer(output, frame.size, frame.label, frame.id)
+        return self._scored(frame, head, maps, attrs)
+
+    def _scored(
+        self, frame: DecodedFrame, head: Head, maps: ScoredImage | StripedImage, attrs: dict[str, Any]
+    ) -> Scored:
+        """Maps of a frame with what is known of how they were computed."""
         if self._fit is not None and self._fit.holds(frame.content):
             self.fitted_on.append(frame.id)
-        return Scored(frame, maps, options, attrs)
+        align = self.settings.align_corners
+        options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
+        known = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
+        if getattr(self.runner.network, "returns_queries", False):
+            known["logits_are"] = CLASS_SCORES
+        return Scored(frame, maps, options, known | {"network": self.runner.network.name} | attrs)
 
     def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:
         """What lets scores run the network on a changed input."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from ..datasets.frames import Frame, Frames
 from ..networks.runner import out_of_memory
-from ..schema.errors import CacheMismatchError, FrameError, GraduncError
+from ..schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.progress import counted
 from ..store.writer import CacheWriter
@@ -34,6 +35,7 @@ from .assemble import frame_dataset
 from .decode import DecodedFrame
 from .report import Report
 from .stages import Stages
+from .striped import StripedImage
 
 __all__ = ["LeftOut", "MapSource", "Pipeline", "Scored", "chosen_frames"]
 
@@ -51,10 +53,15 @@ class Scored:
     """A frame and its maps, still on the device; `edges` as for `gradunc_viz.counts.frame.count_frame`."""
 
     frame: DecodedFrame
-    maps: ScoredImage
+    maps: ScoredImage | StripedImage
     options: ScoreOptions
     attrs: dict[str, Any]
     edges: Mapping[str, Tensor] | None = None
+
+    @property
+    def large(self) -> bool:
+        """Whether it is not to be in memory beside others."""
+        return isinstance(self.maps, StripedImage) and self.maps.on_disk
 
 
 @dataclass
@@ -122,7 +129,9 @@ def chosen_frames(frames: Frames | Iterable[Frame] | Frame, limit: int | None = 
     chosen = (frames,) if isinstance(frames, Frame) else tuple(islice(frames, limit))
     for other in chosen:
         if not isinstance(other, Frame):
-            raise FrameError(f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames")
+            raise FrameError(
+                f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames or frames_from"
+            )
     return chosen
 
 
@@ -172,13 +181,17 @@ class Pipeline:
                         if isinstance(scored, LeftOut):
                             self._failed(scored)
                         else:
-                            while len(pending) > finishers:  # a slow disk holds the network back
+                            large = scored.large
+                            while len(pending) > (0 if large else finishers):  # a slow disk holds the network back
                                 with self.stages("wait for writing"):
                                     self._finished(pending.popleft())
                             if free_cores > 0:
                                 pending.append(finishing.submit(self._finish, writer, scored))
                             else:
                                 pending.append(finishing.submit(self._commit, writer, self._assembled(scored)))
+                            if large:
+                                with self.stages("wait for writing"):
+                                    self._finished(pending.popleft())
                         del scored  # not to be held while the next one is made
                         scored_more()
                     with self.stages("wait for writing"):
@@ -202,7 +215,14 @@ class Pipeline:
             except FrameError as error:
                 self._failed(LeftOut(frame.id, error))
                 continue
-            if digest != writer.frame_digest(frame.id):
+            try:
+                cached = writer.frame_digest(frame.id)
+            except CacheError as error:  # a damaged frame is a missing one
+                warnings.warn(f"frame {frame.id!r} is computed again: {error}", stacklevel=2)
+                writer.renew([frame.id])
+                missing.append(frame)
+                continue
+            if digest != cached:
                 raise CacheMismatchError(
                     f"{writer.path}: frame {frame.id!r} was computed from other content than "
                     f"{self.source.files(frame)} have now; choose another folder for the cache, or remove this frame's"

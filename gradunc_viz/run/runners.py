@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets.frames import Frame
 from ..networks.augmentation import AugmentedPasses
 from ..networks.dropout import DropoutPasses
 from ..networks.ensemble import Ensemble
@@ -17,13 +18,15 @@ from ..networks.head import Head
 from ..networks.network import Network
 from ..networks.own_logits import own_logits
 from ..networks.runner import Inference, Runner
+from ..networks.saved import SavedLogits, SavedRunner
+from ..networks.tiled import OVERLAP, TiledInference
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
 from ..schema.scores import lookup
-from ..scores.needs import HeadOutput
+from ..scores.needs import NEEDS, HeadOutput
 from .settings import PASS_SETTINGS, Settings
 
-__all__ = ["ChangedInput", "runner_of"]
+__all__ = ["ChangedInput", "check_saved", "runner_of"]
 
 
 def runner_of(networks: Sequence[Network], device: torch.device, settings: Settings) -> Runner[Any]:
@@ -41,6 +44,9 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     UserWarning
         Where a setting of passes makes no difference.
     """
+    saved = [network for network in networks if isinstance(network, SavedLogits)]
+    if saved:
+        return _saved_runner(saved[0], networks, device, settings)
     kind = settings.passes_kind
     score = next((name for name in settings.scores if kind_needed(lookup(name)) == kind), "")
     names = ", ".join(network.name for network in networks)
@@ -51,7 +57,21 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
         )
     if len(networks) == 1 and kind == "members":
         raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
+    if settings.tile is not None and (len(networks) > 1 or kind is not None):
+        several = f"{len(networks)} networks make" if len(networks) > 1 else f"score {score!r} needs"
+        raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
+    if settings.tile is not None:
+        return TiledInference(
+            networks[0],
+            device,
+            compile=settings.compile,
+            channels_last=settings.channels_last,
+            autocast=settings.autocast,
+            input_size=settings.input_size,
+            tile=settings.tile,
+            overlap=settings.overlap,
+        )
     members = [
         Inference(
             network,
@@ -75,8 +95,67 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     return members[0]
 
 
+_OF_SAVED = frozenset({"logits", "features", "void", "fit"})
+"""What of a forward pass is saved, or follows from it."""
+
+_OF_INPUT = ("input_size", "autocast", "compile", "channels_last", "tile")
+"""Settings that say how a network runs on images."""
+
+
+def _saved_runner(
+    saved: SavedLogits, networks: Sequence[Network], device: torch.device, settings: Settings
+) -> SavedRunner:
+    """What reads saved logits.
+
+    Raises
+    ------
+    SettingsError
+        If something is asked for that a network has to run for; the text names it.
+    """
+    if len(networks) > 1:
+        names = ", ".join(network.name for network in networks)
+        raise SettingsError(f"saved logits of {saved.name!r} in an ensemble ({names}): expected them alone")
+    for name in settings.scores:
+        lacking = lookup(name).needs - _OF_SAVED
+        if lacking:
+            what = "; ".join(NEEDS.get(need, "the output of a layer") for need in sorted(lacking))
+            raise SettingsError(f"score {name!r} needs a network that can be run, not saved logits: {what}")
+    for name in _OF_INPUT:
+        value = getattr(settings, name, None)
+        if value not in (None, False):
+            raise SettingsError(f"{name}={value!r} is said of a network's input; saved logits have none")
+    _warn_of_idle(settings)
+    return SavedRunner(saved, device, any("features" in lookup(name).needs for name in settings.scores))
+
+
+def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: Settings, some: bool = False) -> None:
+    """Check before any work that frames have what was saved of them, where anything is.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+    frames : sequence of Frame
+    settings : Settings
+    some : bool
+        Whether there are other frames, besides those that a limit leaves out.
+
+    Raises
+    ------
+    FrameError
+        See `gradunc_viz.networks.saved.SavedLogits.check_frames`.
+    """
+    for one in networks:
+        if isinstance(one, SavedLogits):
+            others = some or settings.limit is not None
+            one.check_frames(frames, settings.classes, skip=settings.on_error == "skip", some=others)
+
+
 def _warn_of_idle(settings: Settings) -> None:
-    """Say which settings of passes were changed though there are no such passes."""
+    """Say which settings were changed though there is nothing that they are of."""
+    if settings.tile is None and settings.overlap != OVERLAP:
+        warnings.warn(
+            f"overlap={settings.overlap!r} makes no difference: no windows (tile) were asked for", stacklevel=4
+        )
     for name, (kind, default) in PASS_SETTINGS.items():
         value = getattr(settings, name)
         if value != default and settings.passes_kind != kind:

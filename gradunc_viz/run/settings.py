@@ -14,6 +14,7 @@ import torch
 from ..networks.network import Network
 from ..networks.preprocessing import InputSize, Preprocessing
 from ..networks.runner import check_autocast, check_input_size
+from ..networks.tiled import OVERLAP, Overlap, Tile, check_overlap, check_tile
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import DeviceError, SettingsError
 from ..schema.frame import SCHEMA_VERSION
@@ -32,6 +33,7 @@ __all__ = [
     "cache_key",
     "changed",
     "check_count",
+    "check_whole",
     "decisive",
     "resolve_device",
 ]
@@ -66,6 +68,8 @@ class PassChanges(RunChanges, total=False):
     """Fields of `Settings` as keywords, all but the scores."""
 
     input_size: InputSize
+    tile: Tile | int | None
+    overlap: Overlap
     align_corners: bool | None
     bias: bool
     device: str | torch.device
@@ -155,6 +159,12 @@ class Settings(RunSettings):
     input_size : (height, width) or "own", optional
         Size the image is resized to for the network: by default what the network asks for, else its own, as ``"own"``
         says for every network.
+    tile : (height, width), int or "auto", optional
+        The network sees windows of that size, which overlap, and their maps are merged (see
+        `gradunc_viz.networks.tiled`). Images keep their own size then, unless `input_size` is given too; ``"auto"``:
+        whole images as without it, and beyond 8 megapixels windows, of the network's own size where it has one.
+    overlap : int or float
+        Pixels that windows share with their neighbours at least, or their share of a window, below 1.
     align_corners : bool, optional
         How logits and norms are resized to the image; by default as the network itself resizes its logits.
     bias : bool
@@ -197,6 +207,8 @@ class Settings(RunSettings):
 
     scores: tuple[str, ...] = field(default=DEFAULT_SCORES, metadata=DECIDES)
     input_size: InputSize = field(default=None, metadata=DECIDES)
+    tile: Tile | None = None
+    overlap: Overlap = OVERLAP
     align_corners: bool | None = field(default=None, metadata=DECIDES)
     bias: bool = field(default=False, metadata=DECIDES)
     device: str | torch.device = "auto"
@@ -222,12 +234,16 @@ class Settings(RunSettings):
             check_count("batch", self.batch)
         check_autocast(self.autocast)
         check_input_size(self.input_size)
+        tile: Any = (self.tile, self.tile) if isinstance(self.tile, int) else self.tile
+        check_tile(tile)
+        check_overlap(self.overlap, tile)
         size = self.input_size if self.input_size is None or self.input_size == "own" else tuple(self.input_size)
         dropout = (self.dropout,) if isinstance(self.dropout, str) else self.dropout
         _check_passes(self.passes, dropout, self.seed, self.scales)
         self._set(
             scores=resolve_scores(self.scores),
             input_size=size,
+            tile=tile if tile is None or tile == "auto" else tuple(tile),
             dropout=None if dropout is None else tuple(dropout),
             scales=tuple(map(float, self.scales)),
             fit=self.fit if self.fit is None or isinstance(self.fit, Fit) else Fit.load(self.fit),
@@ -285,6 +301,8 @@ def decisive(settings: RunSettings) -> dict[str, Any]:
     """The fields on which the content of a cached frame depends, and their values."""
     found = {one.name: getattr(settings, one.name) for one in fields(settings) if one.metadata.get("decides")}
     if isinstance(settings, Settings):
+        if settings.tile is not None:
+            found |= {"tile": settings.tile, "overlap": settings.overlap}
         kind = settings.passes_kind
         found |= {name: getattr(settings, name) for name, (of, _) in PASS_SETTINGS.items() if of == kind}
     return found
@@ -355,6 +373,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
             f"device {str(device)!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices"
         )
     return resolved
+
+
+def check_whole(settings: Settings, why: str) -> None:
+    """Check that images are seen whole.
+
+    Raises
+    ------
+    SettingsError
+        If windows were asked for; the text tells of what they are no part.
+    """
+    if settings.tile is not None:
+        raise SettingsError(f"tile is {settings.tile!r}; {why} whole images: leave it out, or give an input_size")
 
 
 def check_count(name: str, count: object, least: int = 1) -> None:

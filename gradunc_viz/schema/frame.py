@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BINS_PER_UNIT",
     "BRIER_BINS",
+    "CLASS_SCORES",
     "CONFIDENCE_BINS",
     "IGNORE",
     "IGNORE_16",
@@ -45,6 +46,9 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 """Version of the layout of a cached frame; a cache of another version is never mixed with this one."""
+
+CLASS_SCORES = "class scores S_k of queries"
+"""Attribute ``logits_are`` of a frame by a query model, whose class scores stand where others have logits."""
 
 IGNORE = 255
 """Value of ``label`` and ``anomaly`` pixels that count nowhere, of up to 255 classes."""

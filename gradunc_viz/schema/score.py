@@ -177,7 +177,8 @@ class NormRequest(NamedTuple):
     power
         What the norm is raised to.
     layer
-        Which layer's kernel, counted from the end.
+        Which layer's kernel, counted from the end; of a query model 1 is the mask embeddings, ``"embedding"`` their
+        last linear layer, ``"decoder"`` the last layer of the pixel decoder.
     """
 
     label: str
@@ -185,7 +186,7 @@ class NormRequest(NamedTuple):
     variant: str = "exact"
     part: str = "norm"
     power: int = 1
-    layer: int = 1
+    layer: int | str = 1
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ class FittedScore(Score):
         return made
 
 
-_FREE = frozenset(("logits", "features", "void", "hidden", "layer"))
+_FREE = frozenset(("logits", "features", "void", "hidden", "queries", "layer"))
 """What a forward pass leaves behind anyway."""
 
 _DEAR = {"fit": "a fit on in-distribution frames", "input_grad": "a backward and another forward pass"}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from .entries import combined, external, fitted, gradients, logits, passes
+from .entries import combined, external, fitted, gradients, logits, passes, queries
 from .entries.gradients import PAPER_NORMS
 from .entries.logits import tempered_name
 from .errors import GraduncError, UnknownScoreError
@@ -56,7 +56,7 @@ LOG2_FLOOR = -149.0
 ENTRY_POINTS = "gradunc_viz.scores"
 """Group of the entry points of packages that bring scores: each names a `Score`, or a module that registers some."""
 
-_KINDS = (gradients, logits, fitted, passes, combined, external)
+_KINDS = (gradients, logits, fitted, passes, queries, combined, external)
 
 SCORES: dict[str, Score] = {entry.name: entry for kind in _KINDS for entry in kind.SCORES}
 """Every named score, registered ones too. Those with parameters in their names exist as well: see `lookup`."""
@@ -196,6 +196,7 @@ SETS: Mapping[str, str] = {
     "paper": "what the paper compares",
     "all": "every score of one forward pass of any network, registered ones too",
     **{word: f"all scores of {passes.KINDS[kind]}, {word}_..." for word, kind in passes.WORDS.items()},
+    "queries": "the default ones, and what is made of class scores of queries, for query models",
     "fitted": "every named score that is fitted on in-distribution frames, registered ones too",
 }
 """Words that stand for several scores, and for which."""
@@ -206,6 +207,8 @@ def _of_set(word: str) -> tuple[str, ...]:
         return DEFAULT_SCORES
     if word == "paper":
         return PAPER_SCORES
+    if word == "queries":
+        return (*DEFAULT_SCORES, *(score.name for score in queries.SCORES))
     if word in passes.WORDS:
         return passes.of_word(word)
     _load_entry_points()

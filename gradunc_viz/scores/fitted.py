@@ -202,6 +202,10 @@ def class_kernel(pixels: DrawnPixels, score: str) -> tuple[Tensor, Tensor]:
     shape = (geometry.outputs, geometry.inputs // groups)
     if geometry.transposed:
         shape = (geometry.inputs, geometry.outputs // groups)
+    if kernel is None:
+        raise FitError(
+            f"score {score!r} is made of the weights of the last layer, and those of {geometry.name} are not known"
+        )
     if not isinstance(kernel, Tensor) or tuple(kernel.shape[:2]) != shape:
         raise FitError(f"score {score!r}: {geometry.name} has no kernel of {shape[0]} x {shape[1]} x taps")
     blocks = kernel.detach().double().cpu().reshape(*shape, -1).sum(2).chunk(groups)

@@ -26,11 +26,13 @@ from ..kernels.dispatch import Kernels, kernels_on
 from ..kernels.geometry import Geometry, sum_over_taps
 from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import Head, geometry_of
+from ..networks.queries import QueryHead
 from ..networks.tail import Tail
 from ..schema.errors import HeadError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest, SoftmaxRequest
 from .behind_head import moved_log2, norms_behind_head, powered
 from .needs import ForwardPass, HeadOutput
+from .query_norms import query_norms
 from .second_last import norms_before_head
 from .softmax import softmax_request, softmax_scores
 
@@ -100,7 +102,10 @@ def gradient_norms(
     once; see `gradunc_viz.kernels.dispatch`.
     """
     if isinstance(logits, Head):
-        head = HeadOutput(logits.logits, logits.features, logits.layer, bias=bias, tail=logits.tail).only(channels)
+        found = logits.queries if isinstance(logits, QueryHead) else None
+        features = getattr(logits, "features", None) if found else logits.features
+        head = HeadOutput(logits.logits, features, logits.layer, bias=bias, tail=logits.tail, queries=found)
+        head = head.only(channels)
     elif features is None or layer is None:
         raise TypeError("gradient_norms takes logits, features and the layer between them, or a captured head")
     else:
@@ -143,11 +148,15 @@ def norms_and_softmax(
     """
     requests = [NormRequest(*request) for request in wanted]
     kernels = kernels or kernels_on(head.logits.device)
+    if head.queries is not None:
+        return query_norms(head, requests), softmax_scores(head.logits, softmax, label, kernels)
     last = [request for request in requests if request.layer == 1]
     norms, found = _of_last_layer(head, last, softmax, label, kernels)
     if len(last) == len(requests):
         return norms, found
     before = [request for request in requests if request.layer == 2]
+    if len(last) + len(before) < len(requests):
+        raise HeadError("norms of a layer of a query model were asked for, and this network returns logits of pixels")
     norms = torch.cat([norms, _before_head(head, before, kernels).to(norms.dtype)], 1)
     order = [*last, *before]
     return norms[:, [order.index(request) for request in requests]], found
@@ -193,6 +202,9 @@ def _behind_head(head: HeadOutput, tail: Tail, wanted: Sequence[NormRequest]) ->
     _check_words(wanted)
     if not wanted:
         return head.logits.new_empty((len(head.logits), 0, *head.logits.shape[2:]))
+    for one in tail.sources:
+        if not geometry_of(one.layer).inputs:
+            check_requests(wanted, geometry_of(one.layer))
     source = tail.moved_head
     if source is not None:
         at_head = HeadOutput(source.output, source.features, source.layer, bias=head.bias).only(tail.channels)
@@ -320,13 +332,16 @@ def _check(head: HeadOutput, wanted: Sequence[NormRequest]) -> None:
 
 
 def check_requests(wanted: Sequence[NormRequest], geometry: Geometry) -> None:
-    """Check that a layer's gradient has the factors that are asked for.
+    """Check that a layer's gradient has the norms or factors that are asked for.
 
     Raises
     ------
     HeadError
-        For a layer with groups, whose norm is a sum of products and has no two factors.
+        For a layer with groups, whose norm is a sum of products and has no two factors; for one of which the output
+        alone is known.
     """
+    if not geometry.inputs and any(request.part != "label" for request in wanted):
+        raise HeadError(f"gradient norms need the features that enter the last layer, which is {geometry.name}")
     factors = [request.part for request in wanted if request.part != "norm"]
     if factors and geometry.groups != 1:
         raise HeadError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.dispatch import kernels_on
+from ..kernels.resize import Band
 from ..kernels.threads import empty
 from ..networks.runner import out_of_memory
 from ..networks.tail import moved
@@ -28,7 +29,7 @@ from .fit import Fit, State, states_of
 from .gradients import norms_and_softmax
 from .mean_norms import mean_norms
 from .mean_prediction import MeanPrediction
-from .needs import LAYER, ForwardPass, HeadOutput, check_passes, needs_of
+from .needs import LAYER, ForwardPass, HeadOutput, check_passes, check_queries, needs_of
 from .pixelwise import PixelScores, asked_of_logits, class_of, labelled, pixel_scores_from
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_log2_norms, resize_logits
@@ -165,13 +166,9 @@ class Scorer:
         GraduncError
             If a score's own function fails, or returns something else than finite numbers of the expected shape.
         """
+        check_queries(self.scores, head)
         check_passes(self.scores, head.kind or None, input_grad=head.rerun is not None)
-        for one in head.passes or (head,):
-            if "features" in self.needs and one.features is not None:
-                check_finite(one.features, "features", frame_id)
-            for name, values in one.layers.items():
-                check_finite(values, f"values of layer {name!r}", frame_id)
-            check_finite(one.logits, "logits", frame_id)
+        self._check_finite(head, frame_id)
         target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
         mean = MeanPrediction(head.passes, size, self.kernels) if head.passes else None
         run = ForwardPass(head, size, self._source, mean)
@@ -185,7 +182,7 @@ class Scorer:
         found = dict(zip((*self._softmax, "msp"), pixel.scores[0], strict=False))
         found |= dict(zip((score.name for score in self._norms), norms[0], strict=True))
         if any(score.name not in found for score in self.scores):
-            found |= self._by_functions(run, size, found, frame_id)
+            found |= self._by_functions(run, self.scores, size, found, frame_id)
         return ScoredImage(
             prediction=pixel.prediction[0],
             head=self._stack(self.at_head, self._norms, norms[0], found, head.logits.shape[2:]),
@@ -196,6 +193,93 @@ class Scorer:
             brier=None if pixel.probability_error is None else pixel.probability_error[0],
             nll=None if pixel.nll is None else pixel.nll[0],
         )
+
+    def at_the_head(self, head: HeadOutput, frame_id: str = "image") -> Tensor:
+        """The scores at the head alone, (S_head, v, u), of an image or a window of one.
+
+        Raises
+        ------
+        GraduncError
+            As of a call.
+        """
+        check_queries(self.scores, head)
+        self._check_finite(head, frame_id)
+        norms, _ = norms_and_softmax(head, [score.request for score in self._norms], kernels=self.kernels)
+        if "hidden" in self.needs:
+            check_finite(norms, "gradient norms", frame_id)
+        found = dict(zip((score.name for score in self._norms), norms[0], strict=True))
+        size = (head.logits.shape[2], head.logits.shape[3])
+        found |= self._by_functions(ForwardPass(head, size, self._source), self.at_head, size, found, frame_id)
+        return self._stack(self.at_head, self._norms, norms[0], found, size)
+
+    def of_band(
+        self, head: HeadOutput, size: tuple[int, int], band: Band, label: np.ndarray | None, frame_id: str = "image"
+    ) -> PixelScores:
+        """The scores of resized logits, of some lines of an image.
+
+        Parameters
+        ----------
+        head : HeadOutput
+            Whose logits are those rows that the lines are made of; nothing else of it is read.
+        size : (height, width)
+            Of the whole image.
+        band : Band
+        label : array (lines, x), optional
+
+        Returns
+        -------
+        PixelScores
+            Whose last score is that of the softmax, whether or not it was asked for.
+
+        Raises
+        ------
+        GraduncError
+            As of a call; also if a score of a pixel depends on other lines than its own.
+        """
+        target = None if label is None else torch.from_numpy(label).to(head.logits.device, torch.long)[None]
+        names = tuple(dict.fromkeys((*self._softmax, "msp")))
+        pixel = resized_pixel_scores(head.logits, size, names, target, head.align_corners, self.kernels, band)
+        check_finite(pixel.scores, "scores", frame_id)
+        found = dict(zip(names, pixel.scores[0], strict=True))
+        own = [score for score in self.at_pixel if score.name not in self._softmax]
+        if own or head.threshold is not None:
+            lines = replace(head, logits=resize_logits(head.logits, size, head.align_corners, band))
+            predicted = head.predicted(lines.logits)
+            pixel.prediction = pixel.prediction if predicted is None else predicted
+        if own:
+            found |= self._of_lines(own, lines, frame_id)
+            if band.lines != slice(0, size[0]):
+                self._check_pixelwise(own, lines, found, frame_id)
+        pixel.scores = torch.stack([*(found[score.name] for score in self.at_pixel), found["msp"]])[None]
+        return pixel
+
+    def _of_lines(self, scores: Sequence[Score], lines: HeadOutput, frame_id: str) -> dict[str, Tensor]:
+        size = (lines.logits.shape[2], lines.logits.shape[3])
+        return self._by_functions(ForwardPass(lines, size), scores, size, {}, frame_id)
+
+    def _check_pixelwise(
+        self, scores: Sequence[Score], lines: HeadOutput, found: Mapping[str, Tensor], frame_id: str
+    ) -> None:
+        """Check that scores of some lines are what they would be beside others."""
+        half = max(1, lines.logits.shape[2] // 2)
+        part = self._of_lines(scores, replace(lines, logits=lines.logits[:, :, :half]), frame_id)
+        for score in scores:
+            whole = found[score.name][:half]
+            if bool(((whole - part[score.name]).abs() > _SLACK * (1 + whole.abs().amax())).any()):
+                raise GraduncError(
+                    f"frame {frame_id!r}: score {score.name!r} of a pixel depends on logits of others, and an image as "
+                    "large as this one is scored in strips: leave the score out, or give the network a smaller image "
+                    "(--input-size)"
+                )
+
+    def _check_finite(self, head: HeadOutput, frame_id: str) -> None:
+        """Check what the scores are made of."""
+        for one in head.passes or (head,):
+            if "features" in self.needs and one.features is not None:
+                check_finite(one.features, "features", frame_id)
+            for name, values in one.layers.items():
+                check_finite(values, f"values of layer {name!r}", frame_id)
+            check_finite(one.logits, "logits", frame_id)
 
     def _by_kernels(self, head: HeadOutput, size: tuple[int, int], label: Tensor | None) -> tuple[Tensor, PixelScores]:
         """What the kernels know, by the fewest passes: norms at the head, and scores of the resized logits."""
@@ -222,11 +306,16 @@ class Scorer:
         return norms, pixel_scores_from(mean.maps, names, known)
 
     def _by_functions(
-        self, run: ForwardPass, size: tuple[int, int], found: dict[str, Tensor], frame_id: str
+        self,
+        run: ForwardPass,
+        scores: Sequence[Score],
+        size: tuple[int, int],
+        found: dict[str, Tensor],
+        frame_id: str,
     ) -> dict[str, Tensor]:
-        """What no kernel knows, by the functions of the registry."""
+        """What no kernel knows of some scores, by the functions of the registry."""
         head, maps = run.output, {}
-        for score in self.scores:
+        for score in scores:
             if score.name in found:
                 continue
             if score.at_head:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.dispatch import Kernels, kernels_on
-from .resized_logits import row_resizer
+from .resizing import row_resizer
 from .softmax import softmax_scores
 
 if TYPE_CHECKING:

@@ -11,25 +11,39 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..datasets.conventions import some
 from ..networks.network import Network
+from ..networks.queries import Queries
 from ..networks.second_last import Hidden
 from ..networks.tail import Resize, Tail, moved
 from ..schema.entries.passes import KINDS, kind_needed
 from ..schema.errors import HeadError, ModelError, UnknownScoreError
-from ..schema.scores import GradientScore, NormRequest, Score
+from ..schema.scores import GradientNorm, GradientScore, NormRequest, Score
 from .resized_logits import resized_pixel_scores
 from .resizing import resize_logits
 
 if TYPE_CHECKING:
     from .mean_prediction import MeanPrediction
 
-__all__ = ["LAYER", "NEEDS", "ForwardPass", "HeadOutput", "Rerun", "check_channels", "check_passes", "needs_of"]
+__all__ = [
+    "LAYER",
+    "NEEDS",
+    "ForwardPass",
+    "HeadOutput",
+    "Rerun",
+    "check_channels",
+    "check_features",
+    "check_passes",
+    "check_queries",
+    "needs_of",
+]
 
 NEEDS: Mapping[str, str] = {
     "logits": "what left the head, of the classes",
     "features": "what entered the head",
     "hidden": "what entered the convolution before the head, and the derivative of what stands between the two",
     "void": "what left the head in channels that are no class",
+    "queries": "classes and masks of queries, whose scores S the logits are then",
     "fit": "what the score itself was fitted on, see `gradunc_viz.scores.fitted`",
     "input_grad": "derivatives by the network's input, and another pass on a changed one",
     **{f"passes:{kind}": f"several passes: {text}" for kind, text in KINDS.items()},
@@ -98,6 +112,8 @@ class HeadOutput:
         Whether the image was mirrored, left to right: maps are to be mirrored back.
     rerun : Rerun or None
         Lets a score run the network on a changed input; None where nobody needs it.
+    queries : Queries or None
+        Of a query model, whose class scores S the logits are, and whose pixel embeddings are the features.
     """
 
     logits: Tensor
@@ -115,6 +131,7 @@ class HeadOutput:
     kind: str = ""
     mirrored: bool = False
     rerun: Rerun | None = None
+    queries: Queries | None = None
 
     def predicted(self, logits: Tensor) -> Tensor | None:
         """Class of each pixel (N, h, w) where that is not simply the one of the largest logit."""
@@ -132,7 +149,8 @@ class HeadOutput:
         else:
             logits = self.logits.index_select(1, channels.to(self.logits.device))
         tail = None if self.tail is None else self.tail.only(channels)
-        return replace(self, logits=logits, channels=channels, tail=tail, whole=self)
+        queries = None if self.queries is None else self.queries.only(channels)
+        return replace(self, logits=logits, channels=channels, tail=tail, whole=self, queries=queries)
 
     def on_grid(self) -> HeadOutput:
         """The same where the tail's logits are computed, features too: what a function of both is handed.
@@ -163,7 +181,8 @@ class HeadOutput:
         features = None if self.features is None else self.features[some]
         layers = {name: values[some] for name, values in self.layers.items()}
         hidden = None if self.hidden is None else self.hidden.image(index)
-        return replace(self, logits=self.logits[some], features=features, layers=layers, hidden=hidden)
+        queries = None if self.queries is None else self.queries.image(index)
+        return replace(self, logits=self.logits[some], features=features, layers=layers, hidden=hidden, queries=queries)
 
 
 @dataclass(frozen=True)
@@ -203,6 +222,8 @@ class ForwardPass:
         """
         if not self.source.startswith(LAYER):
             found = self.head.features
+            if found is None and self.output.queries is not None:
+                self.output.queries.require("masks")
             if found is None:
                 raise HeadError("the features that enter the last layer were asked for, and not kept")
             return found
@@ -281,6 +302,22 @@ def check_channels(scores: Iterable[Score], network: Network) -> None:
             )
 
 
+def check_features(scores: Iterable[Score], network: Network) -> None:
+    """Check that it is known what enters the head of a network where scores are made of it.
+
+    Raises
+    ------
+    HeadError
+        Naming the scores and the network.
+    """
+    names = [score.name for score in scores if "features" in score.needs]
+    if names and network.featureless:
+        raise HeadError(
+            f"{some('score', names)}: made of the features that enter the last layer of {network.name}, and "
+            f"{network.featureless}"
+        )
+
+
 def needs_of(scores: Iterable[Score]) -> frozenset[str]:
     """All that some scores need.
 
@@ -341,3 +378,54 @@ def check_passes(scores: Iterable[Score], kind: str | None, *, input_grad: bool 
                 f"score {score.name!r} is one of a single forward pass ({', '.join(sorted(score.needs))}, family "
                 f"{score.family}), and this run has {given}: compute it in a run of its own"
             )
+
+
+def check_queries(scores: Iterable[Score], head: HeadOutput) -> None:
+    """Check that scores have a meaning for what a network returned, be it logits of pixels or masks of queries.
+
+    Raises
+    ------
+    UnknownScoreError
+        Naming the score, and why it has none.
+    """
+    if any(one.queries is not None for one in head.passes):
+        raise UnknownScoreError(
+            f"the network returns classes and masks of queries, whose scores S are no logits: passes of "
+            f"{KINDS[head.kind]} have no mean softmax; expected one pass of one network"
+        )
+    for score in scores:
+        if head.queries is None:
+            if "queries" in score.needs:
+                raise UnknownScoreError(
+                    f"score {score.name!r} is made of the classes and masks of queries, as MaskFormer returns them; "
+                    "this network returns logits of pixels"
+                )
+        elif why := _no_meaning(score):
+            raise UnknownScoreError(
+                f"score {score.name!r} has no meaning for a query model: {why}; 'queries' names scores that have"
+            )
+
+
+_NO_MEANING = {
+    "hidden": "its layers before the last have names of their own, such as pgn_oh_p2_embedding and pgn_oh_p2_decoder",
+    "void": "class scores S do not sum to one, and a class that is left out has no share in them",
+    "input_grad": "its temperature is that of a softmax, and class scores S are no logits",
+}
+
+
+def _no_meaning(score: Score) -> str:
+    """Why a score cannot be computed for any query model; empty if it can."""
+    for need, why in _NO_MEANING.items():
+        if need in score.needs:
+            return why
+    if isinstance(score, GradientScore):
+        label, _, variant, part, _, layer = score.request
+        if variant == "paper":
+            return "the paper's formula is one of the softmax"
+        if label == "exp":
+            return "its label is drawn from the softmax, and class scores S are no logits"
+        if layer == 1 and part == "norm" and not isinstance(score, GradientNorm):
+            return f"it is defined for a softmax; pgn_{label}_p{score.request.p:g} is the norm for queries"
+    if score.name in ("vim", "gradorth"):
+        return "it is made of the kernel of a last layer, which query models have none of"
+    return ""

@@ -26,7 +26,7 @@ class Writing(Protocol):
         ----------
         group : str
         files : mapping of name below the group -> content
-            The last of them makes it a group.
+            The last of them makes it a group. Each is to be asked for once, in order: it may be made then.
 
         Returns
         -------

@@ -34,11 +34,13 @@ from .backend import Place, backend_of
 from .group import (
     SUMMARY,
     UNREADABLE,
+    checked_store,
     complete_attrs,
     frame_group,
+    group_attrs,
+    open_array,
     open_complete,
     published,
-    read_array,
     read_root,
     some_of,
 )
@@ -157,9 +159,9 @@ class Cache(Mapping[str, xr.Dataset]):
             If the frame cannot be read or lacks files.
         """
         group = self._group(frame_id)
-        _, known = complete_attrs(self.backend, group)
+        attrs, known = complete_attrs(self.backend, group)
         try:
-            opened = zarr.open_group(self.backend.store(group), mode="r", zarr_format=3)
+            opened = zarr.open_group(checked_store(self.backend, group, attrs), mode="r", zarr_format=3)
             arrays = {name: opened[name] for name in names if name in known}
             chosen: Any = slice(None)
             if scores is not None:
@@ -179,11 +181,12 @@ class Cache(Mapping[str, xr.Dataset]):
         CacheError
             If it cannot be read.
         """
-        name = f"{self._group(frame_id)}/thumbnail"
+        group = self._group(frame_id)
         try:
-            return read_array(self.backend, name).tobytes()
+            store = checked_store(self.backend, group, group_attrs(self.backend, group))
+            return np.asarray(open_array(store, "thumbnail")[...]).tobytes()
         except UNREADABLE as error:
-            raise CacheError(f"{self.path / name}: cannot be read ({error})") from error
+            raise CacheError(f"{self.path / group}/thumbnail: cannot be read ({error})") from error
 
     @property
     def version(self) -> Hashable:

@@ -17,7 +17,7 @@ from ..schema.frame import VARIABLES
 from .backend import Backend
 from .cache import Cache
 from .choice import Caches, opened
-from .group import CHUNKS, COST, UNREADABLE, frame_group, read_array
+from .group import CHUNKS, COST, UNREADABLE, checked_store, frame_group, group_attrs, open_array
 
 __all__ = ["cost", "measured_cost"]
 
@@ -91,8 +91,9 @@ def _bytes(backend: Backend, frame_id: str) -> dict[str, float]:
     try:
         sizes = backend.sizes(group)
         arrays = {name.partition("/")[0] for name in sizes}
+        store = checked_store(backend, group, group_attrs(backend, group))
         names = {
-            dim: [str(score) for score in read_array(backend, f"{group}/{dim}")]
+            dim: [str(score) for score in np.asarray(open_array(store, dim)[...])]
             for dim in ("score", "score_head", "score_pixel")
             if dim in arrays
         }

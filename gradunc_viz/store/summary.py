@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import xarray as xr
 
 from ..schema.errors import CacheError
 from ..schema.frame import QUANTILES
 from .backend import Backend
-from .group import SUMMARY, UNREADABLE, complete_attrs, encoded, frame_group, ids_digest, open_complete, read_array
+from .checksums import CheckedStore
+from .group import (
+    SUMMARY,
+    UNREADABLE,
+    checked_store,
+    complete_attrs,
+    encoded,
+    frame_group,
+    ids_digest,
+    open_array,
+    open_complete,
+)
 
 __all__ = ["build_summary", "publish_summary", "stored_summary"]
 
@@ -44,10 +53,11 @@ def build_summary(
     size = np.zeros((n, 2), "i4")
     for i, frame_id in enumerate(ids):
         group = frame_group(frame_id)
-        _, arrays = complete_attrs(backend, group)
+        attrs, arrays = complete_attrs(backend, group)
+        store = checked_store(backend, group, attrs)
 
-        def read(name: str, group: str = group) -> np.ndarray:
-            return read_array(backend, f"{group}/{name}")
+        def read(name: str, store: CheckedStore = store) -> np.ndarray:
+            return np.asarray(open_array(store, name)[...])
 
         try:
             own_mean, own_quantile = read("score_mean"), read("score_quantile")
@@ -59,10 +69,8 @@ def build_summary(
             if "confusion" in arrays:
                 confusion[i], labelled[i] = read("confusion"), True
             if "anomaly_count" in arrays:
-                anomaly[i], known[i] = (
-                    read_array(backend, f"{group}/{name}") for name in ("anomaly_count", "known_count")
-                )
-            size[i] = json.loads(backend.read(f"{group}/prediction/zarr.json"))["shape"]
+                anomaly[i], known[i] = read("anomaly_count"), read("known_count")
+            size[i] = open_array(store, "prediction").shape
         except UNREADABLE as error:
             raise CacheError(f"{backend.where}/{group}: frame cannot be read ({error})") from error
     total = confusion.sum((1, 2))

@@ -44,6 +44,11 @@ DASHES: Mapping[str, tuple[float, ...]] = {
     "wide": (5, 5),
     "tight": (2, 1),
     "shortgap": (2, 4),
+    "longpause": (9, 3),
+    "fourshorts": (2, 1, 2, 1, 2, 1, 2, 3),
+    "threeshorts": (2, 1, 2, 1, 2, 3),
+    "longtwodashes": (8, 1, 3, 1, 3, 1),
+    "twolongsdash": (8, 1, 8, 1, 3, 1),
 }
 """Strokes and gaps of a line in turn, in widths of the line; none: it is not broken."""
 
@@ -82,7 +87,14 @@ _NORM_DASHES = {
     ("exp", "exact"): "longdot",
 }
 _LABEL_DASHES = {"oh": "twodots", "uni": "threedots", "exp": "fourdots"}
-_SECOND_LAYER_DASHES = {"oh": "twodashes", "uni": "threedashes"}
+_LAYER_DASHES: Mapping[tuple[int | str, str], str] = {
+    (2, "oh"): "twodashes",
+    (2, "uni"): "threedashes",
+    ("embedding", "oh"): "threeshorts",
+    ("embedding", "uni"): "fourshorts",
+    ("decoder", "oh"): "longtwodashes",
+    ("decoder", "uni"): "twolongsdash",
+}
 
 _PASSES_DASHES = {"dropout": "longgap", "members": "longshort", "augmented": "longshorts"}
 _STATISTICS = {  # as of one pass, where there is such a score
@@ -118,6 +130,11 @@ _BY_NAME: Mapping[str, Look] = {
     "sml_bs": Look("#e0760c", "twolongs", "v"),
     "sml_ds": Look("#675ee1", "twolongs", "s"),
     "sml_bs_ds": Look("#c629a6", "twolongs", "o"),
+    "max_mask": Look("#169bdd", "longpause", "v"),
+    "rba": Look("#675ee1", "longpause", "s"),
+    "neg_sum": Look("#c629a6", "longpause", "o"),
+    "mask_energy": Look("#e0760c", "longpause", "D"),
+    "eam": Look("#a45e28", "longpause", "^"),
 }
 _OTHER_COLORS = ("#2f9360", "#85851c", "#d6455d", "#3d8fa8", "#9a6ab8", "#8a7a4a", "#c2607a")
 _OTHER_DASHES = ("short", "pairs")
@@ -170,8 +187,8 @@ def score_look(name: str) -> Look:
 
 
 def _gradient_dash(request: NormRequest) -> str:
-    if request.layer == 2:
-        return _SECOND_LAYER_DASHES[request.label]
+    if request.layer != 1:
+        return _LAYER_DASHES[request.layer, request.label]
     if request.part == "feature":
         return "sparse"
     return _LABEL_DASHES[request.label] if request.part == "label" else _NORM_DASHES[request.label, request.variant]
@@ -189,7 +206,7 @@ def norm_look(label: str, variant: str) -> Look:
 
 _FAMILIES = {
     "gradient": "Gradients", "softmax": "Softmax", "logit": "Logits", "fitted": "Fitted", "passes": "Several passes",
-    "combined": "Combined", "external": "Imported",
+    "queries": "Queries", "combined": "Combined", "external": "Imported",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from frame_copies import copy_frame
 from playwright.sync_api import Page, sync_playwright
 from synthetic import write_cache
 
@@ -69,7 +70,7 @@ def build(folder: Path, frames: int, many: int) -> tuple[Path, Path]:
     shutil.copytree(small, large, copy_function=os.link)
     for number in range(frames, many):
         source = large / "frames" / f"frame{number % frames:04}"
-        shutil.copytree(source, large / "frames" / f"frame{number:04}", copy_function=os.link)
+        copy_frame(source, large / "frames" / f"frame{number:04}")
     from gradunc_viz import open_cache
 
     print(f"{len(open_cache(large).summary['frame'])} frames summarised", flush=True)

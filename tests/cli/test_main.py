@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,40 @@ def test_network_without_convolution(
     assert "no convolution" in error_line(capsys)
 
 
+TERMINATED = """
+import os, signal
+from tiny import TinyNet
+
+class Net(TinyNet):
+    passes = 0
+
+    def forward(self, x):
+        Net.passes += 1
+        if Net.passes == 4 and os.environ.pop("TERMINATED", None):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)
+
+def make():
+    return Net().eval()
+"""
+
+
+def test_sigterm_is_told_and_leaves_nothing_behind(
+    own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERMINATED", "once")
+    file = tmp_path / "net.py"
+    file.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{TERMINATED}")
+    out, handler = tmp_path / "cache", signal.getsignal(signal.SIGTERM)
+    assert compute(f"{file}:make", own_set, out) == 143
+    assert capsys.readouterr().err == "gradunc: terminated; finished frames are kept\n"
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert [entry.name for entry in tmp_path.iterdir() if "staging" in entry.name] == []
+    kept = len(gv.open_cache(out).ids) if out.exists() else 0
+    assert compute(f"{file}:make", own_set, out) == 0
+    assert kept < len(gv.open_cache(out).ids)
+
+
 def test_another_network_is_refused_and_nothing_lost(
     model: str, own_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,8 +364,8 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
             meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
     several = {option for option, found in meanings.items() if option and len(found) > 1}
     # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to compare, to combine; rows of a table,
-    # classes of pixels; what is imported, combined; one track, or one for each cache
-    assert several == {"--out", "--scores", "--by", "--name", "--track"}
+    # classes of pixels; what is imported, combined; one track, or one for each cache; a folder, or a layer to fit on
+    assert several == {"--out", "--scores", "--by", "--name", "--track", "--features"}
     assert len(meanings["--scores"]) == 5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +11,12 @@ from foreign import litter
 from PIL import Image
 from tiny import TinyNet
 from torch import nn
+from videos import scenes, write_video
 
+import gradunc_viz as gv
 from gradunc_viz.cli.main import main as cli
-from gradunc_viz.deploy.stream import read_stream, stream
+from gradunc_viz.deploy.film import Film
+from gradunc_viz.deploy.stream import Stream, read_stream, stream
 from gradunc_viz.networks.load import load_model
 from gradunc_viz.networks.runner import Inference
 from gradunc_viz.schema.errors import FrameError
@@ -67,11 +70,48 @@ def test_what_cannot_be_read_is_named(tmp_path):
         list(read_stream(tmp_path / "broken.gif"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("av") is not None, reason="PyAV is installed")
-def test_a_video_without_a_reader_says_what_to_install(tmp_path):
+def test_a_video_without_a_reader_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "drive.mp4").write_bytes(b"")
     with pytest.raises(FrameError, match=r"drive\.mp4: videos need PyAV: pip install av"):
         list(read_stream(tmp_path / "drive.mp4"))
+
+
+def test_videos_and_patterns(tmp_path, sequence):
+    images = scenes(6)
+    source = Stream(write_video(tmp_path / "drive.mp4", images))
+    assert (source.count, source.rate) == (6, 10)
+    assert all(abs(shown.astype(int) - image).mean() < 8 for shown, image in zip(source.images(), images, strict=True))
+    assert len(list(source.images(range(1, 6, 2)))) == 3
+    np.testing.assert_array_equal(np.stack(list(read_stream(sequence / "%d.png"))), IMAGES)
+
+
+def test_a_film_beside_the_times(tmp_path):
+    net = TinyNet().eval()
+    with Film(tmp_path / "film.gif", 10, [(0, 0, 0), (80, 0, 0), (0, 80, 0), (0, 0, 80)], "entropy", (0, 1.4)) as film:
+        stream(runner(net), iter(IMAGES), "msp,entropy", film=film, shown="entropy", numbers=range(5))
+    whole = load_model(net)
+    assert film.count == 5
+    with Image.open(tmp_path / "film.gif") as gif:
+        panel = np.asarray(gif.convert("RGB"))[20:, (gif.size[0] - 4) // 3 + 2 :][:, : (gif.size[0] - 4) // 3]
+    expected = gv.score_image(whole, IMAGES[0], scores="entropy")["prediction"].values
+    shown = np.where(panel.max(2) < 40, 0, panel.argmax(2) + 1)[4::9, 4::7][: expected.shape[0], : expected.shape[1]]
+    assert (shown == expected[: shown.shape[0], : shown.shape[1]]).mean() > 0.9
+
+
+def test_what_goes_wrong_later_keeps_what_was_before(tmp_path, capsys):
+    for i, image in enumerate(IMAGES[:3]):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes((tmp_path / "2.png").read_bytes()[:200])
+    arguments = ["stream", str(tmp_path), "--model", "demo", "--input-size", "64x96", "--device", "cpu", "--quiet"]
+    out = tmp_path / "film.gif"
+    assert cli([*arguments, "--scores", "msp", "--out", str(out), "--fps", "4"]) == 1
+    said = capsys.readouterr()
+    assert "3 frames: " in said.out
+    assert "film.gif: 3 frames with msp from" in said.out
+    assert "3.png: cannot be decoded" in said.err
+    with Image.open(out) as gif:
+        assert (gif.n_frames, gif.info["duration"]) == (3, 250)
 
 
 def runner(net: nn.Module, **options) -> Inference:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import panel as pn
 import pytest
+from frame_copies import copy_frame
 from synthetic import CLASSES, write_cache
 
 import gradunc_viz as gv
@@ -181,6 +182,7 @@ def test_caches_are_called_as_a_mapping_says(cache: Cache) -> None:
     explorer = gv.explore({"ours": cache, "theirs": str(cache.path)})
     assert explorer is not None
     assert list(explorer.select.options) == ["A: ours", "B: theirs"]
+    assert "<b>A: ours, B: theirs</b>" in explorer._header.object
     assert [one.reopened().name for one in explorer.caches] == ["ours", "theirs"]
     assert cache.name == "cache"
 
@@ -599,7 +601,7 @@ def test_a_large_cache_opens_no_more_frames_than_a_small_one(
     many = tmp_path / "many"
     shutil.copytree(cache.path, many)
     for number in range(100):
-        shutil.copytree(many / "frames" / "a", many / "frames" / f"x{number:03}")
+        copy_frame(many / "frames" / "a", many / "frames" / f"x{number:03}")
     assert len(open_cache(many).summary["frame"]) == 104
     opened = []
     for path in (cache.path, many):

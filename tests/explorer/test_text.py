@@ -177,6 +177,8 @@ def test_captions_name_the_frame(hostile: Cache) -> None:
         ("label_uni_p0.7", "label part against the uniform label, negated"),
         ("feature_p2", "feature part of gradient norms, negated"),
         ("pgn2_oh_p1", "second-to-last layer&#39;s gradient norm against the prediction"),
+        ("pgn_oh_p2_decoder", "pixel decoder&#39;s gradient norm against the prediction"),
+        ("rba", "RbA, rejected by all queries"),
         ("gradnorm", "GradNorm, negated"),
         ("gini", "Gini impurity"),
         ("max_logit", "largest logit, negated"),

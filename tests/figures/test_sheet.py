@@ -61,7 +61,8 @@ def test_the_set(cache: gv.Cache, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ids_are_shown_as_text(cache: gv.Cache, tmp_path: Path) -> None:
-    done = figures.figure_set({HOSTILE: cache}, tmp_path, format="png", scores=["entropy", "msp"], progress=False)
+    chosen = ["entropy", "msp"]
+    done = figures.figure_set({HOSTILE: cache}, tmp_path, format="png", dpi=40, scores=chosen, progress=False)
     page = done.index.read_text()
     assert HOSTILE not in page
     assert "&lt;img src=x" in page

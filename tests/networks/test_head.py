@@ -332,7 +332,7 @@ def test_a_named_layer_that_cannot_be_the_head(make: Callable, given: str, text:
         (torch.ones(2, 5, 4, 4, dtype=torch.int64), "torch.int64"),
         ({"a": torch.ones(2, 5, 4, 4), "b": torch.ones(2, 5, 4, 4)}, r"2 maps, 'a' \(2, 5, 4, 4\), 'b' .*output='a'"),
         ((torch.ones(2, 5, 4, 4), torch.ones(2, 5, 4, 4)), r"2 maps, '0' .*--output 0"),
-        ({"masks_queries_logits": torch.ones(2, 5, 4, 4)}, "MaskFormer"),
+        ({"masks_queries_logits": torch.ones(2, 5, 4, 4)}, r"'masks_queries_logits' .* without 'class_queries_logits'"),
         ((1, None), r"tuple with \['0', '1'\]"),
         (None, "NoneType"),
     ],

@@ -99,8 +99,8 @@ def test_names_that_are_no_model(spec: str) -> None:
 
 def test_every_source_says_what_it_loads() -> None:
     assert sources() == (
-        "demo, hf:DIR_OR_ID, torchvision:NAME, smp:ARCH/ENCODER_OR_DIR, timm:BACKBONE, torchscript:FILE, export:FILE "
-        "or FILE.py:FUNCTION"
+        "demo, demo-queries, hf:DIR_OR_ID, torchvision:NAME, smp:ARCH/ENCODER_OR_DIR, timm:BACKBONE, onnx:FILE.onnx, "
+        "torchscript:FILE, export:FILE or FILE.py:FUNCTION"
     )
     assert all(loader.help and callable(loader.function) for loader in LOADERS.values())
     assert all(loader.form in str(gv.load_model.__doc__) for loader in LOADERS.values())

@@ -210,7 +210,7 @@ def networks(draw: st.DrawFn) -> Net:
     return Net(draw(heads()), classes, branches, ops)
 
 
-@settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_random_ends(net: Net) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

@@ -30,8 +30,9 @@ PARTS = (
     *(f"label_{label}_p{p}" for label in ("oh", "uni", "exp") for p in P),
     *(f"feature_p{p}" for p in P),
     *(f"pgn2_{label}_p{p}" for label in ("oh", "uni") for p in P),
+    *(f"pgn_{label}_p{p}_{of}" for of in ("embedding", "decoder") for label in ("oh", "uni") for p in P),
 )
-"""Factors of the paper's norms, and those of the layer before: known by a pattern alone."""
+"""Factors of the paper's norms, and those of other layers: known by a pattern alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +123,7 @@ def test_scores_are_apart_for_every_eye_and_in_grey() -> None:
 
 def test_colour_and_dash_tell_families() -> None:
     assert all(any(score_look(name).color == score_look(f"pgn_oh_p{p}").color for p in P) for name in PARTS)
-    for name in ("pgn_exp_p{}", "label_oh_p{}", "feature_p{}", "pgn2_uni_p{}"):
+    for name in ("pgn_exp_p{}", "label_oh_p{}", "feature_p{}", "pgn2_uni_p{}", "pgn_oh_p{}_decoder"):
         assert len({score_look(name.format(p)).dash for p in (*P, 0.7, 3)}) == 1, name
         for p in (*P, 0.7, 3):  # of any p
             one, norm = score_look(name.format(p)), score_look(f"pgn_oh_p{p}")

@@ -1,4 +1,4 @@
-"""Train the demo network on rendered windows, or measure it; see ``README.md`` beside this file."""
+"""Train the demo's convolutional network on rendered windows, or measure it; see ``README.md`` beside this file."""
 
 from __future__ import annotations
 
@@ -92,6 +92,19 @@ def augment(pair: tuple[Tensor, Tensor], gen: torch.Generator, size: tuple[int, 
     return x.clamp(0, 1), y
 
 
+def drawn(
+    pairs: list[tuple[Tensor, Tensor]], batch: int, size: tuple[int, int], gen: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of augmented windows, without end; each window once before any again."""
+    order: list[int] = []
+    while True:
+        while len(order) < batch:
+            order += torch.randperm(len(pairs), generator=gen).tolist()
+        chosen, order = order[:batch], order[batch:]
+        xs, ys = zip(*(augment(pairs[i], gen, size) for i in chosen), strict=True)
+        yield torch.stack(xs).to(memory_format=torch.channels_last), torch.stack(ys)
+
+
 def class_weights(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Weights that fall gently with a class's share, so that thin classes count."""
     share = torch.zeros(len(CLASSES), dtype=torch.float64)
@@ -110,12 +123,12 @@ def train(
     rate: float = 4e-3,
 ) -> DemoNet:
     """Train a network from scratch; the same arguments on the same machine give the same weights."""
-    with _deterministic():
+    with deterministic():
         return _train(pairs, steps, batch, size, seed, rate)
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Allow only deterministic algorithms, and leave torch as it was: other networks need the others."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -134,15 +147,10 @@ def _train(
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
     weight = class_weights(pairs)
-    order: list[int] = []
+    batches = drawn(pairs, batch, size, gen)
     start, smooth = time.perf_counter(), 0.0
     for step in range(steps):
-        while len(order) < batch:
-            order += torch.randperm(len(pairs), generator=gen).tolist()
-        chosen, order = order[:batch], order[batch:]
-        xs, ys = zip(*(augment(pairs[i], gen, size) for i in chosen), strict=True)
-        x = torch.stack(xs).to(memory_format=torch.channels_last)
-        y = torch.stack(ys)
+        x, y = next(batches)
         # Half resolution keeps thin poles in the loss at a quarter of full resolution's cost.
         logits = functional.interpolate(net(x), scale_factor=2.0, mode="bilinear", align_corners=False)
         loss = functional.cross_entropy(logits, y[:, ::2, ::2], weight, ignore_index=IGNORE)
@@ -156,27 +164,36 @@ def _train(
     return net.eval()
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def command_line(description: str, steps: int, batch: int) -> argparse.ArgumentParser:
+    """Options of a training script."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--train", type=Path, nargs="*", default=[], help="folders of training windows")
     parser.add_argument("--check", type=Path, nargs="*", default=[], help="folders to measure mIoU on")
     parser.add_argument("--weights", type=Path, required=True, help="written by training, read otherwise")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    return parser
+
+
+def check(net: torch.nn.Module, folders: list[Path]) -> None:
+    """Print IoU per class for every folder."""
+    for folder in folders:
+        suffix = "jpg" if any((folder / "images").glob("*.jpg")) else "png"
+        report(folder.name, net, load_pairs(folder, suffix))
+
+
+def main() -> None:
+    """Command line."""
+    args = command_line(__doc__.splitlines()[0], steps=1500, batch=8).parse_args()
     torch.set_num_threads(args.threads)
     if args.train:
         pairs = [pair for folder in args.train for pair in load_pairs(folder)]
         net = train(pairs, args.steps, args.batch, seed=args.seed)
         state = {key: value.contiguous() for key, value in net.state_dict().items()}
         save_file(state, args.weights)
-    net = load_demo_network(args.weights)
-    for folder in args.check:
-        suffix = "jpg" if any((folder / "images").glob("*.jpg")) else "png"
-        report(folder.name, net, load_pairs(folder, suffix))
+    check(load_demo_network(args.weights), args.check)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,11 @@ from . import (
     mmseg,
     muad,
     roadanomaly,
+    sequence,
     smiyc,
     streethazards,
+    table,
+    video,
     voc,
 )
 from .files import IMAGE_SUFFIXES, MASK_SUFFIXES, images_in, masks_of
@@ -77,6 +80,9 @@ LAYOUTS: Registry[Layout] = Registry(
         loveda.LAYOUT,
         mmseg.LAYOUT,
         drive.LAYOUT,
+        video.LAYOUT,
+        sequence.LAYOUT,
+        table.LAYOUT,
     ),
     FrameError,
 )

@@ -19,6 +19,7 @@ from ...schema.file_names import is_foreign, natural_key
 from ...schema.frame import nested_id
 from ..conventions import VOID, Conversion, some
 from ..decoding import read_mask
+from ..image_source import Readable
 from .files import anomaly_frames, images_in, one_of
 from .layout import EVERY, FrameFiles, Layout, Mask
 
@@ -65,7 +66,7 @@ def _set(folder: Path, name: str) -> list[FrameFiles]:
     ]
 
 
-def _conversion(masks: Iterable[Path]) -> Conversion:
+def _conversion(masks: Iterable[Readable]) -> Conversion:
     """What ids mean in a set, which its first mask with an unknown object tells; any other mask has to agree."""
     for path in masks:
         try:

@@ -181,7 +181,7 @@ class _MaskFiles:
         stems = "|".join(
             re.escape(_folded(template.rpartition(".")[0])).replace(r"\{\}", "(.+)") for template in templates
         )
-        masked = {_folded(name): mask.path for name, mask in masks.items()}
+        masked = {_folded(name): mask.path for name, mask in masks.items() if isinstance(mask.path, Path)}
         images = {_folded(name) for name in names}
         left = []
         for path in self.all:

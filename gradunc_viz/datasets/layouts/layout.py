@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ...schema.errors import FrameError
 from ...schema.file_names import is_foreign
 from ..conventions import Conversion, some
+from ..image_source import Readable
 
 __all__ = ["EVERY", "FrameFiles", "Layout", "Mask", "NoFramesError", "entries"]
 
@@ -24,7 +25,7 @@ class NoFramesError(FrameError):
 class Mask(NamedTuple):
     """A mask file and what its ids mean."""
 
-    path: Path
+    path: Readable
     conversion: Conversion
 
 
@@ -43,11 +44,11 @@ class FrameFiles:
     """
 
     id: str
-    image: Path
+    image: Readable
     label: Mask | None = None
     anomaly: Mask | None = None
-    region: Path | None = None
-    ignore: Path | None = None
+    region: Readable | None = None
+    ignore: Readable | None = None
     anomaly_ids: frozenset[int] = frozenset()
 
 
@@ -69,6 +70,8 @@ class Layout:
     classes
         Label convention of the catalogue that the class ids follow, ``None`` if there are no class labels or
         their meaning is not fixed.
+    takes
+        Whether a path that is no folder, such as that of a video, is a set of this layout.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Layout:
     find: Callable[[Path, str], list[FrameFiles]]
     split: str | None = None
     classes: str | None = None
+    takes: Callable[[Path], bool] = field(default=lambda path: False)
 
     def files(self, root: Path, split: str | None = None) -> tuple[FrameFiles, ...]:
         """List the frames below `root`, sorted as people count, without opening an image.
@@ -92,13 +96,13 @@ class Layout:
         if not one_folder or (split is not None and self.split is None):
             expected = "no split" if self.split is None else f"the name of one folder such as {self.split!r}"
             raise FrameError(f"{root}: split is {split!r}, layout {self.name!r} expects {expected}")
-        if not root.is_dir():
+        if not root.is_dir() and not self.takes(root):
             problem = "is a file" if root.exists() else "does not exist"
             raise FrameError(f"{root}: {problem}, expected a folder of frames")
         split = split or self.split or ""
         try:
             frames = self.find(root, split)
-            found = entries(root)
+            found = entries(root) if root.is_dir() else "none"
         except OSError as error:
             raise FrameError(f"{error.filename or root}: cannot be listed ({error.strerror or error})") from error
         if not frames:

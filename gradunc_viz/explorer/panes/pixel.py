@@ -88,11 +88,11 @@ def norm_parts(frame: FrameData, name: str, y: int, x: int) -> NormParts | None:
 
     With :math:`\|\nabla_K L\|_p = \|\pi - y\|_p \, \|\psi\|_p` the label part follows from the cached logits, and the
     feature part is what is left of the cached norm. None for scores that are no gradient norm, and caches without
-    logits or this norm.
+    logits or this norm, or of a query model, whose label part is no function of its class scores.
     """
     entry = lookup(name)
     dataset = frame.dataset
-    if not isinstance(entry, GradientNorm) or "logits" not in dataset:
+    if not isinstance(entry, GradientNorm) or "logits" not in dataset or frame.of_queries:
         return None
     cell = frame.norm_cell(name, y, x)
     if cell is None:
@@ -160,10 +160,10 @@ def _breakable(name: str) -> Markup:
 
 _BARS_CARD = """
 <div class='card'>{% if problem %}<div class='muted'>{{ problem }}</div>{% else -%}
-<div class='card-title'>Class probabilities</div><div class='bars'>
+<div class='card-title'>{{ title }}</div><div class='bars'>
 {%- for name, share, color in bars -%}
 <span>{{ name }}</span>
-<span class='track'><i style='width:{{ "%.2f" | format(100 * share) }}%;background:{{ color }}'></i></span>
+<span class='track'><i style='width:{{ "%.2f" | format(100 * [share, 1] | min) }}%;background:{{ color }}'></i></span>
 <b>{{ "%.3f" | format(share) }}</b>
 {%- endfor %}</div>
 {%- if parts %}<div class='card-title'>How {{ score }} is made up
@@ -189,4 +189,5 @@ def probability_bars(
     except GraduncError as error:
         return render(_BARS_CARD, problem=str(error))
     bars = [(classes[i], float(found[i]), f"rgb{tuple(colors[i])}") for i in np.argsort(-found)[:_BARS]]
-    return render(_BARS_CARD, problem="", bars=bars, parts=parts, score=name)
+    title = "Class scores S of the queries" if frame.of_queries else "Class probabilities"
+    return render(_BARS_CARD, problem="", title=title, bars=bars, parts=parts, score=name)

@@ -17,6 +17,7 @@ from ...store.cache import Cache
 from ...store.frame import (
     cached_scores,
     decode_image,
+    logits_at,
     probabilities_at,
     read_variable,
     score_values,
@@ -122,9 +123,14 @@ class FrameData:
                 self._values(name)  # read once, for every pixel, and counted
         return scores_at(self.dataset, y, x, names)
 
+    @property
+    def of_queries(self) -> bool:
+        """Whether a query model scored it: its logits are class scores S then."""
+        return "logits_are" in self.dataset.attrs
+
     def probabilities(self, y: int, x: int) -> np.ndarray:
-        """Softmax of the logits at one pixel, (class,)."""
-        return probabilities_at(self.dataset, y, x)
+        """Softmax of the logits at one pixel, (class,); of a query model its class scores S."""
+        return (logits_at if self.of_queries else probabilities_at)(self.dataset, y, x)
 
     def norm_cell(self, name: str, y: int, x: int) -> tuple[float, int, int] | None:
         """Cached value of a norm in the head's cell of a pixel, not oriented, and that cell (v, u); None without."""

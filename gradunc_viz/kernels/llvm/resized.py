@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...schema.scores import LOG2_FLOOR, SoftmaxRequest
-from ..resize import neighbours
+from ..resize import Band, neighbours
 from ..threads import empty, in_threads
 from .code import LANES, Code, Value, built_once
 from .functions import positive_log2
@@ -32,12 +32,15 @@ class Lines:
     Parameters
     ----------
     x : Tensor (N, C, h, w), float32
+    band : Band, optional
+        Which lines; all of them by default.
     """
 
-    def __init__(self, x: Tensor, size: tuple[int, int], align_corners: bool) -> None:
+    def __init__(self, x: Tensor, size: tuple[int, int], align_corners: bool, band: Band | None = None) -> None:
         height, width = x.shape[2:]
         self.filled = -(-size[1] // LANES) * LANES
-        self.above, self.below, self.weight = neighbours(height, size[0], align_corners)
+        band = band or Band(slice(0, size[0]), height)
+        self.above, self.below, self.weight = band.neighbours(size[0], align_corners)
         self.places: list[np.ndarray] = []
         if not width == size[1] == self.filled:
             columns = neighbours(width, size[1], align_corners)
@@ -107,6 +110,7 @@ def resized_scores(
     wanted: Sequence[SoftmaxRequest],
     label: Tensor | None,
     align_corners: bool,
+    band: Band | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Prediction and scores of the softmax family of logits resized to an image.
 
@@ -117,15 +121,18 @@ def resized_scores(
         Scores; the prediction comes without.
     label : Tensor (N, y, x), optional
         Class ids, for the scores that need them.
+    band : Band, optional
+        Which lines of the image, y in all; all of them by default.
 
     Returns
     -------
     Tensor (N, y, x), Tensor (N, len(wanted), y, x)
     """
     n, classes = logits.shape[:2]
-    lines = Lines(logits, size, align_corners)
-    scores = empty((n, len(wanted), size[0], lines.filled), torch.float32)
-    prediction = empty((n, size[0], lines.filled), torch.int64)
+    lines = Lines(logits, size, align_corners, band)
+    height = len(lines.above)
+    scores = empty((n, len(wanted), height, lines.filled), torch.float32)
+    prediction = empty((n, height, lines.filled), torch.int64)
     truth = None if label is None else F.pad(label.to(torch.int32), (0, lines.filled - size[1])).contiguous()
     kernel = label_kernel((), (), (*wanted, SoftmaxRequest("prediction")), "float32", True)
 
@@ -170,13 +177,19 @@ def _log2_kernel() -> Callable[..., None]:
 
 
 def resized_log2_norms(
-    norms: Tensor, size: tuple[int, int], align_corners: bool, target: Tensor | None = None
+    norms: Tensor,
+    size: tuple[int, int],
+    align_corners: bool,
+    target: Tensor | None = None,
+    band: Band | None = None,
+    top: Tensor | None = None,
 ) -> Tensor:
     """See `gradunc_viz.scores.resizing.resize_log2_norms`; (M, h, w) float32 to (M, y, x)."""
-    top = norms.amax((1, 2), keepdim=True)
-    lines = Lines((norms - top).exp2_()[:, None], size, align_corners)
+    top = norms.amax((1, 2), keepdim=True) if top is None else top.view(-1, 1, 1)
+    lines = Lines((norms - top).exp2_()[:, None], size, align_corners, band)
     whole = target is not None and target.is_contiguous() and lines.filled == size[1]
-    out = target if target is not None and whole else empty((len(norms), size[0], lines.filled), torch.float32)
+    shape = len(norms), len(lines.above), lines.filled
+    out = target if target is not None and whole else empty(shape, torch.float32)
     tops = top.flatten().tolist()
     kernel = _log2_kernel()
 

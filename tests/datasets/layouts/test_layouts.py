@@ -69,11 +69,11 @@ def test_a_layout_of_ones_own(mine: Layout, folder: Path, tmp_path: Path, capsys
     assert "ours; class ids 0..3" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compute", "--help"])
-    assert "drive, mine" in " ".join(capsys.readouterr().out.split())
+    assert "table, mine" in " ".join(capsys.readouterr().out.split())
     assert (
         main(list(map(str, ["import", tmp_path, "--data", folder, "--layout", "your", "--out", tmp_path / "no"]))) == 1
     )
-    assert "drive, mine" in capsys.readouterr().err
+    assert "table, mine" in capsys.readouterr().err
 
 
 def test_a_name_is_taken_once(mine: Layout) -> None:

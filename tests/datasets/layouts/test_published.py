@@ -136,6 +136,7 @@ def test_files_and_ids(tree: Tree, tmp_path: Path) -> None:
 
 def test_every_layout_has_a_miniature() -> None:
     elsewhere = {"folder", "smiyc", "course", "camvid", "cityscapes", "lostandfound", "roadanomaly", "drive", "voc"}
+    elsewhere |= {"video", "sequence", "table"}
     assert {tree.layout for tree in TREES} | elsewhere == set(LAYOUTS)
 
 

@@ -538,7 +538,7 @@ def test_texts_tell_units_and_orientation() -> None:
     assert "sign turned" not in text.score_help("msp")
     groups = text.score_groups([*gv.SCORES, "rank:entropy+msp", "ext:mine"])
     assert list(groups) == [
-        "Gradients", "Softmax", "Logits", "Fitted", "Several passes", "Combined", "Imported"
+        "Gradients", "Softmax", "Logits", "Fitted", "Several passes", "Queries", "Combined", "Imported"
     ]  # fmt: skip
     assert {*gv.SCORES, "rank:entropy+msp", "ext:mine"} == {name for own in groups.values() for name in own.values()}
     assert units_text("ext:mine") == "as given"

@@ -1,0 +1,54 @@
+"""Frames of tables of pandas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gradunc_viz as gv
+from gradunc_viz.schema.errors import FrameError
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image": ["images/f00.png", "images/f01.png", "images/f02.jpg"],
+            "label": ["labels/f00.png", None, float("nan")],
+            "anomaly": ["anomalies/f00.png", "anomalies/f01.png", ""],
+            "id": ["x", "y", 3],
+            "weather": ["rain", "sun", "sun"],
+        },
+        index=[7, 8, 9],
+    )
+
+
+def test_a_row_is_a_frame(table: pd.DataFrame, tiny_set: Path) -> None:
+    frames, plain = gv.frames_from(table, root=tiny_set), gv.open_frames(tiny_set)
+    assert frames.ids == ("x", "y", "3")
+    assert [frame.label is None for frame in frames] == [False, True, True]
+    np.testing.assert_array_equal(frames[1].anomaly, plain[1].anomaly)
+    assert gv.frames_from(table[["image", "label", "anomaly"]], root=tiny_set)[0].digest() == plain[0].digest()
+    some = gv.frames_from(table[table.weather == "sun"], root=tiny_set)
+    assert some.ids == ("y", "3")
+
+
+def test_columns_of_other_names(table: pd.DataFrame, tiny_set: Path) -> None:
+    renamed = table.rename(columns={"image": "path", "label": "truth"}).drop(columns="id")
+    frames = gv.frames_from(renamed, image="path", label="truth", root=tiny_set)
+    assert frames.ids == ("images__f00", "images__f01", "images__f02")
+    assert frames[0].label is not None
+    with pytest.raises(FrameError, match="has no column 'image', expected one of path, truth, anomaly, weather"):
+        gv.frames_from(renamed, root=tiny_set)
+    with pytest.raises(FrameError, match="argument ignore_index given, expected only image, label, anomaly, id, root"):
+        gv.frames_from(table, root=tiny_set, ignore_index=3)
+
+
+def test_paths_that_lead_nowhere(table: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(FrameError, match=r"none of its 3 images exists, such as .*f00\.png"):
+        gv.frames_from(table, root=tmp_path)
+    with pytest.raises(FrameError, match="holds no row"):
+        gv.frames_from(table[:0])
