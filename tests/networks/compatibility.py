@@ -1,7 +1,7 @@
 """The table of docs/networks.md: every kind of network, made small, really loaded and scored, its gradient compared.
 
-``make compatibility`` brings the table up to date, and `test_compatibility` holds each of its rows to a fresh run. A row
-has one of three states:
+``make compatibility`` brings the table up to date, and `test_compatibility` holds each of its rows to a fresh run. A
+row has one of three states:
 
 - *passed*: it loads, its head is found, and its gradient norms equal those of automatic differentiation;
 - *refused*: an error says why;

@@ -70,6 +70,7 @@ def test_smp_architectures(smp: ModuleType, tmp_path: Path) -> None:
     assert gv.load_model("smp:Unet/tu-test_resnet").normalize == ((0.5,) * 3, (0.5,) * 3)
 
 
+@pytest.mark.filterwarnings("ignore:.timm-. encoders are deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
