@@ -124,7 +124,7 @@ class ArrayFiles(FilesById):
                 kept = values.clone()  # of a file that is mapped
             else:
                 found = np.asarray(values[...])
-                kept = torch.from_numpy(np.array(found, found.dtype.newbyteorder("=")))
+                kept = torch.from_numpy(np.array(found, found.dtype.newbyteorder("="), order="C"))
             return kept if kept.dtype == torch.float64 else kept.float()
 
     def _array(self, file: Path, arrays: Arrays) -> Any:

@@ -131,7 +131,13 @@ class SavedLogits(Network):
         return f"<SavedLogits {self.name}: {self._stored} channels of {len(self.logits_files.files)} frames{beside}>"
 
     def check_frames(
-        self, frames: Sequence[Frame], names: Sequence[str] | None = None, *, skip: bool = False, some: bool = False
+        self,
+        frames: Sequence[Frame],
+        names: Sequence[str] | None = None,
+        *,
+        with_features: bool = True,
+        skip: bool = False,
+        some: bool = False,
     ) -> None:
         """Check before any work that frames have their files, and that the first of these is laid out as expected.
 
@@ -140,6 +146,8 @@ class SavedLogits(Network):
         frames : sequence of Frame
         names : sequence of str, optional
             Of the classes.
+        with_features : bool
+            Whether anybody needs features.
         skip : bool
             Whether a frame without files may be left out.
         some : bool
@@ -155,7 +163,7 @@ class SavedLogits(Network):
         UserWarning
             Naming files that belong to none of the frames.
         """
-        for files in filter(None, (self.logits_files, self.features_files)):
+        for files in filter(None, (self.logits_files, self.features_files if with_features else None)):
             found = {frame.id: files.find(frame.id) for frame in frames}
             absent = [frame_id for frame_id, file in found.items() if file is None]
             if absent and (len(absent) == len(found) or not skip):

@@ -125,7 +125,11 @@ def _saved_runner(
         if value not in (None, False):
             raise SettingsError(f"{name}={value!r} is said of a network's input; saved logits have none")
     _warn_of_idle(settings)
-    return SavedRunner(saved, device, any("features" in lookup(name).needs for name in settings.scores))
+    return SavedRunner(saved, device, _with_features(settings))
+
+
+def _with_features(settings: Settings) -> bool:
+    return any("features" in lookup(name).needs for name in settings.scores)
 
 
 def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: Settings, some: bool = False) -> None:
@@ -146,8 +150,13 @@ def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: 
     """
     for one in networks:
         if isinstance(one, SavedLogits):
-            others = some or settings.limit is not None
-            one.check_frames(frames, settings.classes, skip=settings.on_error == "skip", some=others)
+            one.check_frames(
+                frames,
+                settings.classes,
+                with_features=_with_features(settings),
+                skip=settings.on_error == "skip",
+                some=some or settings.limit is not None,
+            )
 
 
 def _warn_of_idle(settings: Settings) -> None:

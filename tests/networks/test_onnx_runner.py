@@ -356,10 +356,16 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     cast = [node("Cast", "x", "y", to=TensorProto.FLOAT)]
     y = (TensorProto.FLOAT, ["n", 3, "h", "w"])
     graph(tmp_path / "bytes.onnx", *cast, weights={}, x=integers, y=y)
+    identity = node("Identity", "x", "y")
+    graph(tmp_path / "four.onnx", identity, weights={}, x=(TensorProto.FLOAT, [4, 3, "h", "w"]), y=y)
+    rows = (TensorProto.INT64, ["n", "c", "w"])
+    graph(tmp_path / "rows.onnx", *body(), node("ArgMax", "features", "y", axis=2), weights=weights_of(net), y=rows)
     for name, expected in {
         "nowhere.onnx": "no such file; expected an ONNX model",
         "damaged.onnx": "is no valid ONNX model",
         "foreign.onnx": "onnxruntime cannot run it",
+        "four.onnx": "takes batches of 4 images alone",
+        "rows.onnx": "ArgMax 'y' of the graph runs along axis 2",
         "bytes.onnx": "its input 'x' is uint8 of 4 dimensions; expected floating point",
     }.items():
         with pytest.raises(ModelError, match=expected) as caught:

@@ -191,7 +191,7 @@ def test_types_and_shapes_that_are_taken(frames: gv.Frames, folder: Path, tmp_pa
     whole = np.load(folder / "logits/f00.npy")
     kinds = {
         "f00": whole[None],
-        "f01": np.load(folder / "logits/f01.npy").astype(">f8"),
+        "f01": np.asfortranarray(np.load(folder / "logits/f01.npy").astype(">f8")),
         "f02": np.load(folder / "logits/f02.npy").astype("f2"),
     }
     for frame_id, array in kinds.items():
@@ -199,6 +199,7 @@ def test_types_and_shapes_that_are_taken(frames: gv.Frames, folder: Path, tmp_pa
     bfloat = torch.from_numpy(np.load(folder / "logits/f03.npy")).bfloat16()
     save_file({"anything": bfloat}, tmp_path / "f03.safetensors")
     read = gv.SavedLogits(tmp_path).read
+    assert read("f01", frames["f01"].size, False)[0].is_contiguous()
     assert [read(frame.id, frame.size, False)[0].dtype for frame in frames] == [
         torch.float32, torch.float64, torch.float32, torch.float32
     ]  # fmt: skip
@@ -414,6 +415,10 @@ def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path
     with pytest.warns(UserWarning, match=r"more: 1 of 5 logits files belong to no frame \(file frame0\.npy\)"):
         gv.SavedLogits(tmp_path / "more").check_frames(frames)
     gv.compute(gv.SavedLogits(tmp_path / "more"), frames, tmp_path / "l", scores="msp", limit=1, progress=False)
+    shutil.copytree(folder / "features", tmp_path / "features")
+    (tmp_path / "features/f00.npy").unlink()
+    half = gv.SavedLogits(tmp_path / "more", tmp_path / "features", head={"kernel_size": 1})
+    gv.compute(half, frames, tmp_path / "half", scores="msp", limit=1, progress=False)  # which needs no features
     (tmp_path / "more/frame0.npy").rename(tmp_path / "more/f00.npz")
     with pytest.raises(FrameError, match=r"f00\.npy and .*f00\.npz: both are the logits file of 'f00', expected one"):
         gv.SavedLogits(tmp_path / "more")

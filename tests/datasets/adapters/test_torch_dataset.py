@@ -128,6 +128,8 @@ def test_three_parts_and_names_of_ones_own() -> None:
     (frame,) = gv.frames_from([item], image="left", label="truth", anomaly="strange", classes=["a", "b", "c", "d"])
     assert frame.classes == ("a", "b", "c", "d")
     np.testing.assert_array_equal(frame.anomaly, IDS[0] == 3)
+    with pytest.warns(UserWarning, match=r"list: parts truth, strange, weather not used; say what is a mask: label="):
+        assert gv.frames_from([item], image="left")[0].label is None
     (frame,) = gv.frames_from([(IMAGES[0], IDS[0], (IDS[0] == 3))], anomaly=2)
     np.testing.assert_array_equal(frame.anomaly, IDS[0] == 3)
     (alone,) = gv.frames_from([IMAGES[0]])
