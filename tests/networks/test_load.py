@@ -356,7 +356,7 @@ def test_a_file_that_cannot_be_run(tmp_path: Path) -> None:
         load_model(f"{tmp_path}/bad.py:build")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert not [name for name in set(sys.modules) - before if name.startswith("gradunc_user")]
-    with pytest.raises(ModelError, match=r"unknown model 'resnet': expected demo, hf:DIR_OR_ID"):
+    with pytest.raises(ModelError, match=r"unknown model 'resnet': expected demo, demo-queries, hf:DIR_OR_ID"):
         load_model("resnet")
 
 
