@@ -307,8 +307,9 @@ def _is_large(settings: Settings, frames: Sequence[Frame]) -> bool:
 
 def _folder(place: Backend) -> Path:
     """Where large maps are kept until they are in the cache: beside it, or where other temporary files are."""
-    folder = Path(place.where).resolve().parent
-    return folder if folder.is_dir() else Path(tempfile.gettempdir())
+    path = Path(place.where)
+    beside = (folder for folder in path.resolve().parents if folder.is_dir()) if path.is_absolute() else iter(())
+    return next(beside, Path(tempfile.gettempdir()))
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:

@@ -37,14 +37,13 @@ def write_frame(folder: Path, side: int, bands: int) -> None:
     import tifffile
 
     noise = np.random.default_rng(0)
-    for name in ("images", "labels", "anomalies"):
+    for name in ("images", "labels", "anomalies") if bands == 3 else ("images",):
         (folder / name).mkdir(parents=True)
         first = np.array(Image.open(sorted(data_path(f"demo/{name}").iterdir())[0]))
         copies = (-(-side // first.shape[0]), -(-side // first.shape[1]), *(1,) * (first.ndim - 2))
         whole = np.ascontiguousarray(np.tile(first, copies)[:side, :side])
         if name != "images":
-            if bands == 3:
-                Image.fromarray(whole).save(folder / f"{name}/frame.png", compress_level=1)
+            Image.fromarray(whole).save(folder / f"{name}/frame.png", compress_level=1)
             continue
         whole = np.minimum(whole, 243) + noise.integers(0, 12, whole.shape, dtype="u1")
         kind = "rgb"
