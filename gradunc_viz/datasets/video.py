@@ -63,7 +63,7 @@ class Video:
         """List time stamps, in units of the stream, of all frames and of keyframes."""
         import av
 
-        stamps, keys, last, reason = [], [], None, ""
+        stamps, keys, last, reason, packets = [], [], None, "", 0
         # AVI has no time stamps, and guesses are wrong where frames are stored in another order than shown
         self._counted = container.format.name == "avi" and stream.codec_context.name not in ("mjpeg", "mpeg4")
         try:
@@ -73,6 +73,7 @@ class Video:
                 if packet.is_corrupt:
                     reason = "a part of a frame is missing"
                     break
+                packets += 1
                 self._counted = self._counted or packet.pts is None
                 last = packet.dts if packet.dts is not None else last
                 if not packet.is_discard:
@@ -86,12 +87,13 @@ class Video:
         every = np.unique(np.array(stamps, "i8"))
         step = int(np.median(np.diff(every))) if len(every) > 1 else 0
         start = every[0] if len(every) else 0
-        if not reason and (len(stamps) < stream.frames or (not stream.frames and _ends_early(stream, every))):
+        # of streams for broadcast the length is that of the file, cut off or not
+        if not reason and container.format.name not in ("mpegts", "mpeg") and _ends_early(stream, every, packets):
             reason = "truncated"
         if reason:
             if last is not None and not self._counted:  # later ones may be shown after some that are missing
                 every = every[every <= last]
-            whole = f" of {stream.frames}" if stream.frames else ""
+            whole = f" of {stream.frames}" if stream.frames > len(every) else ""
             read = f"frames 0 to {len(every) - 1} are read" if len(every) else "no frame can be read"
             told = f"{self.path}: ends after {len(every)}{whole} frames ({reason}); {read}"
             if not len(every):
@@ -120,7 +122,7 @@ class Video:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
                 raise FrameError(f"{self.path}: holds no video stream, only {kinds}")
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")
             if stream.codec_context is None:
                 raise FrameError(f"{self.path}: this build of PyAV cannot decode its video")
             # with more threads decoders do not say which frames they had to guess
@@ -249,8 +251,8 @@ class VideoFrame(ImageSource):
         return self.video.digest + self.index.to_bytes(8, "big")
 
 
-def _ends_early(stream: Any, stamps: np.ndarray) -> bool:
-    """Whether frames end long before the header says that the video does."""
+def _ends_early(stream: Any, stamps: np.ndarray, packets: int) -> bool:
+    """Whether frames end before the header says that the video does, or some are missing before that."""
     duration = stream.duration
     text = stream.metadata.get("DURATION", "")  # of Matroska: 00:00:04.000000000
     if not duration and text:
@@ -258,8 +260,12 @@ def _ends_early(stream: Any, stamps: np.ndarray) -> bool:
         duration = (3600 * hours + 60 * minutes + seconds) / float(stream.time_base)
     if not duration or not len(stamps):
         return bool(duration)
-    longest = np.diff(stamps).max(initial=0)
-    return bool(duration - (stamps[-1] - stamps[0]) > 2.5 * longest) if longest else False
+    gaps = np.diff(stamps)
+    # a video that was trimmed without being encoded anew lacks frames on purpose, and its time is that of the others
+    if len(gaps) and packets < stream.frames and duration > (stream.frames - 1) * np.median(gaps):
+        return True
+    longest = gaps.max(initial=0)  # the last frame is shown for no longer, as far as one can tell
+    return bool(longest and duration - (stamps[-1] - stamps[0]) > 1.5 * longest)
 
 
 def _reason(error: Exception) -> str:

@@ -56,12 +56,18 @@ class Band:
         return slice(self.lines.start - self.first, self.lines.stop - self.first)
 
 
-def bilinear(values: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
-    """Resize the last two axes to `size`, in float32; the values themselves where the size is right."""
+def bilinear(
+    values: np.ndarray, size: tuple[int, int], align_corners: bool = False, band: Band | None = None
+) -> np.ndarray:
+    """Resize the last two axes to `size`, in float32; the values themselves where the size is right.
+
+    Of a `band` those lines alone, where `values` are the rows that they are made of.
+    """
     values = np.asarray(values, "f4")
-    if values.shape[-2:] == tuple(size):
-        return values
-    top, bottom, down = neighbours(values.shape[-2], size[0], align_corners)
+    band = band or Band(slice(0, size[0]), values.shape[-2])
+    if (band.height, values.shape[-1]) == tuple(size):
+        return values[..., band.own(), :]
+    top, bottom, down = band.neighbours(size[0], align_corners)
     # a weighted sum, not a + (b - a) w: a small value beside a large one keeps its digits, and its logarithm
     rows = values[..., top, :] * (1 - down[:, None]) + values[..., bottom, :] * down[:, None]
     left, right, across = neighbours(values.shape[-1], size[1], align_corners)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
-from ..kernels.resize import bilinear
+from ..kernels.resize import Band, bilinear
 from ..schema.errors import GraduncError
 from ..schema.scores import lookup, resolve_scores
 from ..store.cache import Cache
@@ -17,28 +18,35 @@ from ..store.progress import followed
 from .arrays.segments import (
     SHAPES,
     STATISTICS,
+    Segments,
     find_segments,
     segment_iou,
-    segment_means,
     segment_moments,
     segment_shapes,
+    segment_sums,
 )
 
 __all__ = ["frame_segments", "segment_statistics"]
 
 
-def _probabilities(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """Softmax of the resized logits, (class, y, x) float32."""
-    maps = _resized(logits, size, align_corners)
-    return softmax(maps, out=maps)
+_STRIP = 1 << 22  # pixels of which all classes are in memory
 
 
-def _resized(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """Resized logits, (class, y, x) float32; one class at a time, as temporaries of all are large."""
-    maps = np.empty((len(logits), *size), "f4")
-    for resized, one in zip(maps, logits, strict=True):
-        resized[:] = bilinear(one, size, align_corners)
-    return maps
+def _class_means(dataset: xr.Dataset, segments: Segments, of_queries: bool) -> np.ndarray:
+    """Mean of the softmax of the resized logits over every segment, or of class scores of queries, (class, n)."""
+    size, align = (dataset.sizes["y"], dataset.sizes["x"]), bool(dataset.attrs["align_corners"])
+    total = np.zeros((dataset.sizes["class"], segments.count))
+    step = max(1, _STRIP // size[1])
+    for first in range(0, size[0], step):
+        band = Band(slice(first, min(first + step, size[0])), dataset.sizes["v"])
+        rows = band.rows(size[0], align)
+        logits, band = dataset["logits"].isel(v=rows).values, replace(band, first=rows.start)
+        maps = np.empty((len(logits), band.lines.stop - first, size[1]), "f4")
+        for resized, one in zip(maps, logits, strict=True):  # one at a time, as temporaries of all are large
+            resized[:] = bilinear(one, size, align, band)
+        maps = maps if of_queries else softmax(maps, out=maps)
+        total += segment_sums(segments.ids[band.lines], maps, segments.count)
+    return total / np.bincount(segments.ids.ravel(), minlength=segments.count + 1)[1:]
 
 
 _SQUARABLE = 1e-150, 1e150
@@ -87,13 +95,10 @@ def frame_segments(dataset: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
     for name in ("y", "x"):
         attrs = {"long_name": f"centroid, {name}", "units": "px", "family": "position"}
         columns[f"centroid_{name}"] = ("segment", shapes[name], attrs)
-    size = dataset.sizes["y"], dataset.sizes["x"]
     if "logits" in dataset:
-        logits, align = dataset["logits"].values, bool(dataset.attrs["align_corners"])
         of_queries = "logits_are" in dataset.attrs
-        maps = _resized(logits, size, align) if of_queries else _probabilities(logits, size, align)
         what = "class score S" if of_queries else "probability"
-        for class_id, mean in enumerate(segment_means(segments, maps)):
+        for class_id, mean in enumerate(_class_means(dataset, segments, of_queries)):
             attrs = {"long_name": f"mean {what} of {names[class_id]}", "units": "1", "family": "probability"}
             columns[f"probability_{class_id}"] = ("segment", mean, attrs)
     for name in scores:

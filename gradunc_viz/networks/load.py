@@ -134,7 +134,7 @@ def load_model(
         settings["output"] = output
     if threshold is not None:
         settings["threshold"] = threshold
-    network = Network(net, **settings)
+    network = Network(told_its_task(net), **settings)
     if network.preprocessing.unknown:
         raise ModelError(network.preprocessing.unknown)
     return network

@@ -49,8 +49,9 @@ class Runner(Protocol[_X]):
     `prepare` makes the input of one image, in threads that read ahead; a call takes a batch of them, in one thread.
     How logits and features come about is the runner's own business: one forward pass (`Inference`), many on parts of
     the image or on flipped copies that are put together, masks and classes of queries multiplied out, or files that
-    were written before, which `prepare` finds by the frame's id. Passes whose predictions are to be compared are kept
-    apart, in a `gradunc_viz.networks.passes.JointHead`.
+    were written before, which `prepare` finds by the frame's id; such a runner names and hashes them (`files` and
+    `content`, see `gradunc_viz.networks.saved.SavedRunner`), as frames of a cache depend on them. Passes whose
+    predictions are to be compared are kept apart, in a `gradunc_viz.networks.passes.JointHead`.
 
     Attributes
     ----------

@@ -91,16 +91,21 @@ def folder(frames: gv.Frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # values
 
 
-@pytest.mark.parametrize("form", ["npz", "safetensors", "zarr"])
-def test_a_cache_is_that_of_the_network_itself(
-    form: str, frames: gv.Frames, tiny_cache: gv.Cache, tmp_path: Path
-) -> None:
+def test_a_cache_is_that_of_the_network_itself(frames: gv.Frames, tiny_cache: gv.Cache, tmp_path: Path) -> None:
     one = frames[:1]
-    logits = gv.SavedLogits(saved(TinyNet().eval(), one, tmp_path / "run7", form), head={"kernel_size": 1})
+    logits = gv.SavedLogits(saved(TinyNet().eval(), one, tmp_path / "run7"), head={"kernel_size": 1})
     cache = gv.compute(logits, one, tmp_path / "cache", scores=SCORES, progress=False)
     same(tiny_cache, cache)
     assert cache.key["network"]["name"] == "run7"
     assert "run7: 4 channels of 1 frames" in repr(logits)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zarr"])
+def test_both_arrays_in_one_file(form: str, frames: gv.Frames, tmp_path: Path) -> None:
+    files = gv.SavedLogits(saved(TinyNet().eval(), frames[:1], tmp_path / "saved", form), head={"kernel_size": 1})
+    read = files.read("f00", frames["f00"].size, True)
+    for values, own in zip(read, outputs(TinyNet().eval(), frames["f00"]).values(), strict=True):
+        np.testing.assert_array_equal(values[0], own)
 
 
 def test_the_command_resumes_and_notices_what_changed(

@@ -27,9 +27,9 @@ __all__ = [
     "find_segments",
     "label_classes",
     "segment_iou",
-    "segment_means",
     "segment_moments",
     "segment_shapes",
+    "segment_sums",
 ]
 
 STATISTICS: dict[str, str] = {
@@ -192,25 +192,28 @@ def segment_shapes(segments: Segments) -> dict[str, np.ndarray]:
     }
 
 
-def segment_means(segments: Segments, values: np.ndarray) -> np.ndarray:
-    """Mean of maps over every segment.
+def segment_sums(ids: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Sums of maps over every segment, or over the part of it that lies in some rows.
 
     Parameters
     ----------
-    segments : Segments
+    ids : int array (y, x)
+        `Segments.ids`, all rows or some.
     values : array (..., y, x)
+        The same rows of the maps.
+    count : int
+        Segments in all.
 
     Returns
     -------
-    array (..., n)
+    array (..., count)
     """
-    _same_shape(segments.ids, values, "map")
-    flat = segments.ids.ravel()
-    size = np.bincount(flat, minlength=segments.count + 1)[1:]
-    means = np.empty((*values.shape[:-2], segments.count))
+    _same_shape(ids, values, "map")
+    flat = ids.ravel()
+    sums = np.empty((*values.shape[:-2], count))
     for index in np.ndindex(values.shape[:-2]):
-        means[index] = np.bincount(flat, values[index].ravel(), segments.count + 1)[1:] / size
-    return means
+        sums[index] = np.bincount(flat, values[index].ravel(), count + 1)[1:]
+    return sums
 
 
 def segment_moments(segments: Segments, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,9 +12,9 @@ from gradunc_viz.metrics.arrays.segments import (
     boundary_mask,
     find_segments,
     segment_iou,
-    segment_means,
     segment_moments,
     segment_shapes,
+    segment_sums,
 )
 from gradunc_viz.metrics.segment_table import segment_statistics
 from gradunc_viz.schema.errors import CacheError, SchemaError, UnknownScoreError
@@ -165,7 +165,7 @@ def test_all_ignored():
     columns = {**segment_shapes(segments), **segment_moments(segments, np.zeros((5, 6), "f4"))}
     assert all(len(values) == 0 for values in columns.values())
     assert all(len(values) == 0 for values in segment_iou(segments, label))
-    assert segment_means(segments, np.zeros((3, 5, 6), "f4")).shape == (3, 0)
+    assert segment_sums(segments.ids, np.zeros((3, 5, 6), "f4"), 0).shape == (3, 0)
 
 
 def test_ignored_pixels_count_nowhere_and_cut():
@@ -214,7 +214,7 @@ def test_shapes_must_fit():
     with pytest.raises(SchemaError, match="map"):
         segment_moments(segments, np.zeros((5, 4)))
     with pytest.raises(SchemaError, match="map"):
-        segment_means(segments, np.zeros((3, 5, 4)))
+        segment_sums(segments.ids, np.zeros((3, 5, 4)), segments.count)
 
 
 # --------------------------------------------------------------------------------------------------------------------
