@@ -6,14 +6,25 @@ again, and under the name that it had, it is found, named and hooked like that o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KERNEL_OPERATORS", "Computed", "Layers", "Weight", "arguments_of", "layer_of", "put"]
+__all__ = [
+    "KERNEL_OPERATORS",
+    "MODE",
+    "Computed",
+    "Layers",
+    "Weight",
+    "arguments_of",
+    "layer_of",
+    "put",
+    "warn_of_training",
+]
 
 KERNEL_OPERATORS = frozenset(
     (
@@ -38,6 +49,29 @@ class _Argument(Protocol):
 
     @property
     def default_value(self) -> Any: ...
+
+
+MODE = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train"}
+"""Argument of operators that do something else in training."""
+
+
+def warn_of_training(name: str, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Warn of a program that was made in training mode, which it keeps.
+
+    Parameters
+    ----------
+    name
+        Of the program.
+    calls
+        Its operators and their arguments, where these are known.
+    """
+    found = sorted({operator for operator, given in calls if given.get(MODE.get(operator, "")) is True})
+    if found:
+        warnings.warn(
+            f"{name} was made in training mode: its {' and '.join(found)} depend on the batch or on chance; expected "
+            "one made after net.eval()",
+            stacklevel=4,
+        )
 
 
 class Computed(Exception):
@@ -132,6 +166,7 @@ def put(root: nn.Module, layer: nn.Module, owner: str, name: str) -> str:
     own = [tensor for tensor in tensors if tensor is not None]
     weights = [weight.data_ptr() for weight in layer.parameters()]
     plain = type(held) is not type(layer) and not held._modules and len(own) == len(weights)
+    plain = plain and {*held._parameters, *held._buffers} <= {"weight", "bias"}
     if not owner or not plain or any(tensor.data_ptr() not in weights for tensor in own):
         unused = next(one for one in (name, *(f"{name}_{n}" for n in range(1, 10_000))) if not hasattr(root, one))
         root.add_module(unused, layer)

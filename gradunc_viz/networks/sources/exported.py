@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..preprocessing import Preprocessing
-from .aten import KERNEL_OPERATORS, Computed, Layers, Weight, arguments_of
+from .aten import KERNEL_OPERATORS, Computed, Layers, Weight, arguments_of, warn_of_training
 from .pt2 import check_program_file
 
 __all__ = ["exported_network", "network_of_graph", "network_of_program", "with_layers"]
@@ -72,6 +72,7 @@ def network_of_graph(graph: fx.GraphModule, name: str) -> Network:
     if count not in (None, 1):
         raise ModelError(f"{name} takes {count} images at a time: expected one, or any number; export it for these")
     _check_operators(graph, name)
+    warn_of_training(name, _calls(graph))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own way to copy a graph
         net = with_layers(fx.GraphModule(graph, copy.deepcopy(graph.graph)))
@@ -82,6 +83,12 @@ def network_of_graph(graph: fx.GraphModule, name: str) -> Network:
         net.__dict__["largest_batch"] = 1
     whole = (size[0], size[1]) if size[0] is not None and size[1] is not None else None
     return Network(net, name=name, preprocessing=Preprocessing(size=whole))
+
+
+def _calls(net: fx.GraphModule) -> Iterator[tuple[str, dict[str, Any]]]:
+    for node in net.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            yield _name(node), arguments_of(node.target._schema, node.args, node.kwargs)
 
 
 def with_layers(net: fx.GraphModule) -> fx.GraphModule:

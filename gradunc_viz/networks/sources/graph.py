@@ -21,13 +21,21 @@ class Unsupported(Exception):
 
 
 class Kernels(Protocol):
-    """What of a graph are layers and constants."""
+    """What of a graph are layers and constants: by name, so that a copy of the network has its own.
 
-    def layer(self, node: Any) -> tuple[nn.Module, Any] | None:
-        """The layer that a node is, and the value that enters it."""
+    Attributes
+    ----------
+    own
+        Name of the value that is the network.
+    """
 
-    def kept(self, value: Any, tensor: Tensor) -> tuple[nn.Module, str]:
-        """Module and name of the buffer that holds a constant tensor."""
+    own: str
+
+    def layer(self, node: Any) -> tuple[str, Any] | None:
+        """Dotted name of the layer that a node is, and the value that enters it."""
+
+    def kept(self, value: Any, tensor: Tensor) -> tuple[str, str]:
+        """Dotted name of the module that holds a constant tensor, and the tensor's name there."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +138,8 @@ def run_of(node: Any, kernels: Kernels) -> Callable[[Mapping[str, Any]], Sequenc
         return lambda values: list(values[names[0]])
     called = kernels.layer(node)
     if called is not None:
-        layer, entered = called[0], called[1].debugName()
-        return lambda values: (layer(values[entered]),)
+        layer, entered, own = called[0], called[1].debugName(), kernels.own
+        return lambda values: (values[own].get_submodule(layer)(values[entered]),)
     function = _python_function(node) or _operator(node)
     count = node.outputsSize()
 
@@ -158,7 +166,8 @@ def _constant(node: Any, kernels: Kernels) -> Callable[[Mapping[str, Any]], Sequ
     value = output.toIValue()
     if isinstance(value, Tensor):
         owner, name = kernels.kept(output, value)
-        return lambda values: (owner._buffers.get(name, owner._parameters.get(name)),)
+        own = kernels.own
+        return lambda values: (_attribute(values[own].get_submodule(owner), name),)
     return lambda values: (value,)
 
 

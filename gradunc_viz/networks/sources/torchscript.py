@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..traversal import evaluating, float_type
-from .aten import KERNEL_OPERATORS, Computed, Layers, Weight
+from .aten import KERNEL_OPERATORS, MODE, Computed, Layers, Weight, warn_of_training
 from .graph import Block, Unsupported, overload_of, run_of, steps_of
 
 __all__ = ["Scripted", "network_of_script", "torchscript_network"]
@@ -74,9 +74,22 @@ def network_of_script(script: torch.jit.ScriptModule, name: str | None = None) -
         raise ModelError(f"{name} {error}: give the module that it was made of") from None
     except Exception as error:  # a graph of another version of torch may be anything
         raise ModelError(f"the graph of {name} cannot be read ({brief(error)})") from error
+    warn_of_training(name, _calls(script.inlined_graph))
     network = Network(net, name=own_name)
     _check_same(script, net, network.in_channels, name)
     return network
+
+
+def _calls(block: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Operators of a graph, with those of their arguments that are constants."""
+    for node in block.nodes():
+        for inner in node.blocks():
+            yield from _calls(inner)
+        operator = node.kind().removeprefix("aten::")
+        if operator in MODE:
+            names = (argument.name for argument in overload_of(node)._schema.arguments)
+            values = zip(names, node.inputs(), strict=False)
+            yield operator, {name: v.toIValue() for name, v in values if v.node().kind() == "prim::Constant"}
 
 
 def _check_same(script: torch.jit.ScriptModule, net: nn.Module, channels: int, name: str) -> None:
@@ -137,7 +150,7 @@ class Scripted(nn.Module):
         self._own = _self.debugName()
         objects: dict[str, tuple[Any, nn.Module, str]] = {self._own: (script, self, "")}
         _complete(graph, objects)
-        self._graph = Block([self._own, *self._given], *steps_of(graph, _Kernels(self, objects)))
+        self._graph = Block([self._own, *self._given], *steps_of(graph, _Kernels(self, self._own, objects)))
 
     def forward(self, *images: Any) -> Any:
         """What the script's own ``forward`` returns."""
@@ -190,13 +203,13 @@ def _complete(block: Any, objects: dict[str, tuple[Any, nn.Module, str]]) -> Non
 class _Kernels:
     """Which nodes of a graph are layers, and where its constant tensors are kept."""
 
-    def __init__(self, root: nn.Module, objects: Mapping[str, tuple[Any, nn.Module, str]]) -> None:
-        self.root, self.objects, self.layers = root, objects, Layers(root)
+    def __init__(self, root: nn.Module, own: str, objects: Mapping[str, tuple[Any, nn.Module, str]]) -> None:
+        self.root, self.own, self.objects, self.layers = root, own, objects, Layers(root)
         self.known: dict[str, Any] = {name: part for name, (_, part, _) in objects.items()}
         self.folding = False  # whether weights are being computed, where a matrix product is no layer
-        self.constants: dict[str, tuple[nn.Module, str]] = {}
+        self.constants: dict[str, tuple[str, str]] = {}
 
-    def kept(self, value: Any, tensor: Tensor) -> tuple[nn.Module, str]:
+    def kept(self, value: Any, tensor: Tensor) -> tuple[str, str]:
         """Module and name of the buffer that holds a constant, so that it goes where the network goes."""
         name = value.debugName()
         if name not in self.constants:
@@ -205,7 +218,7 @@ class _Kernels:
             for step in owner.split(".") if owner else ():
                 part = part._modules.setdefault(step, nn.Module().eval())  # type: ignore[assignment]
             part._buffers[last] = tensor
-            self.constants[name] = (part, last)
+            self.constants[name] = (owner, last)
         return self.constants[name]
 
     @staticmethod
@@ -217,8 +230,8 @@ class _Kernels:
             return owner, last
         return "", f"constant_{name.replace('.', '_')}"
 
-    def layer(self, node: Any) -> tuple[nn.Module, Any] | None:
-        """The layer that a node is, and the value that enters it; None if it is none."""
+    def layer(self, node: Any) -> tuple[str, Any] | None:
+        """Name of the layer that a node is, and the value that enters it; None if it is none."""
         operator = node.kind().partition("::")[2]
         if self.folding or node.kind() != f"aten::{operator}" or operator not in KERNEL_OPERATORS - {"bmm"}:
             return None
@@ -238,7 +251,7 @@ class _Kernels:
         except Computed:
             return None
         name = self.layers.name_of(operator, weight, bias, given) if plain else None
-        return None if name is None else (self.root.get_submodule(name), entered)
+        return None if name is None else (name, entered)
 
     @staticmethod
     def _parts(operator: str, values: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -226,3 +226,8 @@ def test_files_that_hold_no_program(tmp_path: Path) -> None:
     for name, text in (("w.pth", "holds no program"), ("text.pt2", "is no archive"), ("gone", "does not exist")):
         with pytest.raises(ModelError, match=f"{name} {text}"):
             gv.load_model(f"export:{tmp_path / name}")
+
+
+def test_one_exported_in_training_mode_is_told() -> None:
+    with pytest.warns(UserWarning, match="ExportedProgram was made in training mode: its batch_norm depend"):
+        gv.load_model(exported(Plain().train(), 16, 16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import zipfile
@@ -177,3 +178,21 @@ def test_values_do_not_outlive_their_use() -> None:
     made = {name for step in graph.steps for name in step.outputs}
     dead = [name for step in graph.steps for name in step.dead]
     assert sorted(dead) == sorted(made - set(graph.outputs))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_one_traced_in_training_mode_is_told() -> None:
+    script = torch.jit.trace(Plain().train(), torch.rand(2, 3, 24, 40), check_trace=False)
+    with pytest.warns(UserWarning, match="the TorchScript of Plain was made in training mode: its batch_norm depend"):
+        gv.load_model(script)
+
+
+def test_a_copy_has_layers_of_its_own() -> None:
+    for script in (scripted(plain()), torch.jit.freeze(scripted(plain()))):
+        network = gv.load_model(script)
+        copied = copy.deepcopy(network)
+        before = network(X)
+        for weight in copied.net.parameters():
+            weight.data.zero_()
+        assert torch.equal(network(X), before)
+        assert not copied(X).any()
