@@ -8,7 +8,7 @@ RUN := $(VENV)/.run
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench notebooks lab clean
+.PHONY: help demo test test-fast lint format bench compatibility notebooks lab clean
 
 help:
 	@echo "make demo       compute the embedded demo and serve the explorer on 127.0.0.1:$(PORT)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint       ruff, mypy and the direction of imports"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make bench      benchmarks, compared with the committed baseline"
+	@echo "make compatibility  run every kind of network, and write what became of it into docs/networks.md"
 	@echo "make notebooks  execute the notebooks, each in a kernel of its own"
 	@echo "make lab        JupyterLab in notebooks/, with everything installed"
 
@@ -56,6 +57,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/harness.py
+
+compatibility: $(READY)
+	PYTHONPATH=tests:tests/networks $(BIN)/python tests/networks/compatibility.py --write
 
 # in a scratch folder: the files stay as they are; the first error fails
 notebooks: $(READY)

@@ -33,6 +33,7 @@ def test_recipes_register_what_they_say() -> None:
     layer = "from torch import nn\nclass MyProjection(nn.Module): pass\n"
     found = """
 import torch
+from gradunc_viz.datasets.adapters import ADAPTERS
 from gradunc_viz.datasets.layouts import LAYOUTS
 from gradunc_viz.explorer.state.tabs import tabs
 from gradunc_viz.metrics.metric import METRICS, BinCounts
@@ -41,7 +42,7 @@ from gradunc_viz.schema.scores import lookup
 assert lookup("renyi").function(torch.zeros(1, 4, 2, 2)).allclose(torch.tensor(4.0).log())
 counts = BinCounts(np.array([1, 0, 1]), np.array([5, 3, 2]), np.ones(3, bool), np.arange(3.0))
 assert METRICS["fpr80"](counts) == 1.0
-assert "pairs" in LAYOUTS and "lab" in LOADERS and "notes" in tabs()
+assert "pairs" in LAYOUTS and "lab" in LOADERS and "notes" in tabs() and "recording" in ADAPTERS
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join([layer, *blocks, found])],

@@ -1,8 +1,9 @@
-"""Commands about sets of frames: data check, data list."""
+"""Commands about sets of frames: data check, data list, data fetch."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -189,22 +190,74 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _known(names: Sequence[str]) -> dict[str, Any]:
+    """Entries of the catalogue, all of them where none is named."""
     from ..datasets.catalog import catalog
 
     known = catalog()["datasets"]
-    for name in arguments.names:
+    for name in names:
         if name not in known:
             raise GraduncError(f"unknown data set {name!r}, expected one of {', '.join(known)}")
-    for name in arguments.names or known:
-        entry = known[name]
-        print(f"{name}: {entry['name']}")
-        for what in ("citation", "licence"):
-            print(f"    {what}: {entry[what]}")
-        print(f"    source: {entry['url']}")
+    return {name: known[name] for name in names or known}
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for name, entry in _known(arguments.names).items():
+        _print_terms(name, entry)
         for number, step in enumerate(entry["steps"], 1):
             print(f"    {number}. {step}")
         print(f"    then: gradunc data check DIR --layout {entry['layout']}")
+        if entry.get("archives"):
+            print(f"    or:   gradunc data fetch {name}")
+    return DONE
+
+
+def _print_terms(name: str, entry: Any) -> None:
+    print(f"{name}: {entry['name']}")
+    for what in ("citation", "licence"):
+        print(f"    {what}: {entry[what]}")
+    print(f"    source: {entry['url']}")
+
+
+def _fetch_options(parser: argparse.ArgumentParser) -> None:
+    from ..datasets.catalog import catalog
+
+    names = [name for name, entry in catalog()["datasets"].items() if entry.get("archives")]
+    parser.add_argument("name", metavar="NAME", help=f"of {', '.join(names)}; others by hand, see 'gradunc data list'")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the set, a new one (default: NAME)")
+    parser.add_argument("--accept-licence", action="store_true", help="say yes to its terms without being asked")
+    options.quiet(parser)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from ..datasets.fetch import archive_size, archives_of, fetch, found_in
+    from ..store.progress import downloading
+
+    name = arguments.name
+    entry = _known([name])[name]
+    archives = archives_of(name, entry)
+    out = arguments.out or Path(name).absolute()
+    _print_terms(name, entry)
+    for archive in archives:
+        print(f"    {archive.url} ({archive_size(archive.size)}, {archive.checksum or 'no checksum is published'})")
+    print(f"    into: {out}", flush=True)
+    if not arguments.accept_licence:
+        if not sys.stdin.isatty():
+            raise GraduncError(f"{name}: its terms ({entry['licence']}) are to be accepted: --accept-licence")
+        if input("Do you accept these terms? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise GraduncError(f"{name}: its terms were not accepted; nothing was fetched")
+    with downloading(not arguments.quiet) as told:
+        found = fetch(archives, out, told)
+    for file, checksum in found.items():
+        print(f"{file}: SHA-256 {checksum}; nobody published one to hold it against")
+    place = found_in(out, entry["layout"])
+    if place is None:
+        steps = "; ".join(entry["steps"])
+        print(f"{out}: unpacked, but layout {entry['layout']} finds no frames yet: {steps}", file=sys.stderr)
+        return ERROR
+    folder, said = place
+    print(f"{out}: unpacked; look at it with: gradunc data check {folder} {said}")
+    print(f"then: gradunc compute --data {folder} {said} --model ... --out ...")
     return DONE
 
 
@@ -215,6 +268,7 @@ _ACTIONS = {
         _check,
     ),
     "list": ("say of every known data set where it is from, its licence, and how to get it", _list_options, _list),
+    "fetch": ("download a known data set whose terms allow it, once they are accepted", _fetch_options, _fetch),
 }
 
 
@@ -227,6 +281,6 @@ def _actions(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(act=act)
 
 
-@command("data", "check a folder of frames; list data sets and how to get them", _actions)
+@command("data", "check a folder of frames; list data sets and how to get them; fetch one", _actions)
 def _data(arguments: argparse.Namespace) -> int:
     return int(arguments.act(arguments))

@@ -128,7 +128,7 @@ def _compute(arguments: argparse.Namespace) -> int:
 def _checked_film(arguments: argparse.Namespace) -> str | None:
     """The score to be shown in a film, before anything is computed for it."""
     from ..deploy.film import check_film
-    from ..schema.scores import resolve_scores
+    from ..schema.scores import lookup, resolve_scores
 
     if arguments.film is None:
         for name in ("show", "range", "fps"):
@@ -137,9 +137,10 @@ def _checked_film(arguments: argparse.Namespace) -> str | None:
         return None
     check_film(arguments.film)
     scores = resolve_scores(arguments.scores)
-    if arguments.show is not None and arguments.show not in scores:
+    shown = scores[0] if arguments.show is None else lookup(arguments.show).name
+    if shown not in scores:
         raise SettingsError(f"--show {arguments.show}: not among the scores to be computed, {', '.join(scores)}")
-    return arguments.show or scores[0]
+    return shown
 
 
 def _rate(arguments: argparse.Namespace, of_source: float | None) -> float:

@@ -47,12 +47,14 @@ def tile(text: str) -> tuple[int, int] | str:
     if text == "auto":
         return text
     try:
-        height, width = size(f"{text}x{text}" if text.isdigit() else text)
-    except (argparse.ArgumentTypeError, ValueError):
+        found = size(f"{text}x{text}" if text.isdigit() else text)
+    except argparse.ArgumentTypeError:
+        found = "own"
+    if found == "own":
         raise argparse.ArgumentTypeError(
             f"{text!r} is no size of windows; expected HEIGHTxWIDTH such as 512x1024, one number for both, or auto"
-        ) from None
-    return int(height), int(width)
+        )
+    return found
 
 
 def overlap(text: str) -> int | float:

@@ -37,11 +37,12 @@ class Candidates:
 
 
 def every_score() -> tuple[str, ...]:
-    """Every named score that can be computed, and factors and deeper norms of the paper's p."""
+    """Every named score that can be computed, and factors and norms of other layers of the paper's p."""
     norms = [f"{p:g}" for p in PAPER_NORMS]
     factors = (f"{part}_p{p}" for part in ("label_oh", "label_uni", "label_exp", "feature") for p in norms)
     deeper = (f"pgn2_{label}_p{p}" for label in ("oh", "uni") for p in norms)
-    return (*(name for name, score in SCORES.items() if score.compute), *factors, *deeper)
+    of_queries = (f"pgn_{label}_p{p}_{of}" for of in ("embedding", "decoder") for label in ("oh", "uni") for p in norms)
+    return (*(name for name, score in SCORES.items() if score.compute), *factors, *deeper, *of_queries)
 
 
 def kind_of_run(score: str) -> str:

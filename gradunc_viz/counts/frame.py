@@ -264,7 +264,7 @@ def _count_strip(
         return low, high, cells, counts, brier_sum
 
     found = in_threads(count, _all(entries))
-    low, high = (np.stack([one[k] for one in found]) for k in (0, 1))
+    low, high = np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
     if pixels.outcomes:
         sums["counts"] = np.stack([counts for *_, counts, _ in found if counts is not None], axis=2)
         summed = [brier_sum for *_, brier_sum in found if brier_sum is not None]

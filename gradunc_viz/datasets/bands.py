@@ -15,13 +15,14 @@ from ..schema.errors import FrameError
 from .decoding import image_size, opened_image
 from .image_source import ImageSource, Readable
 
-__all__ = ["BANDS_SUFFIX", "as_picture", "frame_size", "read_bands"]
+__all__ = ["BANDS_SUFFIX", "as_picture", "frame_channels", "frame_size", "read_bands"]
 
 BANDS_SUFFIX = ".npy"
 """Suffix of arrays that are images, of any number of channels; no other program shows them."""
 
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _MAX_16_BIT = 65535
+_BLOCK = 1 << 22  # numbers that are converted at a time
 _TIFF = (".tif", ".tiff")
 _SAMPLES_PER_PIXEL = 277  # tag of TIFF
 _PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -85,6 +86,23 @@ def frame_size(path: Readable) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def frame_channels(path: Readable) -> int:
+    """How many channels an image has, of which there are fewer than rows or columns; 3 of any picture, as it is shown.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be read.
+    """
+    if _is_array(path):
+        shape = _array(path, "r").shape
+    elif isinstance(path, ImageSource) or _is_picture(path):
+        return 3
+    else:
+        shape = _tiff_shape(path)
+    return 1 if len(shape) < 3 else min(int(shape[0]), int(shape[2]))
+
+
 def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, str] | None:
     """What is shown of an image that is no picture itself.
 
@@ -101,16 +119,18 @@ def as_picture(path: Readable, pixels: np.ndarray) -> tuple[np.ndarray, bytes, s
         The first three channels, or the first one in grey, as an array and encoded, and the name of the encoding;
         ``None`` for a picture.
     """
-    try:
-        with opened_image(path) as image:
-            if image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image):
-                return None
-    except FrameError:
-        pass
+    if _is_picture(path):
+        return None
     shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
-        shown = np.rint((shown.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+        scale = 255 / (high - low) if high > low else 0
+        scaled = np.empty(shown.shape, np.uint8)
+        step = max(1, _BLOCK // shown[0].size)
+        for first in range(0, len(shown), step):  # no copy of a whole image in float64
+            rows = slice(first, first + step)
+            scaled[rows] = np.rint((shown[rows].astype(np.float64) - low) * scale)
+        shown = scaled
     buffer = io.BytesIO()
     Image.fromarray(shown).save(buffer, "PNG")
     return shown, buffer.getvalue(), "png"
@@ -154,6 +174,15 @@ def _decoded(path: Readable, channels: int) -> np.ndarray:
             raise
         return _tiff(path)
     raise FrameError(f"{path}: an image of {found} channels, expected {channels} as the network takes")
+
+
+def _is_picture(path: Readable) -> bool:
+    """Whether Pillow opens a file as grey or colours, all of it."""
+    try:
+        with opened_image(path) as image:
+            return image.mode in _PICTURES and getattr(image, "n_frames", 1) == 1 and not _partly(image)
+    except FrameError:
+        return False
 
 
 def _partly(image: Image.Image) -> bool:

@@ -56,7 +56,7 @@ def known_classes(name: str) -> tuple[tuple[str, Color], ...]:
     ----------
     name
         ``"cityscapes"`` (the 19 train ids), ``"camvid"`` (the 11 classes of the SegNet release), ``"drive"``,
-        ``"muad"``, ``"loveda"``.
+        ``"muad"``, ``"loveda"``, ``"mapillary"`` (the 65 classes of Vistas 1.2, without Unlabeled).
 
     Returns
     -------

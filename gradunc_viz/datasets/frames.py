@@ -51,15 +51,15 @@ class Frame:
 
     @property
     def label_path(self) -> Readable | None:
-        """File of the class labels, if there is one."""
-        return self.files.label.path if self.files.label else None
+        """File of the class labels, or where else they are read from, if there are any."""
+        return _path(self.files.label)
 
     @property
     def anomaly_path(self) -> Readable | None:
         """File of the anomaly labels, if there is one; that of the class labels where some of their ids are those."""
         if self.files.anomaly_ids:
             return self.label_path
-        return self.files.anomaly.path if self.files.anomaly else None
+        return _path(self.files.anomaly)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -437,6 +437,10 @@ def _with_colors(frame: FrameFiles, by_color: Mapping[Color, int | None]) -> Fra
 def _absent(mask: Mask) -> bool:
     """Whether a mask that might have been there is not."""
     return isinstance(mask.path, ImageSource) and mask.path.absent
+
+
+def _path(mask: Mask | None) -> Readable | None:
+    return None if mask is None or _absent(mask) else mask.path
 
 
 def _count(stored: np.ndarray) -> int:

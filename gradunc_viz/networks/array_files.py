@@ -120,10 +120,12 @@ class ArrayFiles(FilesById):
         """
         with self._opened(file) as arrays:
             values = self._array(file, arrays)
-            if not isinstance(values, Tensor):
+            if isinstance(values, Tensor):
+                kept = values.clone()  # of a file that is mapped
+            else:
                 found = np.asarray(values[...])
-                values = torch.from_numpy(np.array(found, found.dtype.newbyteorder("=")))
-            return values if values.dtype == torch.float64 else values.to(torch.float32, copy=True)
+                kept = torch.from_numpy(np.array(found, found.dtype.newbyteorder("="), order="C"))
+            return kept if kept.dtype == torch.float64 else kept.float()
 
     def _array(self, file: Path, arrays: Arrays) -> Any:
         """The array that is meant, of a type that is known."""

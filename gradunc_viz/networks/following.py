@@ -73,6 +73,9 @@ class _Frame:
             for one, axis in zip(index, self.pixel_axes, strict=True)
         ]
         left = [axis for axis in range(self.ndim) if axis in self.classes]
+        # what is repeated along the classes of another operand is there once
+        for axis in set(left) - set(axes):
+            tensor = tensor.narrow(axis, 0, 1)
         taken = tensor.permute(*self.pixel_axes, *left)[tuple(own)]
         return taken.reshape(len(flat), *(tensor.shape[axis] for axis in axes))
 
@@ -434,6 +437,10 @@ class Prepared:
             return places.reshape(sizes)
         missing = self.frame.ndim - operand.tensor.ndim
         shape = [1] * missing + list(operand.tensor.shape)
+        left = [axis for axis in range(operand.tensor.ndim) if axis not in operand.settled.axes]
+        for place, axis in enumerate(left):
+            if axis + missing in self.frame.classes:  # repeated along the classes of another operand
+                places = places.narrow(place, 0, 1)
         return places.reshape([shape[axis] for axis in self.frame.pixel_axes]).expand(sizes)
 
 
@@ -499,7 +506,7 @@ def _repeated(done: Operation, stand_ins: dict[int, Tensor]) -> list[Tensor]:
     except (RuntimeError, TypeError, NotImplementedError):
         pass
     try:
-        if done.name == "fold":  # where patches overlap, they are summed up
+        if done.name in ("fold", "col2im"):  # where patches overlap, they are summed up
             counts = done.on({key: torch.ones_like(one, dtype=torch.double) for key, one in stand_ins.items()})
             if bool((counts[0] > 1).any()):
                 raise Untraceable("fold", "its patches overlap")

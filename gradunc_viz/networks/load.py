@@ -68,7 +68,7 @@ def load_model(
         - ``"smp:ARCH/ENCODER_OR_DIR"``: an architecture of segmentation_models_pytorch on an encoder, as in
           ``smp:Unet/resnet34``, of use only with `weights`, or what its ``save_pretrained`` wrote;
         - ``"timm:BACKBONE"``: a linear head on the last features of a backbone of timm, both from `weights`;
-        - ``"onnx:FILE.onnx"``: an ONNX model, run by onnxruntime;
+        - ``"onnx:FILE.onnx"``: an ONNX model, run by onnxruntime; `head` is a node of it, or the tensor that leaves it;
         - ``"torchscript:FILE"``, ``"export:FILE"``: a program that `torch.jit.save` or `torch.export.save` wrote;
         - ``"FILE.py:FUNCTION"``: what the function returns; the file is executed, with its folder importable.
           The function gets the path of the weights if it takes an argument, otherwise they are loaded into
@@ -134,7 +134,7 @@ def load_model(
         settings["output"] = output
     if threshold is not None:
         settings["threshold"] = threshold
-    network = Network(net, **settings)
+    network = Network(told_its_task(net), **settings)
     if network.preprocessing.unknown:
         raise ModelError(network.preprocessing.unknown)
     return network

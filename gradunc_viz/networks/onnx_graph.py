@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -142,7 +142,7 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
     HeadError
         If the graph has no such node, or more than can be repeated stands behind it.
     ModelError
-        If the graph returns classes, and it is not known what they are made of.
+        If the graph returns classes, and it is not known what they are made of, or these are chosen from anything else.
     """
     nodes = _Graph(graph)
     if head is not None and not nodes.has(head):
@@ -150,6 +150,7 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
         raise HeadError(f"{head!r} is no node and no tensor; the last candidates are {', '.join(candidates[-8:])}")
     node: Any = nodes.makers.get(output)
     logits, turned, passed = output, False, list[_Passed]()
+    choice: _Passed | None = None
     while node is not None and not nodes.is_layer(node) and head not in (node.name, *node.output):
         if (behind := _behind(nodes, node, turned)) is not None:
             passed.append(behind)
@@ -157,6 +158,7 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
             turned = not turned
         elif node.op_type == "ArgMax" and not passed and not turned:
             output = node.input[0]
+            choice = _Passed(node.output[0], _same, "ArgMax", nodes.attributes(node).get("axis", 0), turned)
         elif node.op_type not in ("Identity", "Cast", "Dropout"):
             break
         logits = node.input[0]
@@ -169,18 +171,16 @@ def ending_of(graph: Any, output: str, head: str | None = None, opset: int = 17,
         raise ModelError(f"the graph returns classes, and it is not known what logits they are of: {why}")
     rows = channels_last if layer is None else layer.rows
     last = rows != turned
-    ending = _unknown(output, logits, rows, last, why) if layer is None else layer.ending(output, logits, last)
-    steps: list[Step] = []
-    for one in reversed(passed):
-        steps.append(Step(one.made, last != one.turned, one.repeat))
+    for one in (*passed, *((choice,) if choice else ())):
         if not one.of_pixels(last != one.turned, opset):
-            why = f"{one.kind} over axis {one.axis} makes them"
-            ending, steps = _unknown(output, one.made, last != one.turned, last, why), []
-    return replace(ending, steps=tuple(steps))
-
-
-def _unknown(output: str, logits: str, rows: bool, channels_last: bool, why: str) -> Ending:
-    return Ending(output, logits, unknown_layer(0, why), rows=rows, channels_last=channels_last, why=why)
+            raise ModelError(
+                f"{one.kind} {one.made!r} of the graph runs along axis {one.axis}, in opset {opset}: expected one over "
+                "the classes of each pixel"
+            )
+    steps = tuple(Step(one.made, last != one.turned, one.repeat) for one in reversed(passed))
+    if layer is not None:
+        return layer.ending(output, logits, last, steps)
+    return Ending(output, logits, unknown_layer(0, why), rows=rows, channels_last=last, steps=steps, why=why)
 
 
 def _named(node: Any) -> str:
@@ -209,10 +209,10 @@ class _Passed:
     turned: bool
 
     def of_pixels(self, channels_last: bool, opset: int) -> bool:
-        """Whether it is a softmax over the classes of each pixel, if any."""
-        if self.kind not in ("Softmax", "LogSoftmax"):
+        """Whether it is over the classes of each pixel, if it is over any."""
+        if self.kind not in ("Softmax", "LogSoftmax", "ArgMax"):
             return True
-        if opset < 13:  # over that axis and all behind it
+        if opset < 13 and self.kind != "ArgMax":  # over that axis and all behind it
             return channels_last and self.axis in (3, -1)
         return (-1 if self.axis is None else self.axis) in ((3, -1) if channels_last else (1, -3))
 
@@ -234,6 +234,10 @@ def _resizing(said: Mapping[str, Any]) -> Repeat | None:
     if mode == b"nearest" and places == b"asymmetric" and said.get("nearest_mode") == b"floor":
         return partial(_interpolated, mode="nearest")
     return None
+
+
+def _same(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return values
 
 
 def _interpolated(values: Tensor, size: tuple[int, int], **how: Any) -> Tensor:
@@ -314,10 +318,10 @@ class _Layer:
     names: tuple[str, ...]
     rows: bool = False
 
-    def ending(self, output: str, logits: str, channels_last: bool) -> Ending:
+    def ending(self, output: str, logits: str, channels_last: bool, steps: tuple[Step, ...]) -> Ending:
         """Of a graph that ends in it."""
         given = (self.geometry, self.features, channels_last, self.rows, self.weight, self.bias)
-        return Ending(output, logits, *given)
+        return Ending(output, logits, *given, steps)
 
 
 _LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -10,6 +10,7 @@ logits then, and no features.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,9 @@ class OnnxModule(nn.Module):
         Why it is not known what enters its last layer; empty where it is.
     """
 
+    runtime = "onnxruntime"
+    """What runs it, in place of torch."""
+
     def __init__(self, path: Path, head: str | None = None, output: str | int | None = None) -> None:
         super().__init__()
         onnx, runtime = _imported()
@@ -117,10 +121,12 @@ class OnnxModule(nn.Module):
                 "expected a graph that returns logits"
             )
         features = _first(found[ending.features], ending.rows) if ending.features else logits[:, :0]
+        if not ending.features:  # then only a run tells how many classes there are
+            self.head.geometry = replace(self.head.geometry, outputs=logits.shape[1])
         made = self.head(features, logits)
         sizes = self._seen.get(shape)
         if sizes is None:
-            sizes = [tuple(_first(found[step.made], step.channels_last).shape[2:]) for step in ending.steps]  # type: ignore[misc]
+            sizes = [_size(_first(found[step.made], step.channels_last)) for step in ending.steps]
         for step, size in zip(ending.steps, sizes, strict=True):
             made = step.repeat(made, size)
         if shape not in self._seen:
@@ -149,6 +155,10 @@ class OnnxModule(nn.Module):
                 f"what the graph does to {self._ending.logits!r} is repeated with another result than its "
                 f"{self._ending.output!r}: scores of it would not be its own"
             )
+
+
+def _size(values: Tensor) -> tuple[int, int]:
+    return values.shape[2], values.shape[3]
 
 
 def _first(values: Tensor, channels_last: bool) -> Tensor:
@@ -195,6 +205,8 @@ def _image_input(onnx: Any, path: Path, value: Any) -> tuple[str, np.dtype[Any],
             f"{path}: its input {value.name!r} is {dtype.name} of {len(shape)} dimensions; expected floating point, "
             "images (N, channels, h, w)"
         )
+    if shape[0] is not None and shape[0] > 1:
+        raise ModelError(f"{path}: takes batches of {shape[0]} images alone; expected a batch of 1, or any")
     return value.name, dtype, shape
 
 

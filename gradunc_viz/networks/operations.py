@@ -34,11 +34,11 @@ SAME = names("""
 """Every value stays where it is, at most in another type or on another device."""
 
 LAYOUT = names("""
-    H T __getitem__ adjoint channel_shuffle chunk concat concatenate cat constant_pad_nd expand expand_as flatten flip
-    fliplr flipud fold hsplit index index_select mT moveaxis movedim narrow pad permute pixel_shuffle pixel_unshuffle
-    ravel reflection_pad2d repeat repeat_interleave replication_pad2d reshape reshape_as roll rot90 select slice split
-    split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose unbind unflatten unfold unsafe_view
-    unsqueeze view view_as vsplit
+    H T __getitem__ adjoint channel_shuffle chunk col2im concat concatenate cat constant_pad_nd expand expand_as
+    flatten flip fliplr flipud fold hsplit index index_select mT moveaxis movedim narrow pad permute pixel_shuffle
+    pixel_unshuffle ravel reflection_pad2d repeat repeat_interleave replication_pad2d reshape reshape_as roll rot90
+    select slice split split_with_sizes squeeze stack swapaxes swapdims t tensor_split tile transpose unbind
+    unflatten unfold unsafe_view unsqueeze view view_as vsplit
 """)
 """Values are moved, copied or left out, never changed; where there are none, a constant is put."""
 
@@ -61,7 +61,9 @@ AFFINE = (
 )
 """Of one operand with constants, or sums of several: a weighted mean of pixels may be taken before or after."""
 
-KERNELS = names("addmm bmm conv1d conv2d conv_transpose2d convolution einsum linear matmul mm tensordot")
+KERNELS = names(
+    "addmm bmm conv1d conv2d conv_transpose2d convolution convolution_mode einsum linear matmul mm tensordot"
+)
 """A matrix is applied to the classes of each pixel."""
 
 SHAPE_ONLY = names("""

@@ -154,6 +154,25 @@ class QueryHead(Head):
         if queries.pixels is not None:
             self.features = queries.pixels
 
+    def __repr__(self) -> str:
+        return f"<QueryHead {self.name!r}, {self.layer}: class scores {tuple(self.logits.shape)}>"
+
+    def _repr_html_(self) -> str:
+        from ..schema.display import card, code
+
+        n, _, height, width = self.logits.shape
+        rows = {
+            "masks": f"{n} × {self.queries.masks.shape[1]} × {height} × {width} (N, queries, h, w)",
+            "class scores": f"{' × '.join(map(str, self.logits.shape))} (N, classes, h, w)",
+            "product": code(str(self.layer)),
+            **{
+                what: f"not found: {self.queries.lacking[one]}"
+                for one, what in LAYERS.items()
+                if one in self.queries.lacking
+            },
+        }
+        return card(f"Queries {self.name}", rows)
+
 
 def query_head(net: nn.Module, x: Tensor, output: str | int | None = None) -> QueryHead | None:
     """Run a network once, and find what its query outputs are made of.
@@ -199,10 +218,11 @@ def _read_at(net: nn.Module, x: Tensor) -> tuple[int, int] | None:
     As `post_process_semantic_segmentation` of transformers does it: to 384 x 384 for Mask2Former, whatever the image's
     size, and to the size of the processor's output, which is the network's input, for EoMT.
     """
-    kind = getattr(getattr(net, "config", None), "model_type", None)
-    if kind == "mask2former":
+    # in a module of one's own, too, that passes its output on
+    kinds = {getattr(getattr(one, "config", None), "model_type", None) for one in nn.Module.modules(net)}
+    if "mask2former" in kinds:
         return 384, 384
-    return (x.shape[2], x.shape[3]) if kind in ("eomt", "eomt_dinov3") else None
+    return (x.shape[2], x.shape[3]) if kinds & {"eomt", "eomt_dinov3"} else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

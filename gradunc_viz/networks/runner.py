@@ -120,7 +120,7 @@ class Inference:
     Raises
     ------
     SettingsError
-        If `autocast` or `input_size` is none of these.
+        If `autocast` or `input_size` is none of these, or the network does not run in torch and it is said how.
 
     Warns
     -----
@@ -147,6 +147,13 @@ class Inference:
             raise ModelError(
                 f"{self.network.name} is TorchScript, which shows nothing of its layers while it runs: expected what "
                 "gv.load_model makes of it"
+            )
+        runtime = getattr(self.network.net, "runtime", None)
+        asked = [name for name in ("compile", "channels_last", "autocast") if getattr(self, name)]
+        if runtime is not None and asked:
+            raise SettingsError(
+                f"{asked[0]}={getattr(self, asked[0])!r} says how torch runs layers, and {runtime} runs those of "
+                f"{self.network.name}: expected none"
             )
         self.size = self.network.preprocessing.chosen_size(self.input_size)
         self.largest_batch = getattr(self.network.net, "largest_batch", None)

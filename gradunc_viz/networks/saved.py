@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..datasets.bands import frame_channels
 from ..datasets.conventions import some as some_of
 from ..datasets.files_by_id import combined_digest, content_digest
 from ..datasets.frames import Frame
@@ -28,8 +29,10 @@ from .tail import logarithm, logit
 
 __all__ = ["SavedLogits", "SavedRunner"]
 
-_KERNEL = ("kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode", "transposed")
-"""Keywords of `torch.nn.Conv2d` that say how its output is connected to its input, and whether it is transposed."""
+_KERNEL = (
+    "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "bias", "padding_mode", "transposed"
+)  # fmt: skip
+"""Keywords of torch's convolutions that say how output is connected to input, and whether it is a transposed one."""
 
 
 class SavedLogits(Network):
@@ -62,7 +65,7 @@ class SavedLogits(Network):
     Attributes
     ----------
     n_channels : int
-        How many channels the logits have, as the first file says.
+        How many channels the logits have, as the first file says; two of which one logit stands for both.
 
     Raises
     ------
@@ -93,13 +96,14 @@ class SavedLogits(Network):
         logits_files = ArrayFiles(logits, "logits", ("features",))
         first, shape = _first(logits_files)
         features_files = ArrayFiles(logits if features is None else features, "features", ("logits",))
-        known = features is not None or features_files.holds(first)
+        beside = features_files.path.resolve() == logits_files.path.resolve()
+        known = not beside or features_files.holds(first)
         if known:
             geometry = _geometry(head, features_files, _first(features_files)[1][0], shape[0])
-        elif head is not None:
+        elif features is not None or head is not None:
             raise ModelError(
-                f"{logits_files.path}: the last layer was described, but there are no features that enter it; expected "
-                "a folder of them (--features DIR, features=DIR)"
+                f"{logits_files.path}: holds no features, which enter the last layer that was described; expected "
+                "arrays called so beside the logits, or a folder of them (--features DIR, features=DIR)"
             )
         else:
             geometry = unknown_layer(shape[0], "no features were saved")
@@ -111,9 +115,10 @@ class SavedLogits(Network):
             drop_channels=drop_channels,
             threshold=threshold,
         )
-        self.n_channels, self.probabilities, self.geometry = shape[0], probabilities, geometry
+        self.n_channels, self.probabilities, self.geometry = max(2, shape[0]), probabilities, geometry
         self.logits_files, self.features_files = logits_files, features_files if known else None
-        self._first_file, self._assumed, self._warned = first, known and head is None, False
+        self._first_file, self._stored = first, shape[0]
+        self._assumed, self._warned = known and head is None, False
         if self._assumed:
             warnings.warn(
                 f"{features_files.path}: nobody said what layer makes logits of these features, and a convolution of "
@@ -123,10 +128,16 @@ class SavedLogits(Network):
 
     def __repr__(self) -> str:
         beside = "" if self.features_files is None else f" and features of {self.features_files.path}"
-        return f"<SavedLogits {self.name}: {self.n_channels} channels of {len(self.logits_files.files)} frames{beside}>"
+        return f"<SavedLogits {self.name}: {self._stored} channels of {len(self.logits_files.files)} frames{beside}>"
 
     def check_frames(
-        self, frames: Sequence[Frame], names: Sequence[str] | None = None, *, skip: bool = False, some: bool = False
+        self,
+        frames: Sequence[Frame],
+        names: Sequence[str] | None = None,
+        *,
+        with_features: bool = True,
+        skip: bool = False,
+        some: bool = False,
     ) -> None:
         """Check before any work that frames have their files, and that the first of these is laid out as expected.
 
@@ -135,6 +146,8 @@ class SavedLogits(Network):
         frames : sequence of Frame
         names : sequence of str, optional
             Of the classes.
+        with_features : bool
+            Whether anybody needs features.
         skip : bool
             Whether a frame without files may be left out.
         some : bool
@@ -150,7 +163,7 @@ class SavedLogits(Network):
         UserWarning
             Naming files that belong to none of the frames.
         """
-        for files in filter(None, (self.logits_files, self.features_files)):
+        for files in filter(None, (self.logits_files, self.features_files if with_features else None)):
             found = {frame.id: files.find(frame.id) for frame in frames}
             absent = [frame_id for frame_id, file in found.items() if file is None]
             if absent and (len(absent) == len(found) or not skip):
@@ -171,6 +184,7 @@ class SavedLogits(Network):
             with suppress(GraduncError):  # told when its turn comes
                 file, size = self.logits_files.file(frame.id), frame.size
                 shape = _checked_shape(self.logits_files.shape(file), file, "logits")
+                self.in_channels = frame_channels(frame.image_path)  # no network says how many it takes
                 break
         else:
             return
@@ -188,10 +202,10 @@ class SavedLogits(Network):
         logits = _map(self.logits_files.read(file), file, "logits")
         shape = tuple(logits.shape[1:])
         self._check_layout(shape, file, image_size)
-        if shape[0] != self.n_channels:
+        if shape[0] != self._stored:
             raise FrameError(
                 f"{file}: logits have {shape[0]} channels, shape {shape}, and those of {self._first_file} "
-                f"{self.n_channels}: expected one number"
+                f"{self._stored}: expected one number"
             )
         logits = self._of_file(logits, file)
         if not with_features or self.features_files is None:
@@ -210,7 +224,7 @@ class SavedLogits(Network):
         """
         channels, height, width = shape
         classes = len(names or self.classes or ())
-        counts = (classes, classes + len(self.drop_channels)) if classes else (self.n_channels,)
+        counts = (classes, classes + len(self.drop_channels)) if classes else (self._stored,)
         text = f"{file}: logits have shape {shape}, expected (C, h, w)"
         last = "channels seem to be last, which np.moveaxis(logits, -1, 0) mends"
         if channels not in counts and width in counts:

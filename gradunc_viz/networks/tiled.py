@@ -12,9 +12,8 @@ that is no whole number of cells the last rows or columns are repeated, fewer th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -47,12 +46,14 @@ OVERLAP = 0.25
 """How far windows overlap by default, as a share of their size."""
 
 Tile = tuple[int, int] | Literal["auto"]
-"""(height, width) of windows; ``"auto"``: whole images, and beyond `LARGE` pixels windows of a size the network takes."""
+"""(height, width) of windows; ``"auto"``: whole images, beyond `LARGE` pixels windows of a size the network takes."""
 
 Overlap = int | float
 """How far windows overlap: pixels, or a share of their size below 1."""
 
 _SIDE, _STEP = 1024, 32  # of windows that nobody said anything of; networks halve their input up to five times
+
+_BLOCK = 1 << 24  # numbers that are handed out at a time
 
 _MARGIN = 4  # parts of an overlap, of which one counts nothing at each window's edge
 
@@ -233,8 +234,8 @@ class TiledImage:
             overlap = -(-self.overlap[axis] // stride)
             if overlap >= count:
                 raise ModelError(
-                    f"frame {self.frame_id!r}: an overlap of {self.overlap[axis]} pixels leaves nothing of a window's {name} of "
-                    f"{size}, whose logits are {stride} pixels apart; expected {size - stride} pixels or fewer"
+                    f"frame {self.frame_id!r}: an overlap of {self.overlap[axis]} pixels leaves nothing of a window's "
+                    f"{name} of {size}, whose logits are {stride} pixels apart; expected {size - stride} or fewer"
                 )
             axes.append(Axis.covered(length, count, overlap))
             strides.append(stride)
@@ -277,8 +278,14 @@ class TiledInference(Inference):
         super().__post_init__()
         check_tile(self.tile)
         check_overlap(self.overlap, self.tile)
-        if self.tile != "auto" and self.input_size is None:
-            self.size = None
+        if self.tile == "auto":
+            return
+        self.size = None if self.input_size is None else self.size
+        if self.size is not None and any(side > own for side, own in zip(self.tile, self.size, strict=True)):
+            raise SettingsError(
+                f"tile is {_text(self.tile)}, and images are resized to {_text(self.size)} (input_size); expected "
+                "windows that are no larger"
+            )
 
     def prepare(self, image: np.ndarray, frame_id: str) -> Tensor | TiledImage:  # type: ignore[override]
         """Input of the network for an image, in windows where it is larger than they are.
@@ -312,8 +319,8 @@ class TiledInference(Inference):
             ]
             if larger:
                 raise FrameError(
-                    f"frame {frame_id!r}: windows of {_text(window)} are larger than the image of {_text((height, width))}, too "
-                    f"{' and too '.join(larger)}; choose a smaller --tile, or 'auto'"
+                    f"frame {frame_id!r}: windows of {_text(window)} are larger than the image of "
+                    f"{_text((height, width))}, too {' and too '.join(larger)}; choose a smaller --tile, or 'auto'"
                 )
         elif height * width <= LARGE:
             return None
@@ -328,46 +335,51 @@ class TiledInference(Inference):
 class Mosaic:
     """Maps of the windows of an image put together, from its first row on, as soon as rows are complete.
 
-    Of a row of windows it holds what is not complete: memory grows with the width of the image, not with its height.
+    It holds as many rows as a window has: memory grows with the width of the image, not with its height.
 
     Parameters
     ----------
     grid : Grid
     log2 : sequence of bool
-        Of each map, whether its values are logarithms: these are averaged as what they are logarithms of.
+        Of each map, whether its values are logarithms: these are averaged as what they are logarithms of, and come
+        behind all others.
     device : torch.device
     """
 
     def __init__(self, grid: Grid, log2: Sequence[bool], device: torch.device) -> None:
         self.grid = grid
-        place = np.flatnonzero(log2)
-        first = int(place[0]) if len(place) else len(log2)
-        if not all(log2[first:]):
+        first = len(log2) - sum(log2)
+        if any(log2[:first]):
             raise ValueError("expected maps of logarithms behind all others")
-        self._linear = slice(0, first)
-        self._log2 = slice(first, len(log2))
-        self._held = torch.empty(len(log2), 0, grid.across.length, device=device)
+        self._linear, self._log2 = slice(0, first), slice(first, len(log2))
+        self._held = self._cleared(torch.empty(len(log2), grid.down.size, grid.across.length, device=device))
         self._done = 0  # rows that were handed out
-        self._device = device
 
-    def put(self, row: int, maps: Sequence[Tensor] | Iterator[Tensor]) -> Tensor:
-        """Add the maps (K, h, w) of a row of windows, from left to right: the rows (K, r, u) that are complete now."""
-        down, across = self.grid.down, self.grid.across
-        missing = down.starts[row] + down.size - self._done - self._held.shape[1]
-        more = self._held.new_zeros(len(self._held), missing, across.length)
-        more[self._log2] = -torch.inf
-        self._held = torch.cat([self._held, more], 1)
-        counted = max(0, self._done - down.starts[row])  # cells whose weight is nothing, of rows that are complete
-        rows = slice(down.starts[row] + counted - self._done, down.starts[row] + down.size - self._done)
-        weight_down = torch.from_numpy(down.weights[row, counted:]).to(self._device)[:, None]
-        for start, across_weights, own in zip(across.starts, across.weights, maps, strict=True):
-            weight = weight_down * torch.from_numpy(across_weights).to(self._device)
-            target = self._held[:, rows, start : start + across.size]
+    def _cleared(self, maps: Tensor) -> Tensor:
+        maps[self._linear], maps[self._log2] = 0, -torch.inf
+        return maps
+
+    def put(self, row: int, maps: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Add the maps (K, h, w) of a row of windows, from left to right: rows (K, r, x) that are complete, in blocks.
+
+        All of them are to be taken before the next row of windows is put.
+        """
+        down, across, held = self.grid.down, self.grid.across, self._held
+        counted = self._done - down.starts[row]  # cells whose weight is nothing, of rows that are complete
+        open_rows = down.size - counted
+        for start, weights, own in zip(across.starts, across.weights, maps, strict=True):
+            weight = torch.from_numpy(np.outer(down.weights[row, counted:], weights)).to(held.device)
+            target = held[:, :open_rows, start : start + across.size]
             target[self._linear] += own[self._linear, counted:] * weight
             norms = target[self._log2]
             norms.copy_(torch.logaddexp2(norms, own[self._log2, counted:] + weight.log2()))
         complete = down.complete(row + 1) - self._done
-        finished, self._held = self._held[:, :complete], self._held[:, complete:].clone()
+        step = max(1, _BLOCK // held[:, 0].numel())
+        for first in range(0, complete, step):
+            block = held[:, first : min(first + step, complete)].clone()
+            block[self._log2] = block[self._log2].clamp_min(LOG2_FLOOR)
+            yield block
+        rest = open_rows - complete
+        held[:, :rest] = held[:, complete:open_rows].clone()
+        self._cleared(held[:, rest:])
         self._done += complete
-        finished[self._log2] = finished[self._log2].clamp_min(LOG2_FLOOR)
-        return finished

@@ -6,6 +6,7 @@ OneFormer is told its task in words, "the task is semantic", as numbers of the t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ class SemanticTask(nn.Module):
         return self.net(pixel_values, self.tokens.expand(len(pixel_values), -1))
 
 
-def told_its_task(net: nn.Module, source: str, options: Mapping[str, Any]) -> nn.Module:
+def told_its_task(
+    net: nn.Module, source: str | None = None, options: Mapping[str, Any] = MappingProxyType({})
+) -> nn.Module:
     """The network, told that its task is semantic if it wants to be told one.
 
     Parameters
@@ -56,7 +59,7 @@ def told_its_task(net: nn.Module, source: str, options: Mapping[str, Any]) -> nn
     net
         Of transformers.
     source
-        Folder or name on the hub.
+        Folder or name on the hub; None for a network that somebody made.
     options
         Of ``from_pretrained``.
 
@@ -66,12 +69,14 @@ def told_its_task(net: nn.Module, source: str, options: Mapping[str, Any]) -> nn
         If its words cannot be turned into tokens.
     """
     config: Any = getattr(net, "config", None)
-    if getattr(config, "model_type", None) != "oneformer":
+    if getattr(config, "model_type", None) != "oneformer" or isinstance(net, SemanticTask):
         return net
     from transformers import AutoTokenizer
 
     length = int(config.task_seq_len)
     try:
+        if source is None:
+            raise LookupError("it comes from no folder")
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         made = tokenizer(_TASK, padding="max_length", max_length=length, truncation=True)
         given = list(zip(made["input_ids"], made["attention_mask"], strict=True))
@@ -82,8 +87,9 @@ def told_its_task(net: nn.Module, source: str, options: Mapping[str, Any]) -> nn
             raise ValueError(f"it reads {read_back!r} for {_TASK!r}")
     except Exception as error:  # a folder may hold none, or anything
         if config.text_encoder_vocab_size != _CLIP_VOCABULARY or length < len(_CLIP_TOKENS):
+            where = type(net).__name__ if source is None else f"hf:{source}"
             raise ModelError(
-                f"hf:{source}: OneFormer is told its task in words, and there is no tokenizer to read them with "
+                f"{where}: OneFormer is told its task in words, and there is no tokenizer to read them with "
                 f"({brief(error)}); expected a tokenizer beside its weights, or {_CLIP_VOCABULARY} tokens of CLIP and "
                 f"{len(_CLIP_TOKENS)} or more of them, not {config.text_encoder_vocab_size} and {length}"
             ) from error

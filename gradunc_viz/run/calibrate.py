@@ -23,7 +23,7 @@ from ..metrics.arrays.scaling import fit_temperature, fit_vector_scaling
 from ..networks.head import Head
 from ..networks.runner import out_of_memory, restored
 from ..schema.errors import FitError, FrameError
-from ..schema.frame import id_type, ignored
+from ..schema.frame import CLASS_SCORES, id_type, ignored
 from ..schema.scores import tempered_name
 from ..scores.drawing import random_of
 from ..scores.maps import check_finite
@@ -36,7 +36,7 @@ from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
 from .pipeline import LeftOut, Pipeline, chosen_frames
 from .report import Report
-from .runners import runner_of
+from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
 from .stages import Stages
 
@@ -123,6 +123,7 @@ def calibrate(
         size = network.preprocessing.chosen_size(settings.input_size)
         settings = replace(settings, input_size=size, scores=("msp",), fit=None, images=False)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
+        check_saved([network], labelled, settings, some=True)
         known = known_class_table(runner, labelled, settings)
         mapped, _ = numbered_alike(labelled, known, getattr(network, "reduce_labels", False))
         source = NetworkMaps(runner, settings, known.names, Stages())
@@ -174,6 +175,7 @@ def calibrate(
             "fitted_on": [frame.id for frame in fitted],
             "held_out": [frame.id for frame in held_out],
             "seed": seed,
+            **({"logits_are": CLASS_SCORES} if network.returns_queries else {}),
         },
     )
 

@@ -24,7 +24,7 @@ from ..datasets.frames import Frame
 from ..networks.network import Network
 from ..networks.preprocessing import InputSize
 from ..networks.runner import Runner
-from ..networks.tiled import TiledImage
+from ..networks.tiled import TiledImage, TiledInference
 from ..schema.errors import FrameError, GraduncError, ModelError
 from ..store.backend import Place, backend_of
 from ..store.cache import open_cache
@@ -147,7 +147,8 @@ def _counted_before(network: Network, out: Place | None) -> int:
 
 def _channels(runner: Runner[Any], frames: Sequence[Frame], input_size: InputSize) -> int:
     """Count the network's channels by a forward pass, before the frames have theirs."""
-    size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
+    window = runner.tile if isinstance(runner, TiledInference) and runner.tile != "auto" else None
+    size = input_size if isinstance(input_size, tuple) else window or _first_size(frames) or (256, 256)
     what, depth = "an empty image", runner.network.in_channels
     x = runner.prepare(np.zeros((*size, depth), "u1"), what)
     return int(runner(x.at(0, 0) if isinstance(x, TiledImage) else x, what).logits.shape[1])

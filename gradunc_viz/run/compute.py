@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,8 +28,8 @@ from ..networks.load import load_model
 from ..networks.network import Network
 from ..networks.runner import restored
 from ..networks.saved import SavedLogits
-from ..networks.tiled import TiledImage
-from ..schema.errors import FrameError, ModelError, SettingsError
+from ..networks.tiled import LARGE, TiledImage
+from ..schema.errors import FrameError, GraduncError, ModelError, SettingsError
 from ..schema.scores import DEFAULT_SCORES, lookup
 from ..store.backend import Backend, Place, backend_of
 from ..store.cache import Cache, open_cache
@@ -38,9 +39,10 @@ from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames
 from .report import Report, cautions
-from .runners import runner_of
+from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
+from .striped import StripedImage
 
 __all__ = ["Report", "compute", "compute_report", "finished_cache", "loaded", "loaded_one", "score_image"]
 
@@ -138,16 +140,16 @@ def compute_report(
         settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
-        if isinstance(network, SavedLogits):
-            skip, some_of_them = settings.on_error == "skip", settings.limit is not None
-            network.check_frames(chosen, settings.classes, skip=skip, some=some_of_them)
+        check_saved(networks, chosen, settings)
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
-        source = NetworkMaps(runner, settings, classes, report.stages, folder=_folder(place))
+        source = NetworkMaps(
+            runner, settings, classes, report.stages, folder=_folder(place), large=_is_large(settings, chosen)
+        )
         _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -157,6 +159,12 @@ def compute_report(
             report.remarks.append(
                 "class scores S of queries stand for logits: confidence, ECE, Brier score and NLL are of softmax(S)"
             )
+            turned = [name for name in settings.scores if name.startswith(("pgn_uni", "label_uni"))]
+            if turned:
+                report.remarks.append(
+                    f"{', '.join(turned)}: of queries large where every query rejects a pixel, so expect it on the "
+                    "wrong side of what its name is oriented for, small = uncertain"
+                )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it
     return report
@@ -203,12 +211,11 @@ def score_image(
         x = runner.prepare(frame.image, frame.id)
         head = source.run(x.at(0, 0) if isinstance(x, TiledImage) else x, frame.id)
         names = network.class_names(head.logits.shape[1])
-        if isinstance(x, TiledImage):
-            striped = source.score_windows(frame, x).maps
-            oriented, prediction = striped.whole()
-        else:
-            maps = source.score(frame, head, x=x).maps
-            oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
+        maps = (source.score_windows(frame, x) if isinstance(x, TiledImage) else source.score(frame, head, x=x)).maps
+    if isinstance(maps, StripedImage):
+        oriented, prediction = maps.whole()
+    else:
+        oriented, prediction = maps.oriented.cpu().numpy(), maps.prediction.cpu().numpy()
     _warn_of_fitted(source.fitted_on)
     entries = [lookup(name) for name in settings.scores]
     variables: dict[str, Any] = {
@@ -269,7 +276,8 @@ def _warn_of_fit(settings: Settings) -> None:
     if settings.fit is not None and settings.fit_of_scores is None:
         warnings.warn(f"a fit of {', '.join(settings.fit.scores)} was given, but no score needs it", stacklevel=4)
     elif settings.fit is not None:
-        size = settings.input_size if settings.tile in (None, "auto") else settings.tile  # what the network sees
+        seen = settings.fit.provenance["input_size"]
+        size = settings.input_size if seen is None or settings.tile in (None, "auto") else settings.tile
         for name, value in (("input_size", size), ("autocast", settings.autocast)):
             then = settings.fit.provenance[name]
             if then != (list(value) if isinstance(value, tuple) else value):
@@ -285,6 +293,16 @@ def _warn_of_fitted(frame_ids: list[str]) -> None:
             f"{some('frame', frame_ids)}): they look better there than on others",
             stacklevel=4,
         )
+
+
+def _is_large(settings: Settings, frames: Sequence[Frame]) -> bool:
+    """Whether the first frame is one of those of which a few rows are in memory at a time."""
+    if settings.tile is None or not frames:
+        return False
+    try:
+        return prod(frames[0].size) > LARGE
+    except GraduncError:  # told when its turn comes
+        return False
 
 
 def _folder(place: Backend) -> Path:

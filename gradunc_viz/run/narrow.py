@@ -47,7 +47,7 @@ def half_if_it_fits(values: Tensor) -> Tensor:
 
 
 def halved_maps(maps: Tensor) -> Tensor:
-    """Maps (S, y, x), each rounded to float16 where that `keeps_apart` its pixels, in the narrowest type that holds all.
+    """Maps (S, y, x), each rounded to float16 where that `keeps_apart` its pixels, in a type that holds all of them.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Ready:
     """A decoded frame with the runner's input."""
 
     frame: DecodedFrame
-    x: Tensor | Inputs | TiledImage
+    x: Any
 
 
 @dataclass
@@ -64,6 +64,9 @@ class NetworkMaps:
         What is asked of a forward pass besides what the scores need.
     folder : Path, optional
         Where maps of images that are too large for memory are kept until they are stored.
+    large : bool
+        Whether frames are expected to be so large that none is read while another is scored; of those that are read it
+        is known.
 
     Attributes
     ----------
@@ -77,6 +80,7 @@ class NetworkMaps:
     stages: Stages
     needs: frozenset[str] = frozenset()
     folder: Path | None = None
+    large: bool = False
     fitted_on: list[str] = field(init=False, default_factory=list)
     batch: int = field(init=False)
     """Frames per forward pass; halved when memory runs out."""
@@ -99,7 +103,6 @@ class NetworkMaps:
         check_passes(self._scorer.scores, kind, input_grad=changeable)
         if isinstance(self.runner, TiledInference) and self.runner.tile != "auto":
             check_scores(self._scorer.scores)
-        self._large = False  # whether the last frame that was read is, of which none is to be read ahead
         self._layers = sorted(need.removeprefix(LAYER) for need in needs if need.startswith(LAYER))
         check_layers(self.runner.network.net, self._layers)
         self._second_last = None
@@ -121,7 +124,7 @@ class NetworkMaps:
     @property
     def ahead(self) -> int:
         """A batch and a bit; of large frames none."""
-        return 0 if self._large else self.batch + 1
+        return 0 if self.large else self.batch + 1
 
     @property
     def what(self) -> str:
@@ -150,7 +153,7 @@ class NetworkMaps:
             with self.stages("prepare"):
                 pixels = decoded.image if decoded.pixels is None else decoded.pixels
                 x = self.runner.prepare(pixels, frame.id)
-                self._large = isinstance(x, TiledImage) and x.large
+                self.large = isinstance(x, TiledImage) and x.large
                 return Ready(decoded, x)
         except GraduncError as error:
             return LeftOut(frame.id, error)
@@ -180,12 +183,16 @@ class NetworkMaps:
         GraduncError
             As of `score`.
         """
+        height, width = image.window
+        shown = frame.image[:height, :width]  # of a window, for what it costs
 
         def run(inputs: Sequence[Tensor], function: Callable[[Head, HeadOutput], _T]) -> Iterator[_T]:
             def of_window(item: Ready, head: Head, index: int) -> _T:
                 output = self.output(head, index)
                 if self._fit is not None:
                     self._fit.check_pass(head.name, output)
+                if self.settings.profile and self.cost is None:
+                    self.cost = self._measured(replace(item, frame=DecodedFrame(frame.id, shown)), head, index)
                 with (
                     self.stages("score"),
                     torch.inference_mode(),
@@ -297,7 +304,7 @@ class NetworkMaps:
             self.cost = self._measured(item, head, index)
         if not hasattr(self.runner, "content"):  # saved is what came of an input that nobody knows
             scored.attrs["input_size"] = list(image_of(item.x).shape[-2:])
-        if scored.maps.logits is not None and len(head.logits) > 1:
+        if isinstance(scored.maps, ScoredImage) and scored.maps.logits is not None and len(head.logits) > 1:
             scored.maps.logits = scored.maps.logits.clone()  # a view would keep those of the whole batch
         return scored
 
@@ -345,8 +352,6 @@ class NetworkMaps:
             Naming the frame: `DeviceError` if memory runs out, `NonFiniteError` for NaN or infinity.
         """
         attrs: dict[str, Any] = {}
-        if isinstance(head, QueryHead):
-            attrs["logits_are"] = CLASS_SCORES
         if isinstance(head, JointHead):
             passes = tuple(
                 replace(self.output(one.head, index, one.network), mirrored=one.mirrored) for one in head.passes
@@ -377,6 +382,8 @@ class NetworkMaps:
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         known = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
+        if getattr(self.runner.network, "returns_queries", False):
+            known["logits_are"] = CLASS_SCORES
         return Scored(frame, maps, options, known | {"network": self.runner.network.name} | attrs)
 
     def _rerun(self, frame: DecodedFrame, head: Head, index: int, x: Tensor) -> Rerun:

@@ -129,7 +129,9 @@ def chosen_frames(frames: Frames | Iterable[Frame] | Frame, limit: int | None = 
     chosen = (frames,) if isinstance(frames, Frame) else tuple(islice(frames, limit))
     for other in chosen:
         if not isinstance(other, Frame):
-            raise FrameError(f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames")
+            raise FrameError(
+                f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames or frames_from"
+            )
     return chosen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ class Planes:
         self._file: Any = None
         if folder is not None:
             try:
-                self._file = tempfile.TemporaryFile(dir=folder, prefix=".gradunc-")
+                self._file = tempfile.TemporaryFile(dir=folder, prefix=".gradunc-")  # noqa: SIM115  lives as long as this
             except OSError as error:
                 raise write_error(str(folder), error) from error
+            weakref.finalize(self, self._file.close)
 
     def put(self, rows: slice, values: np.ndarray) -> None:
         """Write rows (K, r, x) of all maps.

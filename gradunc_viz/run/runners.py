@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets.frames import Frame
 from ..networks.augmentation import AugmentedPasses
 from ..networks.dropout import DropoutPasses
 from ..networks.ensemble import Ensemble
@@ -25,7 +26,7 @@ from ..schema.scores import lookup
 from ..scores.needs import NEEDS, HeadOutput
 from .settings import PASS_SETTINGS, Settings
 
-__all__ = ["ChangedInput", "runner_of"]
+__all__ = ["ChangedInput", "check_saved", "runner_of"]
 
 
 def runner_of(networks: Sequence[Network], device: torch.device, settings: Settings) -> Runner[Any]:
@@ -57,7 +58,7 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
     if len(networks) == 1 and kind == "members":
         raise SettingsError(f"score {score!r} needs an ensemble, two networks or more; there is one: {names}")
     if settings.tile is not None and (len(networks) > 1 or kind is not None):
-        several = f"score {score!r} needs" if score else f"{len(networks)} networks make"
+        several = f"{len(networks)} networks make" if len(networks) > 1 else f"score {score!r} needs"
         raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
     if settings.tile is not None:
@@ -124,7 +125,38 @@ def _saved_runner(
         if value not in (None, False):
             raise SettingsError(f"{name}={value!r} is said of a network's input; saved logits have none")
     _warn_of_idle(settings)
-    return SavedRunner(saved, device, any("features" in lookup(name).needs for name in settings.scores))
+    return SavedRunner(saved, device, _with_features(settings))
+
+
+def _with_features(settings: Settings) -> bool:
+    return any("features" in lookup(name).needs for name in settings.scores)
+
+
+def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: Settings, some: bool = False) -> None:
+    """Check before any work that frames have what was saved of them, where anything is.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+    frames : sequence of Frame
+    settings : Settings
+    some : bool
+        Whether there are other frames, besides those that a limit leaves out.
+
+    Raises
+    ------
+    FrameError
+        See `gradunc_viz.networks.saved.SavedLogits.check_frames`.
+    """
+    for one in networks:
+        if isinstance(one, SavedLogits):
+            one.check_frames(
+                frames,
+                settings.classes,
+                with_features=_with_features(settings),
+                skip=settings.on_error == "skip",
+                some=some or settings.limit is not None,
+            )
 
 
 def _warn_of_idle(settings: Settings) -> None:

@@ -22,8 +22,8 @@ from .striped import StripedImage, StripedScorer
 
 __all__ = ["check_scores", "scored_windows"]
 
-_KEPT = frozenset({"logits", "fit"})
-"""What scores at the image's resolution may need where windows are merged."""
+_KEPT = frozenset({"logits", "queries", "fit"})
+"""What scores at the image's resolution may need where windows are merged; of queries, that the logits are theirs."""
 
 _T = TypeVar("_T")
 
@@ -31,9 +31,7 @@ _T = TypeVar("_T")
 class Run(Protocol):
     """Runs the network on some inputs, and a function of each one's head and of what scores are handed of it."""
 
-    def __call__(  # noqa: D102
-        self, inputs: Sequence[Tensor], function: Callable[[Head, HeadOutput], _T], /
-    ) -> Iterable[_T]: ...
+    def __call__(self, inputs: Sequence[Tensor], function: Callable[[Head, HeadOutput], _T], /) -> Iterable[_T]: ...
 
 
 def check_scores(scores: Iterable[Score]) -> None:
@@ -113,9 +111,9 @@ def scored_windows(
 
     back = np.argsort(order)
     for row in range(len(grid.down.starts)):
-        rows = mosaic.put(row, maps_of_row(row))
-        with stages("score"), torch.inference_mode():
-            strips.put(rows[:n_classes], rows[n_classes:][back])
+        for rows in mosaic.put(row, maps_of_row(row)):
+            with stages("score"), torch.inference_mode():
+                strips.put(rows[:n_classes], rows[n_classes:][back])
     count = len(grid.down.starts) * len(grid.across.starts)
     return strips.image, head_alone, f"{count} of {image.window[0]}x{image.window[1]}"
 
@@ -126,5 +124,5 @@ def _without_maps(head: Head, output: HeadOutput) -> tuple[Head, HeadOutput, tup
     alone.name, alone.layer, alone.align_corners = head.name, head.layer, head.align_corners
     logits = output.logits
     none = logits.new_empty((1, logits.shape[1], 0, 0))
-    kept = replace(output, logits=none, features=None, tail=None, whole=None, hidden=None, layers={})
+    kept = replace(output, logits=none, features=None, tail=None, whole=None, hidden=None, queries=None, layers={})
     return alone, kept, (logits.shape[2], logits.shape[3])

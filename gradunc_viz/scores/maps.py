@@ -202,6 +202,7 @@ class Scorer:
         GraduncError
             As of a call.
         """
+        check_queries(self.scores, head)
         self._check_finite(head, frame_id)
         norms, _ = norms_and_softmax(head, [score.request for score in self._norms], kernels=self.kernels)
         if "hidden" in self.needs:

@@ -80,8 +80,20 @@ def query_norms(head: HeadOutput, wanted: Sequence[NormRequest]) -> Tensor:
             if some:
                 image = _Image(queries.image(index), some, dtype, bias=head.bias)
                 places = [[k for k, other in enumerate(wanted) if other == one] for one in some]
-                in_threads(partial(image.fill, norms[index], places), row_tiles(image.queries.masks))
+                in_threads(partial(image.fill, norms[index], places), _tiles(image.queries.masks))
     return norms
+
+
+_MOST = 1 << 24
+"""Elements of all queries, or channels, at once: some float64 copies of it fit into any GPU."""
+
+
+def _tiles(maps: Tensor) -> list[slice]:
+    """Rows of maps (1, Q, h, w) that are dealt with at once."""
+    if maps.device.type == "cpu":
+        return row_tiles(maps)
+    step = max(1, _MOST // (maps.shape[1] * maps.shape[3]))
+    return [slice(row, min(row + step, maps.shape[2])) for row in range(0, maps.shape[2], step)]
 
 
 def _check(request: NormRequest, queries: Queries, *, bias: bool) -> None:
@@ -239,7 +251,7 @@ class FeatureSums:
             self.sums = torch.zeros((len(self.ps), self.groups, *size), dtype=dtype, device=maps.device)
             for tap in taps(maps.to(dtype) / scale, geometry, own):
                 rows_of = row_resizer(tap, (int(size[0]), int(size[1])), align_corners)
-                for rows in row_tiles(maps.new_empty(()).expand(1, maps.shape[1], size[0], size[1])):
+                for rows in _tiles(maps.new_empty(()).expand(1, maps.shape[1], size[0], size[1])):
                     some = rows_of(0, rows).abs().unflatten(0, (self.groups, -1))
                     for k, p in enumerate(self.ps):
                         self.sums[k, :, rows] += power(some, p).sum(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,15 +42,13 @@ def row_resizer(
     return resized
 
 
-def resize_logits(
-    logits: Tensor, size: tuple[int, int], align_corners: bool = False, band: Band | None = None
-) -> Tensor:
+def resize_logits(logits: Tensor, size: Sequence[int], align_corners: bool = False, band: Band | None = None) -> Tensor:
     """Bilinear resize of (N, C, h, w) to the image's size in float32; the same tensor where the size is right.
 
     Of a `band` those lines alone, where `logits` are the rows that they are made of.
     """
     if band is not None:
-        rows_of, lines = row_resizer(logits.float(), size, align_corners, band), slice(0, _count(band))
+        rows_of, lines = row_resizer(logits.float(), (size[0], size[1]), align_corners, band), slice(0, _count(band))
         return torch.stack([rows_of(image, lines) for image in range(len(logits))])
     if tuple(logits.shape[2:]) == tuple(size):
         return logits.float()
@@ -59,7 +57,7 @@ def resize_logits(
 
 def resize_log2_norms(
     norms: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     align_corners: bool = False,
     out: Tensor | None = None,
     kernels: Kernels | None = None,
@@ -87,7 +85,7 @@ def resize_log2_norms(
     Tensor (..., *size), float32
     """
     if band is not None:
-        return _band_of_norms(norms, size, align_corners, kernels or kernels_on(norms.device), band, top)
+        return _band_of_norms(norms, (size[0], size[1]), align_corners, kernels or kernels_on(norms.device), band, top)
     same_size = tuple(norms.shape[-2:]) == tuple(size)
     fast = None if same_size else (kernels or kernels_on(norms.device)).resizing_of(norms)
     if fast is None and out is not None:

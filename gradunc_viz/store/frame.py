@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import xarray as xr
 from PIL import Image
 
 from ..datasets.decoding import opened_image, rgb_pixels
-from ..kernels.resize import bilinear, bilinear_log2, neighbours
+from ..kernels.resize import Band, bilinear, bilinear_log2, neighbours
 from ..schema.errors import CacheError, FrameError, GraduncError
-from ..schema.scores import LOG2_FLOOR, Score, lookup
+from ..schema.scores import LOG2_FLOOR, Score, SoftmaxScore, lookup
 
 __all__ = [
     "cached_scores",
@@ -29,6 +30,9 @@ __all__ = [
     "scores_at",
     "softmax",
 ]  # fmt: skip
+
+
+_LARGE, _STRIP = 1 << 24, 1 << 22  # pixels beyond which logits are resized in strips, and of a strip
 
 
 @contextmanager
@@ -186,12 +190,30 @@ def _from_logits(dataset: xr.Dataset, entry: Score, size: tuple[int, int], align
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and no function of it is known here")
     if "logits" not in dataset:
         raise CacheError(f"frame {frame_id!r}: score {entry.name!r} is not cached, and there are no logits")
+    more = sorted(entry.needs - {"logits"} - ({"queries"} if "logits_are" in dataset.attrs else set()))
+    if more:
+        raise CacheError(
+            f"frame {frame_id!r}: score {entry.name!r} is not cached, and needs {', '.join(more)} beside the logits"
+        )
     import torch  # only for scores that were not cached
 
     from ..scores.maps import own_map
+    from ..scores.needs import ForwardPass, HeadOutput
+    from ..scores.resized_logits import resized_pixel_scores
 
-    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))
-    return own_map(entry, logits[None], size, frame_id).numpy()
+    if size[0] * size[1] > _LARGE and isinstance(entry, SoftmaxScore):  # known to be of each pixel alone
+        values = np.empty(size, "f4")
+        step = max(1, _STRIP // size[1])
+        for first in range(0, size[0], step):
+            band = Band(slice(first, min(first + step, size[0])), dataset.sizes["v"])
+            rows = band.rows(size[0], align)
+            part = torch.from_numpy(dataset["logits"].isel(v=rows).values.astype("f4"))[None]
+            band = replace(band, first=rows.start)
+            values[band.lines] = resized_pixel_scores(part, size, (entry.name,), None, align, band=band).scores[0, 0]
+        return values
+    logits = torch.from_numpy(bilinear(dataset["logits"].values, size, align))[None]
+    given = logits if entry.of_logits else ForwardPass(HeadOutput(logits, None, torch.nn.Identity()), size)
+    return own_map(entry, given, size, frame_id).numpy()
 
 
 def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

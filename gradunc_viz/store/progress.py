@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["Report", "counted", "followed", "progress_bar", "reported", "tracked"]
+__all__ = ["Report", "counted", "downloading", "followed", "progress_bar", "reported", "tracked"]
 
 T = TypeVar("T")
 
@@ -105,6 +105,29 @@ def counted(total: int, what: str, *, unit: str = "frame", shown: bool = True) -
             bar.update(count)
 
         yield more
+
+
+@contextmanager
+def downloading(shown: bool = True) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Draw a bar for one file after the other.
+
+    Yields
+    ------
+    callable
+        To be called with the name of a file, how many bytes of it are there, and of how many if that is known.
+    """
+    bars: dict[str, tqdm[None]] = {}
+
+    def more(name: str, have: int, whole: int | None) -> None:
+        if name not in bars:
+            bars[name] = tqdm(desc=name, total=whole, unit="B", unit_scale=True, disable=not shown, initial=have)
+        bars[name].update(have - bars[name].n)
+
+    try:
+        yield more
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 def tracked(

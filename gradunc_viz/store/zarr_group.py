@@ -151,7 +151,11 @@ def _numbers(
 
     def chunk(index: tuple[int, ...]) -> bytes:
         part = variable[tuple(slice(i * size, (i + 1) * size) for i, size in zip(index, chunks, strict=True))]
-        content = np.ascontiguousarray(part.values, dtype)
+        content = np.asarray(part.values, dtype, order="C")
+        if content.shape != chunks:  # the last one is stored whole
+            whole = np.full(chunks, fill, dtype)
+            whole[tuple(map(slice, content.shape))] = content
+            content = whole
         return content.tobytes() if blosc is None else bytes(blosc.encode(content))
 
     files: dict[str, Callable[[], bytes]] = {f"{name}/zarr.json": lambda: json.dumps(array, indent=2).encode()}

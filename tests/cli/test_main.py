@@ -364,8 +364,8 @@ def test_an_option_means_the_same_wherever_it_is_taken() -> None:
             meanings.setdefault(action.option_strings[-1] if action.option_strings else "", set()).add(meaning)
     several = {option for option, found in meanings.items() if option and len(found) > 1}
     # a cache, a folder of figures, a fit; what to compute, to look at, to fit, to compare, to combine; rows of a table,
-    # classes of pixels; what is imported, combined; one track, or one for each cache
-    assert several == {"--out", "--scores", "--by", "--name", "--track"}
+    # classes of pixels; what is imported, combined; one track, or one for each cache; a folder, or a layer to fit on
+    assert several == {"--out", "--scores", "--by", "--name", "--track", "--features"}
     assert len(meanings["--scores"]) == 5
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tiny_transformers import beit, dpt, segformer, upernet
 from torch import Tensor, nn
 
 import gradunc_viz.networks.network
@@ -363,84 +364,13 @@ def test_a_file_that_cannot_be_run(tmp_path: Path) -> None:
 # transformers
 
 
-def _segformer(**options: object) -> nn.Module:
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
-    torch.manual_seed(0)
-    config = SegformerConfig(
-        num_encoder_blocks=2,
-        depths=[1, 1],
-        sr_ratios=[2, 1],
-        hidden_sizes=[8, 16],
-        patch_sizes=[7, 3],
-        strides=[4, 2],
-        num_attention_heads=[1, 2],
-        mlp_ratios=[2, 2],
-        decoder_hidden_size=12,
-        **options,
-    )
-    return SegformerForSemanticSegmentation(config).eval()
-
-
-def _beit() -> nn.Module:
-    from transformers import BeitConfig, BeitForSemanticSegmentation
-
-    config = BeitConfig(
-        image_size=32,
-        patch_size=4,
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=16,
-        out_indices=[1, 2, 3, 4],
-        pool_scales=[1, 2],
-        num_labels=CLASSES,
-        use_auxiliary_head=False,
-    )
-    return BeitForSemanticSegmentation(config).eval()
-
-
-def _dpt() -> nn.Module:
-    from transformers import DPTConfig, DPTForSemanticSegmentation
-
-    config = DPTConfig(
-        image_size=32,
-        patch_size=16,
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=16,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-        num_labels=CLASSES,
-        auxiliary_loss_weight=0.4,
-        use_auxiliary_head=True,
-        is_hybrid=False,
-    )
-    return DPTForSemanticSegmentation(config).eval()
-
-
-def _upernet() -> nn.Module:
-    from transformers import ConvNextConfig, UperNetConfig, UperNetForSemanticSegmentation
-
-    backbone = ConvNextConfig(
-        hidden_sizes=[4, 8, 8, 8], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
-    )
-    config = UperNetConfig(
-        backbone_config=backbone, hidden_size=8, pool_scales=[1, 2], auxiliary_channels=4, num_labels=CLASSES
-    )
-    config.auxiliary_in_channels = 8
-    return UperNetForSemanticSegmentation(config).eval()
-
-
 @pytest.mark.parametrize(
     ("make", "name", "size"),
     [
-        (_segformer, "decode_head.classifier", 64),
-        (_beit, "decode_head.classifier", 32),
-        (_dpt, "head.head.4", 32),
-        (_upernet, "decode_head.classifier", 64),
+        (segformer, "decode_head.classifier", 64),
+        (beit, "decode_head.classifier", 32),
+        (dpt, "head.head.4", 32),
+        (upernet, "decode_head.classifier", 64),
     ],
 )
 def test_heads_of_transformers(make: object, name: str, size: int) -> None:
@@ -454,7 +384,7 @@ def test_heads_of_transformers(make: object, name: str, size: int) -> None:
 def test_a_transformers_folder(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     names = {0: "road", 1: "sky", 2: "car"}
-    model = _segformer(id2label=names, label2id={v: k for k, v in names.items()})
+    model = segformer(id2label=names, label2id={v: k for k, v in names.items()})
     model.save_pretrained(tmp_path)
     net = load_model(f"hf:{tmp_path}", drop_channels=[1])
     assert net.classes == ("road", "sky", "car")
@@ -496,7 +426,7 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
 
 def test_what_the_processor_of_a_transformers_folder_says(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    model = _segformer().half()
+    model = segformer().half()
     model.save_pretrained(tmp_path)
     processor = transformers.SegformerImageProcessor(
         image_mean=0.5, image_std=0.25, size={"height": 32, "width": 64}, do_reduce_labels=True
@@ -530,7 +460,7 @@ def test_transformers_folders_that_hold_no_segmentation_model(tmp_path: Path) ->
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match=r"BertConfig is no semantic-segmentation model .*nor one of queries"):
         load_model(f"hf:{tmp_path}")
-    model = _segformer()
+    model = segformer()
     model.save_pretrained(tmp_path)
     model.segformer.save_pretrained(tmp_path)  # the backbone alone
     with pytest.raises(ModelError, match=r"weights are missing .*decode_head.*not a backbone"):

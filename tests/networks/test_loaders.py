@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -118,3 +119,26 @@ def test_what_is_no_model_is_named(spec):
     expected = f"model {spec!r} is of type {type(spec).__name__}: expected a torch.nn.Module"
     with pytest.raises(ModelError, match=re.escape(expected)):
         gv.load_model(spec)
+
+
+def test_an_installed_package_brings_its_own(tmp_path: Path) -> None:
+    """As pip would leave it: a module, and metadata that names an entry point."""
+    (tmp_path / "lab_networks.py").write_text(
+        "from torch import nn\n"
+        "from gradunc_viz.networks.loaders import Loader\n"
+        "LAB = Loader('lab', lambda name: nn.Sequential(nn.Conv2d(3, 4, 1)), 'NAME', 'networks of the lab')\n"
+    )
+    info = tmp_path / "lab_networks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-networks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gradunc_viz.loaders]\nlab = lab_networks:LAB\n")
+    code = (
+        "import gradunc_viz as gv; from gradunc_viz.networks.loaders import sources\n"
+        "assert 'lab:NAME' in sources()\n"
+        "assert gv.load_model('lab:first').name == 'lab:first'"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -212,6 +212,10 @@ def test_masks_that_are_no_product_have_scores_and_no_norms(masks: Callable[...,
     assert head.logits.shape[1] == CLASSES
     with pytest.raises(HeadError, match=text):
         head.queries.require("masks")
+    assert (
+        repr(head) == f"<QueryHead 'masks of queries', MaskProduct(6 queries): class scores {tuple(head.logits.shape)}>"
+    )
+    assert "not found: the mask logits" in head._repr_html_()
 
 
 def test_an_input_overwritten_after_the_layer_ran_is_told() -> None:

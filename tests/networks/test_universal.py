@@ -104,7 +104,12 @@ def test_the_task_of_a_oneformer_is_told_in_tokens_of_clip(tmp_path: Path) -> No
     assert isinstance(told, SemanticTask)
     assert told.tokens.tolist() == [[49406, 518, 10549, 533, 29119, 1550, 49407, 0]]
     assert told.config is net.config
-    assert told_its_task(torch.nn.Identity(), "", {}) is not told
+    assert told_its_task(told) is told
+    assert told_its_task(torch.nn.Identity()) is not told
+    network = gv.load_model(net)  # from no folder
+    assert isinstance(network.net, SemanticTask)
+    assert torch.equal(network.net.tokens, told.tokens)
+    assert network.name == "OneFormerForUniversalSegmentation"
 
 
 def test_a_tokenizer_of_its_own_is_used(tmp_path: Path) -> None:

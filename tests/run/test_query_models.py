@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from query_zoo import CLASSES, OwnQueries
-from tiny import write_set
+from tiny import TinyNet, write_set
 
 import gradunc_viz as gv
 from gradunc_viz.explorer.panes.pixel import norm_parts, probability_bars
@@ -72,6 +72,19 @@ def test_the_explorer_shows_class_scores(cache: Cache) -> None:
     assert "label part" not in bars
 
 
+def test_what_is_made_of_class_scores_need_not_be_cached(frames: gv.Frames, cache: Cache, tmp_path: Path) -> None:
+    few = gv.compute(OwnQueries(), frames, tmp_path / "few", scores="msp", limit=1, progress=False)["f00"]
+    for name in ("max_mask", "rba", "neg_sum", "mask_energy", "entropy"):
+        one, other = gv.score(few, name), gv.score(cache["f00"], name)
+        np.testing.assert_allclose(one, other, rtol=5e-3, atol=5e-3)
+    with pytest.raises(GraduncError, match="'eam' is not in the cache"):
+        gv.score(few, "eam")
+    ordinary = gv.compute(TinyNet(), frames, tmp_path / "t", scores="msp", limit=1, progress=False)["f00"]
+    for name, need in (("rba", "queries"), ("void", "void"), ("odin", "input_grad")):
+        with pytest.raises(GraduncError, match=f"'{name}' is not cached, and needs {need} beside the logits"):
+            gv.score(ordinary, name)
+
+
 def test_segments_have_mean_class_scores(cache: Cache) -> None:
     table = segment_statistics(cache, "rba", frames=["f00"])
     assert table["probability_0"].attrs["long_name"] == "mean class score S of class 0"
@@ -100,3 +113,19 @@ def test_a_frame_whose_masks_are_nan_is_named(frames: gv.Frames, tmp_path: Path)
     net.embed[2].bias.data[0] = torch.nan
     with pytest.raises(GraduncError, match=r"frame 'f00': \d+ of \d+ logits are NaN"):
         gv.compute(net, frames, tmp_path / "n", scores="msp", progress=False)
+
+
+def test_windows_say_what_the_whole_image_says(tmp_path: Path) -> None:
+    net = OwnQueries()
+    net.context.weight.data.zero_()  # queries that are the same for every window
+    frames = gv.open_frames(write_set(tmp_path / "set", 1, ((64, 80),)))
+    settings = gv.Settings(scores=SCORES)
+    whole = gv.compute(net, frames, tmp_path / "w", settings, progress=False)["f00"]
+    tiled = gv.compute(net, frames, tmp_path / "t", settings, tile=(32, 48), overlap=16, progress=False)["f00"]
+    assert tiled.attrs["logits_are"] == whole.attrs["logits_are"]
+    for name in ("head_score", "pixel_score", "logits", "prediction"):
+        np.testing.assert_allclose(
+            tiled[name].values.astype("f4"), whole[name].values.astype("f4"), rtol=2e-3, atol=5e-3
+        )
+    with pytest.raises(GraduncError, match="'gradnorm' has no meaning for a query model"):
+        gv.compute(net, frames, tmp_path / "x", scores="gradnorm", tile=(32, 48), progress=False)

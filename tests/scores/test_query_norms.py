@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from query_zoo import KINDS, telling
-from torch import Tensor
+from query_zoo import KINDS, OwnQueries, telling
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradunc_viz.networks.network import Network
@@ -82,19 +82,69 @@ def watched(request: pytest.FixtureRequest) -> Watched:
     return Watched(request.param)
 
 
-@pytest.mark.parametrize("label", ["oh", "uni"])
-def test_norms_are_those_of_autograd(watched: Watched, label: str) -> None:
+def test_norms_are_those_of_autograd(watched: Watched) -> None:
     layers = {"masks": 1, "embedding": "embedding", "decoder": "decoder"}
     if watched.kind == "eomt":  # whose pixel embeddings leave a layer norm
         del layers["decoder"]
-    requests = [NormRequest(label, p, layer=layer) for layer in layers.values() for p in PS]
     assert isinstance(watched.head, QueryHead)
-    head = HeadOutput(watched.head.logits, None, watched.head.layer, queries=watched.head.queries)
-    found = query_norms(head, requests)
+    logits, queries, first = watched.head.logits, watched.head.queries, 0
+    if watched.kind == "mask2former":  # which is read at 384 x 384: one image will do
+        logits, queries, first = logits[1:], queries.image(1), 1
+    requests = [NormRequest(label, p, layer=layer) for layer in layers.values() for label in ("oh", "uni") for p in PS]
+    found = query_norms(HeadOutput(logits, None, watched.head.layer, queries=queries), requests)
     height, width = found.shape[2:]
-    for image, y, x in ((0, 0, 0), (1, height - 1, 1), (0, height // 2, width - 1), (1, height // 3, width // 3)):
+    for place, y, x in ((0, 0, 0), (-1, height - 1, 1), (0, height // 2, width - 1), (-1, height // 3, width // 3)):
+        image = range(first, 2)[place]
         expected = []
         for by in layers:
-            gradient = watched.gradient(image, y, x, label, by)
-            expected += [gradient.abs().pow(p).sum().log2() / p for p in PS]
-        torch.testing.assert_close(found[image, :, y, x], torch.stack(expected), rtol=1e-9, atol=1e-9)
+            for label in ("oh", "uni"):
+                gradient = watched.gradient(image, y, x, label, by)
+                expected += [gradient.abs().pow(p).sum().log2() / p for p in PS]
+        torch.testing.assert_close(found[place, :, y, x], torch.stack(expected), rtol=1e-9, atol=1e-9)
+
+
+class Odd(OwnQueries):
+    """Groups in the pixel decoder's last layer, padding that repeats, and masks of a size of their own."""
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.size = size
+        self.pixels = nn.Conv2d(8, 8, 3, padding=1, groups=2, padding_mode="replicate")
+        self.double()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found = super().forward(x)
+        if self.size is not None:
+            masks = F.interpolate(found["masks_queries_logits"], self.size, mode="bilinear", align_corners=True)
+            found["masks_queries_logits"] = masks
+        return found
+
+
+@pytest.mark.parametrize("size", [None, (9, 31)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_groups_biases_and_masks_that_are_resized(size: tuple[int, int] | None, bias: bool) -> None:
+    net = Odd(size)
+    x = torch.rand(1, 3, 12, 20, dtype=torch.float64)
+    head = Network(net).infer(x)
+    requests = [NormRequest("oh", p, layer=layer) for layer in ("embedding", "decoder") for p in (0.5, 1.0, 3.0)]
+    assert isinstance(head, QueryHead)
+    output = HeadOutput(head.logits, None, head.layer, queries=head.queries, bias=bias)
+    found = query_norms(output, requests)
+    z = F.softplus(net.body(x)).detach()
+    before = F.relu(net.embed[0](net.queries + net.context(z.mean((2, 3)))[:, None])).detach()
+    classes, embeddings, pixels = net.factors(x)
+    for y, x_ in ((0, 0), (5, 7), (found.shape[2] - 1, found.shape[3] - 2)):
+        expected = []
+        for layer, m, psi in (
+            (net.embed[2], net.embed[2](before), pixels.detach()),
+            (net.pixels, embeddings.detach(), net.pixels(z)),
+        ):
+            masks = torch.einsum("bqc,bchw->bqhw", m, psi)
+            if size is not None:
+                masks = F.interpolate(masks, size, mode="bilinear", align_corners=True)
+            scores = classes.softmax(2)[0, :, :-1].detach().T @ masks[0, :, y, x_].sigmoid()
+            given = [layer.weight, layer.bias] if bias else [layer.weight]
+            gradients = torch.autograd.grad(-scores.amax().log(), given)
+            flat = torch.cat([one.flatten() for one in gradients]).abs()
+            expected += [flat.pow(p).sum().log2() / p for p in (0.5, 1.0, 3.0)]
+        torch.testing.assert_close(found[0, :, y, x_], torch.stack(expected), rtol=1e-6, atol=1e-6)

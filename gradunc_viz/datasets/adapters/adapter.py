@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,19 @@ class Parts:
             found = some("part", likely or names) if names else "nothing"
             raise FrameError(f"{where}: no telling which is the {what} of {found}; say so: {what}=...")
         return likely[0] if likely else None
+
+    def masks(self, where: str, names: Collection[Any]) -> tuple[Any, Any]:
+        """The names of class labels and of the mask of unknown objects among those of parts that may be such.
+
+        Warns
+        -----
+        UserWarning
+            If there are such parts and none is called so.
+        """
+        found = self.named(where, "label", names), self.named(where, "anomaly", names)
+        if names and found == (None, None):
+            warnings.warn(f"{where}: {some('part', names)} not used; say what is a mask: label=...", stacklevel=6)
+        return found
 
     def only(self, where: str, *used: str) -> None:
         """Check that nothing is said that an adapter has no use for."""

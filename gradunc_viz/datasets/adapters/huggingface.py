@@ -31,7 +31,7 @@ def _find(dataset: Any, parts: Parts) -> Found:
     arrays = [name for name, feature in features.items() if type(feature).__name__ in _ARRAYS]
     image = parts.named(where, "image", [*pictures, *arrays], required=len(pictures) != 1) or pictures[0]
     others = [name for name in (*pictures, *arrays) if name != image]
-    label, anomaly = parts.named(where, "label", others), parts.named(where, "anomaly", others)
+    label, anomaly = parts.masks(where, others)
     if parts.id is not None and parts.id not in features:
         raise FrameError(f"{where}: id is {parts.id!r}, expected one of {', '.join(features)}")
     ids = numbered(len(dataset)) if parts.id is None else [str(value) for value in dataset[parts.id]]

@@ -36,7 +36,7 @@ def _find(dataset: Any, parts: Parts) -> Found:
     else:
         image = parts.named(where, "image", names, required=True)
         others = [name for name in names if name != image]
-        label, anomaly = parts.named(where, "label", others), parts.named(where, "anomaly", others)
+        label, anomaly = parts.masks(where, others)
     first = ItemImage(items, 0, image)
     key = first.key()
     items.forget()

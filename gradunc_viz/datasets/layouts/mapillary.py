@@ -1,7 +1,8 @@
 """Mapillary Vistas, releases 1.2 and 2.0.
 
 Tree: https://www.mapillary.com/dataset/vistas. Which ids count says the release itself, in ``config_v1.2.json`` and
-``config_v2.0.json`` ("evaluate"); where that is missing only the last one, Unlabeled, is ignored.
+``config_v2.0.json`` ("evaluate"); where that is missing only the last one, Unlabeled, is ignored. Names
+and colours of release 1.2 are those of its configuration as MMSegmentation lists them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ MAPILLARY = Layout(
     "{split}/images/NAME.jpg, {split}/v1.2/labels/NAME.png (or {split}/labels/NAME.png), config_v1.2.json",
     partial(_find, version="v1.2", n_ids=66),
     split="validation",
+    classes="mapillary",
 )
 MAPILLARY_2 = Layout(
     "mapillary2",

@@ -7,15 +7,27 @@ again, and under the name that it had, it is found, named and hooked like that o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KERNEL_OPERATORS", "Layers", "arguments_of", "layer_of", "put"]
+__all__ = ["KERNEL_OPERATORS", "Computed", "Layers", "Weight", "arguments_of", "layer_of", "put"]
 
 KERNEL_OPERATORS = frozenset(
-    ("conv2d", "convolution", "_convolution", "conv_transpose2d", "linear", "addmm", "mm", "matmul")
+    (
+        "conv2d",
+        "convolution",
+        "_convolution",
+        "_convolution_mode",
+        "conv_transpose2d",
+        "linear",
+        "addmm",
+        "mm",
+        "bmm",
+        "matmul",
+    )
 )
 """Names of the operators that are a layer where their matrix is a weight."""
 
@@ -26,6 +38,26 @@ class _Argument(Protocol):
 
     @property
     def default_value(self) -> Any: ...
+
+
+class Computed(Exception):
+    """A value is not known before an image is."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a program.
+
+    Attributes
+    ----------
+    tensor
+        The parameter itself, or what is computed of parameters and buffers alone, as by a weight norm.
+    owner
+        Dotted name of the module that it, or the first parameter it is computed of, belongs to.
+    """
+
+    tensor: Tensor
+    owner: str
 
 
 def arguments_of(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +85,7 @@ def layer_of(operator: str, weight: Tensor, bias: Tensor | None, given: Mapping[
         return None
     options: dict[str, Any] = {"bias": False, "device": "meta", "dtype": weight.dtype}
     layer: nn.Module
-    if operator in ("linear", "addmm", "mm", "matmul"):
+    if operator in ("linear", "addmm", "mm", "bmm", "matmul"):
         if weight.ndim != 2:
             return None
         layer = nn.Linear(weight.shape[1], weight.shape[0], **options)
@@ -124,16 +156,19 @@ class Layers:
     def __init__(self, root: nn.Module) -> None:
         self.root = root
         self._names: dict[Any, str] = {}
+        self._held: list[Any] = []  # so that no other tensor gets the identity of one
 
-    def name_of(
-        self, operator: str, owner: str, weight: Tensor, bias: Tensor | None, given: Mapping[str, Any], name: str
-    ) -> str | None:
+    def name_of(self, operator: str, weight: Weight, bias: Weight | None, given: Mapping[str, Any]) -> str | None:
         """Dotted name of the layer that an operator is; None if it is none."""
         settings = {key: value for key, value in given.items() if not isinstance(value, torch.Tensor)}
-        key = (operator, id(weight), id(bias), repr(sorted(settings.items())))
+        tensors = (weight.tensor, None if bias is None else bias.tensor)
+        key = (operator, *map(id, tensors), repr(sorted(settings.items())))
         if key not in self._names:
-            layer = layer_of(operator, weight, bias, given)
+            layer = layer_of(operator, *tensors, given)
             if layer is None:
                 return None
-            self._names[key] = put(self.root, layer, owner, name)
+            self._held.extend(tensors)
+            self._names[key] = put(
+                self.root, layer, weight.owner, "_".join([*filter(None, weight.owner.split(".")), operator.strip("_")])
+            )
         return self._names[key]

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..preprocessing import Preprocessing
-from .aten import KERNEL_OPERATORS, Layers, arguments_of
+from .aten import KERNEL_OPERATORS, Computed, Layers, Weight, arguments_of
 from .pt2 import check_program_file
 
 __all__ = ["exported_network", "network_of_graph", "network_of_program", "with_layers"]
@@ -86,7 +86,7 @@ def network_of_graph(graph: fx.GraphModule, name: str) -> Network:
 
 def with_layers(net: fx.GraphModule) -> fx.GraphModule:
     """Put layers in place of the operators of a graph that apply a weight, and return it."""
-    layers = Layers(net)
+    layers, known = Layers(net), dict[fx.Node, Any]()
     for node in list(net.graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -95,12 +95,12 @@ def with_layers(net: fx.GraphModule) -> fx.GraphModule:
             continue
         given = arguments_of(node.target._schema, node.args, node.kwargs)
         entered, kernel, shift = _parts(operator, given)
-        weight, bias = _weight(net, kernel), _weight(net, shift)
-        if weight is None or (shift is not None and bias is None):
+        try:
+            weight, bias = _weight(net, kernel, known), None if shift is None else _weight(net, shift, known)
+        except Computed:
             continue
         settings = {key: value for key, value in given.items() if not isinstance(value, fx.Node)}
-        owner = str(kernel.target).rpartition(".")[0]
-        name = layers.name_of(operator, owner, weight, bias, settings, node.name)
+        name = layers.name_of(operator, weight, bias, settings)
         if name is not None:
             with net.graph.inserting_before(node):
                 called = net.graph.call_module(name, (entered,))
@@ -116,28 +116,69 @@ def _parts(operator: str, given: dict[str, Any]) -> tuple[Any, Any, Any]:
     if operator == "addmm":
         scaled = given["beta"] != 1 or given["alpha"] != 1
         return given["mat1"], None if scaled else _turned(given["mat2"]), given["self"]
-    if operator in ("mm", "matmul"):
-        kernel = given["mat2"] if operator == "mm" else given["other"]
-        return given["self"], _turned(kernel), None
+    if operator in ("mm", "bmm", "matmul"):
+        kernel = given["other"] if operator == "matmul" else given["mat2"]
+        return given["self"], _turned(_once(kernel) if operator == "bmm" else kernel), None
     return given["input"], given["weight"], given["bias"]
+
+
+def _name(node: Any) -> str:
+    """Name of the operator that a node calls."""
+    return str(getattr(getattr(getattr(node, "target", None), "overloadpacket", None), "__name__", ""))
+
+
+def _once(node: Any) -> Any:
+    """The matrix that a batch of matrices repeats; None if they differ in shape."""
+    shape = list(node.meta["val"].shape[-2:]) if "val" in node.meta else None
+    while _name(node) in ("expand", "view", "reshape", "_unsafe_view", "unsqueeze", "clone"):
+        node = node.args[0]
+    known = "val" in getattr(node, "meta", {})
+    return node if known and list(node.meta["val"].shape) == shape else None
 
 
 def _turned(node: Any) -> Any:
     """What a matrix is the transpose of; None if it is none."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return None
-    name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+    name = _name(node)
     rest: list[Any] = list(node.args[1:])
     swaps: dict[str, list[Any]] = {"t": [], "transpose": [[0, 1], [1, 0], [-2, -1], [-1, -2]], "permute": [[[1, 0]]]}
     return node.args[0] if name in swaps and (rest == swaps[name] or rest in swaps[name]) else None
 
 
-def _weight(net: nn.Module, node: Any) -> Tensor | None:
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    above, _, last = str(node.target).rpartition(".")
-    found = getattr(net.get_submodule(above), last, None)
-    return found if isinstance(found, Tensor) else None
+def _weight(net: nn.Module, node: Any, known: dict[fx.Node, Any]) -> Weight:
+    """The weight that a node is, or is computed to be of parameters.
+
+    Raises
+    ------
+    Computed
+        If it depends on the image, or is a buffer: a fixed matrix is no layer's weight.
+    """
+    owners: list[str] = []
+
+    def value_of(one: fx.Node) -> Any:
+        if one.op == "get_attr":
+            owner, _, last = str(one.target).rpartition(".")
+            held = net.get_submodule(owner)
+            if last in held._parameters:
+                owners.append(owner)
+            return getattr(held, last)
+        if one.op != "call_function" or not callable(one.target):
+            raise Computed
+        if one not in known:
+            args, kwargs = fx.map_arg((one.args, one.kwargs), value_of)
+            known[one] = one.target(*args, **kwargs)
+        else:
+            fx.map_arg((one.args, one.kwargs), value_of)  # for the owners
+        return known[one]
+
+    if not isinstance(node, fx.Node):
+        raise Computed
+    with torch.no_grad():
+        tensor = value_of(node)
+    if not owners or not isinstance(tensor, Tensor):
+        raise Computed
+    return Weight(tensor, owners[0])
 
 
 def _check_operators(net: fx.GraphModule, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "Step", "Unsupported", "overload_of", "steps_of"]
+__all__ = ["Block", "Step", "Unsupported", "overload_of", "run_of", "steps_of"]
 
 _FILES = frozenset(("from_file", "save"))
 """Operators that read and write files."""
@@ -92,7 +92,7 @@ def steps_of(block: Any, kernels: Kernels) -> tuple[list[Step], list[str]]:
     steps = []
     for place, node in enumerate(nodes):
         made = tuple(value.debugName() for value in node.outputs())
-        steps.append(Step(_run_of(node, kernels), made, tuple(dying.get(place, ()))))
+        steps.append(Step(run_of(node, kernels), made, tuple(dying.get(place, ()))))
     return steps, outputs
 
 
@@ -106,7 +106,8 @@ def _named(node: Any) -> set[str]:
     return found
 
 
-def _run_of(node: Any, kernels: Kernels) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+def run_of(node: Any, kernels: Kernels) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """From all values that are known, by name, to those that a node makes."""
     kind, names = node.kind(), [value.debugName() for value in node.inputs()]
     if kind == "prim::Constant":
         return _constant(node, kernels)

@@ -8,6 +8,7 @@ scripted, with its branches and loops.
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..traversal import evaluating, float_type
-from .aten import KERNEL_OPERATORS, Layers
-from .graph import Block, Unsupported, overload_of, steps_of
+from .aten import KERNEL_OPERATORS, Computed, Layers, Weight
+from .graph import Block, Unsupported, overload_of, run_of, steps_of
 
 __all__ = ["Scripted", "network_of_script", "torchscript_network"]
 
@@ -36,16 +37,25 @@ def torchscript_network(file: str) -> Network:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ModelError(f"model file {file} {'is no file' if path.exists() else 'does not exist'}")
+    if not _is_script(path):
+        raise ModelError(
+            f"{file} holds no TorchScript: expected a file of torch.jit.save; weights alone are given as --weights, a "
+            "program of torch.export as export:FILE"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # files there are all the same
             script = torch.jit.load(path, map_location="cpu")
     except Exception as error:  # of whatever version wrote it
-        raise ModelError(
-            f"{file} cannot be read as TorchScript ({brief(error)}): expected a file of torch.jit.save; weights alone "
-            "are given as --weights, a program of torch.export as export:FILE"
-        ) from error
+        raise ModelError(f"{file} cannot be read as TorchScript: {brief(error)}") from error
     return network_of_script(script, file)
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
 def network_of_script(script: torch.jit.ScriptModule, name: str | None = None) -> Network:
@@ -182,6 +192,8 @@ class _Kernels:
 
     def __init__(self, root: nn.Module, objects: Mapping[str, tuple[Any, nn.Module, str]]) -> None:
         self.root, self.objects, self.layers = root, objects, Layers(root)
+        self.known: dict[str, Any] = {name: part for name, (_, part, _) in objects.items()}
+        self.folding = False  # whether weights are being computed, where a matrix product is no layer
         self.constants: dict[str, tuple[nn.Module, str]] = {}
 
     def kept(self, value: Any, tensor: Tensor) -> tuple[nn.Module, str]:
@@ -208,25 +220,24 @@ class _Kernels:
     def layer(self, node: Any) -> tuple[nn.Module, Any] | None:
         """The layer that a node is, and the value that enters it; None if it is none."""
         operator = node.kind().partition("::")[2]
-        if node.kind() != f"aten::{operator}" or operator not in KERNEL_OPERATORS:
+        if self.folding or node.kind() != f"aten::{operator}" or operator not in KERNEL_OPERATORS - {"bmm"}:
             return None
         overload = overload_of(node)
         values = dict(zip((argument.name for argument in overload._schema.arguments), node.inputs(), strict=False))
         entered, kernel, shift = self._parts(operator, values)
         try:
-            weight = None if kernel is None else self._tensor(kernel)
-            bias = None if shift is None else self._tensor(shift)
+            if kernel is None:
+                return None
+            weight, bias = self._weight(kernel), None if shift is None else self._weight(shift, shift=True)
             given = {
                 name: _constant(value)
                 for name, value in values.items()
                 if value not in (entered, kernel, shift) and name not in ("mat2", "other", "beta", "alpha")
             }
             plain = operator != "addmm" or (_constant(values["beta"]), _constant(values["alpha"])) == (1, 1)
-        except _Computed:
+        except Computed:
             return None
-        if weight is None or not plain:
-            return None
-        name = self.layers.name_of(operator, weight[1], weight[0], None if bias is None else bias[0], given, operator)
+        name = self.layers.name_of(operator, weight, bias, given) if plain else None
         return None if name is None else (self.root.get_submodule(name), entered)
 
     @staticmethod
@@ -240,25 +251,45 @@ class _Kernels:
         none = shift is None or (shift.node().kind() == "prim::Constant" and shift.type().kind() == "NoneType")
         return values["input"], values["weight"], None if none else shift
 
-    def _tensor(self, value: Any) -> tuple[Tensor, str] | None:
-        """A weight, and the dotted name of the module that it belongs to."""
-        node = value.node()
+    def _weight(self, value: Any, *, shift: bool = False) -> Weight:
+        """The weight that a value is, or is computed to be of parameters.
+
+        Raises
+        ------
+        Computed
+            If it depends on the image, or is a buffer: a fixed matrix is no layer's weight. In a frozen module both are
+            constants, and taken for weights.
+        """
+        owners: list[str] = []
+        self.folding = True
+        try:
+            with torch.no_grad():
+                tensor = self._folded(value, owners)
+        finally:
+            self.folding = False
+        if not (owners or shift) or not isinstance(tensor, Tensor):
+            raise Computed
+        return Weight(tensor, owners[0] if owners else "")
+
+    def _folded(self, value: Any, owners: list[str]) -> Any:
+        node, name = value.node(), value.debugName()
         if node.kind() == "prim::GetAttr" and node.input().debugName() in self.objects:
             _, part, path = self.objects[node.input().debugName()]
-            name = node.s("name")
-            tensor = part._parameters.get(name, part._buffers.get(name))
-            if tensor is not None:
-                return tensor, path
-            raise _Computed
-        constant = _constant(value)
-        if isinstance(constant, Tensor):
-            part, last = self.kept(value, constant)
-            return part._buffers[last], self._place(value.debugName())[0]  # type: ignore[return-value]
-        raise _Computed
-
-
-class _Computed(Exception):
-    """A value is none that is known before the graph runs."""
+            if node.s("name") in part._parameters:
+                owners.append(path)
+        if node.kind() == "prim::Constant" and value.type().kind() == "TensorType":
+            owners.append(self._place(name)[0])
+        if name in self.known:
+            for one in node.inputs():
+                self._folded(one, owners)
+            return self.known[name]
+        if node.kind() == "prim::Param" or next(iter(node.blocks()), None) is not None:
+            raise Computed
+        for one in node.inputs():
+            self._folded(one, owners)
+        outputs = [output.debugName() for output in node.outputs()]
+        self.known.update(zip(outputs, run_of(node, self)(self.known), strict=True))
+        return self.known[name]
 
 
 def _constant(value: Any) -> Any:
@@ -267,7 +298,7 @@ def _constant(value: Any) -> Any:
         return node.output().toIValue()
     if node.kind() in ("prim::ListConstruct", "prim::TupleConstruct"):
         return [_constant(one) for one in node.inputs()]
-    raise _Computed
+    raise Computed
 
 
 def _turned(value: Any) -> Any:
@@ -279,7 +310,7 @@ def _turned(value: Any) -> Any:
     if node.kind() == "aten::transpose":
         try:
             axes = sorted(_constant(one) for one in inputs[1:])
-        except _Computed:
+        except Computed:
             return None
         return inputs[0] if axes in ([0, 1], [-2, -1]) else None
     return None

@@ -64,6 +64,8 @@ def _gradient_norm(label: str, p: float, variant: str) -> GradientNorm:
         formula = f"log2 {mean}: the mean over classes drawn from pi"
     elif (label, p, variant) == ("uni", 2, "exact"):
         formula += "; ranks as the gradient score of Lee and AlRegib, whose label is 1 for every class"
+    if label != "exp" and variant == "exact":
+        formula += f"; of a query model log2 || dL/da_q psi_d ||_{number} over (q, d)"
     return GradientNorm(
         name=f"pgn_{label}_p{number}{suffix}",
         orientation=orientation,
@@ -83,7 +85,8 @@ def _label_part(label: str, p: float) -> GradientScore:
     return GradientScore(
         name=f"label_{label}_p{number}",
         orientation=_orientation(label),
-        formula=f"log2 {norm}; oriented as pgn_{label}_p{number}, which is this plus feature_p{number}",
+        formula=f"log2 {norm}; oriented as pgn_{label}_p{number}, which is this plus feature_p{number}"
+        + (f"; of a query model log2 || dL/da ||_{number}" if label != "exp" else ""),
         title=rf"label part $\|\pi - y_{{\mathrm{{{label}}}}}\|_{{{number}}}$",
         source=_source(label, p),
         request=NormRequest(label, p, part="label"),

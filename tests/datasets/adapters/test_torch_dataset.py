@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 import gradunc_viz as gv
 from gradunc_viz.datasets.adapters.items import _KEPT
-from gradunc_viz.schema.errors import FrameError
+from gradunc_viz.schema.errors import FitError, FrameError
 
 random = np.random.default_rng(0)
 IMAGES = random.integers(0, 256, (4, 24, 32, 3), "u1")
@@ -99,6 +99,9 @@ def test_some_items_without_a_mask(tmp_path: Path) -> None:
     assert [frame.label is None for frame in frames] == [False, True, False]
     cache = gv.compute(TinyNet().eval(), frames, tmp_path / "cache", scores="msp", progress=False)
     assert ["label" in cache[frame_id] for frame_id in cache] == [True, False, True]
+    assert [frame.label_path is None for frame in frames] == [False, True, False]
+    with pytest.raises(FitError, match="of 2 frames none has class labels"):
+        gv.calibrate(TinyNet().eval(), gv.frames_from([(IMAGES[0], None), (IMAGES[1], None)]), progress=False)
 
 
 def test_what_ids_mean() -> None:
@@ -125,6 +128,8 @@ def test_three_parts_and_names_of_ones_own() -> None:
     (frame,) = gv.frames_from([item], image="left", label="truth", anomaly="strange", classes=["a", "b", "c", "d"])
     assert frame.classes == ("a", "b", "c", "d")
     np.testing.assert_array_equal(frame.anomaly, IDS[0] == 3)
+    with pytest.warns(UserWarning, match=r"list: parts truth, strange, weather not used; say what is a mask: label="):
+        assert gv.frames_from([item], image="left")[0].label is None
     (frame,) = gv.frames_from([(IMAGES[0], IDS[0], (IDS[0] == 3))], anomaly=2)
     np.testing.assert_array_equal(frame.anomaly, IDS[0] == 3)
     (alone,) = gv.frames_from([IMAGES[0]])

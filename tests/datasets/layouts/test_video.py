@@ -80,7 +80,7 @@ def test_an_empty_part_and_a_time_of_images(drive: Path, tiny_set: Path, capsys:
     assert "--start 5s: only frames of a video have a time" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, str(tiny_set), "--start", "-3"])
-    assert "--start: expected one argument" in capsys.readouterr().err
+    assert "'-3' is no moment; expected a frame such as 120, or seconds as 4.5s" in capsys.readouterr().err
 
 
 def test_a_check_of_a_video(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
