@@ -216,7 +216,8 @@ def _about(entry: Score) -> str:
         return f"gradient norm against {_AGAINST[entry.label]}{turned}"
     if isinstance(entry, GradientScore) and entry.name not in SCORES:
         against = f"against {_AGAINST[entry.request.label]}" if entry.request.label else "of gradient norms"
-        what = _OF_LAYERS.get(entry.request.layer, f"{entry.request.part} part")
+        part = "gradient norm" if entry.request.part == "norm" else f"{entry.request.part} part"
+        what = _OF_LAYERS.get(entry.request.layer, part)
         return f"{what} {against}{turned}"
     if isinstance(entry, PassesScore):
         return f"{entry.statistic.replace('_', ' ')} of {KINDS[entry.kind]}"

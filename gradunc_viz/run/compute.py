@@ -159,11 +159,12 @@ def compute_report(
             report.remarks.append(
                 "class scores S of queries stand for logits: confidence, ECE, Brier score and NLL are of softmax(S)"
             )
-            turned = [name for name in settings.scores if name.startswith(("pgn_uni", "label_uni"))]
+            turned = [name for name in settings.scores if "_uni_" in name and lookup(name).orientation < 0]
             if turned:
                 report.remarks.append(
                     f"{', '.join(turned)}: of queries large where every query rejects a pixel, so expect it on the "
-                    "wrong side of what its name is oriented for, small = uncertain"
+                    "wrong side of what its name is oriented for, small = uncertain; pgn_uni_p1_masks is oriented for "
+                    "queries"
                 )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it

@@ -208,7 +208,9 @@ def _of_set(word: str) -> tuple[str, ...]:
     if word == "paper":
         return PAPER_SCORES
     if word == "queries":
-        return (*DEFAULT_SCORES, *(score.name for score in queries.SCORES))
+        # the uniform norm under the name that is oriented for them
+        named = (name + "_masks" if name.startswith("pgn_uni") else name for name in DEFAULT_SCORES)
+        return (*named, *(score.name for score in queries.SCORES))
     if word in passes.WORDS:
         return passes.of_word(word)
     _load_entry_points()

@@ -418,7 +418,7 @@ def _no_meaning(score: Score) -> str:
     for need, why in _NO_MEANING.items():
         if need in score.needs:
             return why
-    if isinstance(score, GradientScore):
+    if isinstance(score, GradientScore) and "queries" not in score.needs:
         label, _, variant, part, _, layer = score.request
         if variant == "paper":
             return "the paper's formula is one of the softmax"

@@ -16,7 +16,7 @@ import gradunc_viz as gv
 from gradunc_viz.networks.network import Network
 from gradunc_viz.networks.queries import Queries, QueryHead
 from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
-from gradunc_viz.schema.scores import LOG2_FLOOR, SETS, NormRequest, resolve_scores
+from gradunc_viz.schema.scores import LOG2_FLOOR, SETS, NormRequest, lookup, resolve_scores
 from gradunc_viz.scores.gradients import norms_and_softmax
 from gradunc_viz.scores.maps import Scorer
 from gradunc_viz.scores.needs import HeadOutput
@@ -78,11 +78,22 @@ def test_eam(given: tuple[Tensor, Tensor]) -> None:
 
 def test_the_set_is_the_default_one_and_those_of_queries() -> None:
     names = resolve_scores("queries")
-    assert names[:6] == gv.DEFAULT_SCORES
+    assert names[:6] == tuple(name.replace("pgn_uni_p0.5", "pgn_uni_p0.5_masks") for name in gv.DEFAULT_SCORES)
     assert names[6:] == ("max_mask", "rba", "neg_sum", "mask_energy", "eam")
     assert "queries" in SETS
     found = gv.score_image(OwnQueries(), IMAGE, scores="queries,pgn_oh_p0.5_embedding,pgn_uni_p2_decoder")
     assert all(np.isfinite(found[name]).all() for name in names)
+
+
+def test_the_uniform_norm_of_queries_is_large_where_all_reject_a_pixel() -> None:
+    names = ["pgn_uni_p1", "pgn_uni_p1_masks", "pgn_uni_p1_embedding", "pgn_uni_p1_decoder"]
+    found = gv.score_image(OwnQueries(), IMAGE, scores=names)
+    np.testing.assert_array_equal(found["pgn_uni_p1_masks"], -found["pgn_uni_p1"])
+    assert [lookup(name).orientation for name in names] == [-1, 1, 1, 1]
+    with pytest.raises(UnknownScoreError, match=r"'pgn_uni_p1_masks'.*queries"):
+        gv.score_image(TinyNet(), IMAGE, scores="pgn_uni_p1_masks")
+    with pytest.raises(UnknownScoreError, match="pgn_oh_p1_masks"):  # which is pgn_oh_p1
+        lookup("pgn_oh_p1_masks")
 
 
 def test_classes_that_are_left_out_count_like_no_object() -> None:

@@ -36,6 +36,7 @@ SCORES: tuple[Score, ...] = (
 )  # fmt: skip
 
 _LAYERS = {
+    "masks": ("M", "the mask embeddings", "|| g ||_{p} || psi ||_{p}"),
     "embedding": ("W_m", "the last linear layer of the mask embedding", "|| H^T g ||_{p} || psi ||_{p}"),
     "decoder": ("K", "the pixel decoder's last layer", "|| M^T g ||_{p} (sum_(d, taps) |z_d|^{p})^(1/{p})"),
 }
@@ -44,17 +45,19 @@ _LABELS = {"oh": "-ln S_y, y the predicted class", "uni": "-(1/K) sum_k ln S_k"}
 
 def _norm(match: re.Match[str]) -> Score | None:
     label, p, layer = match["label"], float(match["p"]), match["layer"]
-    if not 0 < p < np.inf:
+    if not 0 < p < np.inf or (label, layer) == ("oh", "masks"):  # which is pgn_oh itself
         return None
     number = np.format_float_positional(p, trim="-")
     symbol, about, formula = _LAYERS[layer]
     return GradientScore(
-        f"pgn_{label}_p{number}_{layer}", "gradient", -1 if label == "uni" else +1, "log2",
+        # of queries the uniform norm, too, is large where all of them reject a pixel
+        f"pgn_{label}_p{number}_{layer}", "gradient", +1, "log2",
         f"log2 {formula.format(p=number)}: norm of the gradient of L = {_LABELS[label]} by {about}; g = dL/da",
         rf"$\|\nabla_{{{symbol}}} \mathcal{{L}}_{{\mathrm{{{label}}}}}\|_{{{number}}}$",
         "Maag and Riedlinger, arXiv:2303.06920, of the likelihood of query models", "head",
         needs=frozenset({"logits", "features", "queries"}),
-        compute="gradunc_viz.scores.gradients:gradient_norm", request=NormRequest(label, p, layer=layer),
+        compute="gradunc_viz.scores.gradients:gradient_norm",
+        request=NormRequest(label, p) if layer == "masks" else NormRequest(label, p, layer=layer),
     )  # fmt: skip
 
 
@@ -63,6 +66,12 @@ PATTERNS: tuple[ScorePattern, ...] = (
         "pgn_{oh,uni}_p{P}_{embedding,decoder}",
         "of a query model, the gradient by the last layer of the mask embedding or of the pixel decoder, any p > 0",
         re.compile(r"pgn_(?P<label>oh|uni)_p(?P<p>\d+(?:\.\d+)?)_(?P<layer>embedding|decoder)"),
+        _norm,
+    ),
+    ScorePattern(
+        "pgn_uni_p{P}_masks",
+        "of a query model, pgn_uni_p{P} oriented as it is there: large = uncertain",
+        re.compile(r"pgn_(?P<label>uni)_p(?P<p>\d+(?:\.\d+)?)_(?P<layer>masks)"),
         _norm,
     ),
 )
