@@ -24,7 +24,6 @@ from gradunc_viz.run.compute import compute_report
 from gradunc_viz.run.decode import DecodedFrame
 from gradunc_viz.run.settings import resolve_device
 from gradunc_viz.schema.errors import (
-    CacheError,
     CacheMismatchError,
     DeviceError,
     FrameError,
@@ -335,11 +334,12 @@ def test_a_changed_image_is_noticed(tiny_net, own_set, tmp_path):
         run(tiny_net, own_set, tmp_path / "c")
 
 
-def test_a_damaged_frame_is_noticed_when_resuming(tiny_net, own_set, tmp_path):
-    run(tiny_net, own_set, tmp_path / "c", limit=2)
+def test_a_damaged_frame_is_computed_again_when_resuming(tiny_net, own_set, tmp_path):
+    before = run(tiny_net, own_set, tmp_path / "c", limit=2)["f00"]["logits"].values
     (tmp_path / "c" / "frames" / "f00" / "logits" / "c.0.0.0").unlink()
-    with pytest.raises(CacheError, match="remove this folder and compute again"):
-        run(tiny_net, own_set, tmp_path / "c")
+    with pytest.warns(UserWarning, match="frame 'f00' is computed again: .*damaged, holds"):
+        cache = run(tiny_net, own_set, tmp_path / "c")
+    np.testing.assert_array_equal(cache["f00"]["logits"].values, before)
 
 
 # ----------------------------------------------------------------------------------------------------------
