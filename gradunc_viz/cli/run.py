@@ -57,13 +57,13 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass, or windows of one")
+    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
     parser.add_argument(
         "--tile",
         type=tile,
         metavar="auto|HxW|N",
-        help="show the network windows of this size, which overlap, and merge what it says of them; auto: of images "
-        "beyond 8 megapixels alone",
+        help="show the network windows of this size, --batch at a time, and merge what it says of them; auto: of "
+        "images beyond 8 megapixels alone",
     )
     parser.add_argument(
         "--overlap",
