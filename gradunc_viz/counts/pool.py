@@ -22,6 +22,7 @@ _TABLES = ("confusion", "confidence_count", "confidence_sum", "brier_count", "br
 
 # an interval needs no 1e-4: few bins make resampling cheap
 _BOOTSTRAP_COARSER = 3
+_BOOTSTRAP_BINS = 64  # of which there are to be so many still
 _BOOTSTRAP_CELLS = 1024
 
 
@@ -59,6 +60,8 @@ class Pooled:
         numbers is a bin; otherwise bins are those of the lattices, which are wider.
     replicates : dict of score -> Histogram
         The same for bootstrap samples of frames, (replicate, positive or negative, bins).
+    coarse : dict of score -> Histogram
+        All frames in the bins of `replicates`: what metrics of these differ from is not the exact one.
     tables : dict of name -> array
         Sums of the cached tables that belong to no score.
     frames : list of str
@@ -71,6 +74,7 @@ class Pooled:
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     replicates: dict[str, Histogram] = field(default_factory=dict)
+    coarse: dict[str, Histogram] = field(default_factory=dict)
     tables: dict[str, np.ndarray] = field(default_factory=dict)
     frames: list[str] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
@@ -137,7 +141,8 @@ class _BinSums:
         if drawn is None:
             return
         only = replace(counts, weights={"counts": counts.weights["counts"]})
-        small = coarsen(only, only.level + _BOOTSTRAP_COARSER)
+        many = counts.weights["counts"].shape[-1] >> _BOOTSTRAP_COARSER >= _BOOTSTRAP_BINS
+        small = coarsen(only, only.level + _BOOTSTRAP_COARSER * many)
         values = small.weights["counts"]
         small.weights["counts"] = drawn.reshape(-1, *[1] * values.ndim) * values[None]
         self.samples.add(small)
@@ -210,6 +215,7 @@ def pool(
     in_cells = by is None and selection.classes is None and not brier and not imported
     sums: dict[str, Any] = {name: _CellSums() if in_cells else _BinSums() for name in scores}
     draws = frame_draws(selection.labelled, bootstrap) if bootstrap.samples else {}
+    draws = {frame: np.concatenate([[1], times]) for frame, times in draws.items()}  # each frame once, then samples
     result = Pooled()
     own = CELL_VARIABLES if in_cells else (*BIN_VARIABLES, "counts", *(("brier_sum",) if brier else ()))
     wanted = ("outcome", *own, *(_TABLES if tables else ()))
@@ -249,5 +255,10 @@ def pool(
     result.histograms = {name: _as_histogram(s.whole.total) for name, s in sums.items() if s.whole.total is not None}
     if bootstrap.samples:
         samples = {name: s.samples.total for name, s in sums.items()}
-        result.replicates = {name: _as_histogram(total) for name, total in samples.items() if total is not None}
+        for name, total in samples.items():
+            if total is not None:
+                drawn = _as_histogram(total)
+                weights = drawn.weights["counts"]
+                result.coarse[name] = replace(drawn, weights={"counts": weights[0]})
+                result.replicates[name] = replace(drawn, weights={"counts": weights[1:]})
     return result

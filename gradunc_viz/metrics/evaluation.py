@@ -15,7 +15,7 @@ from ..schema.errors import GraduncError
 from ..store.cache import Cache
 from ..store.choice import Caches, Choice, Selection, by_set
 from ..store.cost import cost, measured_cost
-from .intervals import drawn_frames, interval, mean_of_drawn
+from .intervals import drawn_frames, interval, mean_of_drawn, moved_samples
 from .metric import pixel_metrics
 from .pixel_metrics import bin_metrics, evaluated_columns, set_metrics
 from .wrong_side import TURNED, doubtful_scores, wrong_side
@@ -177,17 +177,22 @@ def _by_pooling(selection: Selection, bootstrap: Bootstrap) -> xr.Dataset:
         if score not in pooled.histograms:
             continue
         whole = set_metrics(pooled.histograms[score])
-        resampled = bin_metrics(pooled.replicates[score]) if samples else {}
+        several = samples and len(pooled.frames) > 1  # of one frame there is nothing to draw
+        resampled, coarse = (
+            (bin_metrics(pooled.replicates[score]), bin_metrics(pooled.coarse[score])) if several else ({}, {})
+        )
         for name in columns:
             values[name][s, 0] = whole[name]
-            if samples:
-                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = interval(resampled[name])
+            if several:
+                # samples are counted in wider bins: what these change of the whole is taken off
+                moved = moved_samples(resampled[name], float(whole[name]) - float(coarse[name]))
+                values[name + "_low"][s, 0], values[name + "_high"][s, 0] = interval(moved)
             per_frame = np.array(each.values[name])[:, s]
             if np.isfinite(per_frame).any():
                 values[name][s, 1] = np.nanmean(per_frame)
                 with np.errstate(over="ignore"):  # thresholds may lie anywhere in float64
                     values[name + "_std"][s, 1] = np.nanstd(per_frame)
-                if samples:
+                if several:
                     values[name + "_low"][s, 1], values[name + "_high"][s, 1] = interval(
                         mean_of_drawn(per_frame, draws)
                     )

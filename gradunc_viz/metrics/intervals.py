@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["drawn_frames", "interval", "mean_of_drawn"]
+__all__ = ["drawn_frames", "interval", "mean_of_drawn", "moved_samples"]
 
 _ENDS = (0.025, 0.975)
 
@@ -14,6 +14,15 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
     finite = samples[np.isfinite(samples)]
     low, high = np.quantile(finite, _ENDS) if len(finite) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def moved_samples(samples: np.ndarray, by: float) -> np.ndarray:
+    """Samples moved by a number; shares stay between 0 and 1. As they are, where the number is none."""
+    if not np.isfinite(by):
+        return samples
+    finite = samples[np.isfinite(samples)]
+    shares = len(finite) > 0 and finite.min() >= 0 and finite.max() <= 1
+    return (samples + by).clip(0, 1) if shares else samples + by
 
 
 def drawn_frames(frames: int, samples: int, seed: int) -> np.ndarray:

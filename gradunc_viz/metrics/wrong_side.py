@@ -111,7 +111,8 @@ def _second_look(
         over_frames = interval(mean_of_drawn(np.array(here[score]), drawn))
         whole = set_metrics(turned_round(histogram))
         turned = {name: (whole[name], _mean([one[name] for one in there[score]])) for name in pixel_metrics()}
-        found[score] = (over_pixels[1] < 0.5, over_frames[1] < 0.5), turned
+        several = len(pooled.frames) > 1  # of one frame there is no interval
+        found[score] = (several and over_pixels[1] < 0.5, several and over_frames[1] < 0.5), turned
     return found
 
 

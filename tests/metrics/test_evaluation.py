@@ -17,7 +17,9 @@ from tiny import SCORES, TinyNet, write_set
 
 import gradunc_viz as gv
 from gradunc_viz.counts.pool import Bootstrap, pool
+from gradunc_viz.metrics.intervals import moved_samples
 from gradunc_viz.metrics.metric import pixel_metrics
+from gradunc_viz.metrics.pixel_metrics import bin_metrics
 from gradunc_viz.schema.errors import GraduncError, UnknownScoreError
 from gradunc_viz.store.choice import Selection, default_task, named_caches
 
@@ -210,6 +212,24 @@ def test_intervals_hold_the_estimate_and_repeat(tiny_cache):
     other = gv.evaluate(tiny_cache, "error", bootstrap=300, seed=2)
     assert not first["auroc_low"].equals(other["auroc_low"])
     assert first["auroc"].equals(other["auroc"])
+
+
+def test_a_single_frame_has_no_interval(tiny_cache):
+    found = gv.evaluate(tiny_cache, "error", scores="msp,pgn_oh_p0.1", frames=["f01"])
+    assert np.isfinite(found["auroc"]).all()
+    assert np.isnan(found["auroc_low"]).all()
+    assert np.isnan(found["auroc_high"]).all()
+    assert not found["wrong_side"].any()
+
+
+def test_samples_that_are_counted_coarsely_are_moved_to_the_exact_metric(tiny_cache):
+    """A sample that draws each frame once has the exact metric: what wider bins change is taken off the interval."""
+    exact = gv.evaluate(tiny_cache, "error", scores="msp", bootstrap=0)
+    selection = Selection.of(tiny_cache, "error", scores="msp")
+    pooled = pool(selection, bootstrap=Bootstrap(50, 0))
+    whole = exact["auprc"].sel(pooling="pixels").item()
+    coarse = float(bin_metrics(pooled.coarse["msp"])["auprc"])
+    assert moved_samples(np.array([coarse]), whole - coarse) == pytest.approx([whole], abs=1e-12)
 
 
 def test_replicates_are_sums_of_drawn_frames(tiny_cache):
