@@ -104,7 +104,8 @@ class _CommandParser(argparse.ArgumentParser):
     """Parser of one command; it gets its options when it is used, as they ask modules that take time to load."""
 
     def __init__(self, command: Command, **names: Any) -> None:
-        super().__init__(description=f"{command.text[0].upper()}{command.text[1:]}.", **names)
+        # no abbreviations: `--repa` would take frames out
+        super().__init__(description=f"{command.text[0].upper()}{command.text[1:]}.", allow_abbrev=False, **names)
         self.command: Command | None = command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -119,7 +120,9 @@ class _CommandParser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gradunc", description="Shows where a semantic-segmentation network should not be trusted."
+        prog="gradunc",
+        description="Shows where a semantic-segmentation network should not be trusted.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gradunc-viz {__version__}")
     options.debug(parser)

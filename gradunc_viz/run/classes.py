@@ -147,11 +147,32 @@ def _counted_before(network: Network, out: Place | None) -> int:
 
 def _channels(runner: Runner[Any], frames: Sequence[Frame], input_size: InputSize) -> int:
     """Count the network's channels by a forward pass, before the frames have theirs."""
-    window = runner.tile if isinstance(runner, TiledInference) and runner.tile != "auto" else None
-    size = input_size if isinstance(input_size, tuple) else window or _first_size(frames) or (256, 256)
     what, depth = "an empty image", runner.network.in_channels
-    x = runner.prepare(np.zeros((*size, depth), "u1"), what)
+    if isinstance(runner, TiledInference) and runner.tile != "auto" and not isinstance(input_size, tuple):
+        x = _first_windows(runner, frames, depth)
+    else:
+        size = input_size if isinstance(input_size, tuple) else _first_size(frames) or (256, 256)
+        x = runner.prepare(np.zeros((*size, depth), "u1"), what)
     return int(runner(x.at(0, 0) if isinstance(x, TiledImage) else x, what).logits.shape[1])
+
+
+def _first_windows(runner: TiledInference, frames: Sequence[Frame], depth: int) -> Any:
+    """Windows of an empty image as large as the first frame that is as large as one.
+
+    Raises
+    ------
+    FrameError
+        If no frame is: nothing has run then.
+    """
+    first: FrameError | None = None
+    for frame in frames:
+        try:
+            return runner.prepare(np.zeros((*frame.size, depth), "u1"), frame.id)
+        except FrameError as error:
+            first = first or error
+    if first is not None:
+        raise first
+    return runner.prepare(np.zeros((*runner.tile, depth), "u1"), "an empty image")
 
 
 def _first_size(frames: Sequence[Frame]) -> tuple[int, int] | None:

@@ -72,7 +72,12 @@ def read_root(backend: Backend, version: int | None = SCHEMA_VERSION) -> dict[st
         kind, found = attrs["kind"], attrs["key"]["schema_version"]
     except PermissionError:
         raise CacheError(f"{where}: no permission to read it") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except ValueError as error:
+        raise CacheError(
+            f"{where}/zarr.json: damaged, no JSON ({error}); what frames were computed from is not known any more: "
+            "compute the cache anew"
+        ) from None
+    except (OSError, KeyError, TypeError):
         raise CacheError(f"{where}: not a gradunc-viz cache (no readable zarr.json with its key)") from None
     if kind != KIND:
         raise CacheError(f"{where}: kind is {kind!r}, expected {KIND!r}")
@@ -149,7 +154,10 @@ def group_attrs(backend: Backend, group: str) -> dict[str, Any]:
         expected = attrs["stored"].get("attributes")
         found = attributes_checksum({name: value for name, value in attrs.items() if name != "stored"})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CacheError(f"{backend.where}/{group}: cannot be read ({error})") from error
+        raise CacheError(
+            f"{backend.where}/{group}: damaged, its zarr.json cannot be read ({error}); 'gradunc check CACHE --repair' "
+            "takes damaged frames out, to be computed again"
+        ) from error
     if expected is not None and found != expected:
         raise CacheError(
             f"{backend.where}/{group}/zarr.json: damaged, its attributes have checksum {found}, expected {expected}; "

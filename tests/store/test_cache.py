@@ -396,6 +396,9 @@ def test_what_is_no_cache(tmp_path):
     (tmp_path / "other" / "zarr.json").write_text("[1, 2]")
     with pytest.raises(CacheError, match="not a gradunc-viz cache"):
         open_cache(tmp_path / "other")
+    (tmp_path / "other" / "zarr.json").write_text('{"attributes": ')
+    with pytest.raises(CacheError, match=r"zarr\.json: damaged, no JSON"):
+        open_cache(tmp_path / "other")
 
 
 def set_version(path: Path, version: int) -> None:
