@@ -39,7 +39,6 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
         help="'head', or 'layer:NAME' for the output of a layer by its dotted name; beside --logits, the folder of "
         "features (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
 
 
 @command(
@@ -49,6 +48,7 @@ def _fit_options(parser: argparse.ArgumentParser) -> None:
     options.data,
     options.classes,
     _fit_options,
+    options.batch,
     options.on_error,
     options.drawing,
     options.running,
@@ -151,7 +151,6 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all numbers: xarray.Dataset.from_dict")
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
 
 
 @command(
@@ -161,6 +160,7 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     options.data,
     options.classes,
     _calibrate_options,
+    options.batch,
     options.on_error,
     options.drawing,
     options.running,

@@ -26,6 +26,7 @@ from .values import (
 
 __all__ = [
     "arrangement",
+    "batch",
     "cache",
     "caches",
     "classes",
@@ -164,6 +165,13 @@ def running(parser: argparse.ArgumentParser) -> None:
 def limit(parser: argparse.ArgumentParser) -> None:
     """How many frames."""
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N frames")
+
+
+def batch(parser: argparse.ArgumentParser) -> None:
+    """How much the network is given at once."""
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", help="frames per forward pass, or windows of one where frames are tiled"
+    )
 
 
 def passes(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from . import options
 from .command import command
 from .data import opened_frames, part_of
 from .given import network, networks, passes, run_settings, running
-from .values import DONE, SKIPPED, console, overlap, positive, size_on_disk, tile
+from .values import DONE, SKIPPED, console, overlap, size_on_disk, tile
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,6 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=positive, metavar="N", help="frames per forward pass")
     parser.add_argument(
         "--tile",
         type=tile,
@@ -88,6 +87,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
     options.scores_to_compute,
     options.running,
     options.passes,
+    options.batch,
     _compute_options,
     partial(options.film, name="--film"),
     options.quiet,

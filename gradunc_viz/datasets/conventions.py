@@ -186,7 +186,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise FrameError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise FrameError(f"{path}: not a text in UTF-8 ({error})") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise FrameError(f"{path}: not a text in UTF-8 (line {line}: {error})") from error
 
 
 def read_json(path: Path) -> Any:

@@ -63,7 +63,7 @@ class Video:
         """List time stamps, in units of the stream, of all frames and of keyframes."""
         import av
 
-        stamps, keys, last, reason, packets = [], [], None, "", 0
+        stamps, lengths, cut, keys, last, reason, packets = [], [], [], [], None, "", 0
         # AVI has no time stamps, and guesses are wrong where frames are stored in another order than shown
         self._counted = container.format.name == "avi" and stream.codec_context.name not in ("mjpeg", "mpeg4")
         try:
@@ -76,22 +76,28 @@ class Video:
                 packets += 1
                 self._counted = self._counted or packet.pts is None
                 last = packet.dts if packet.dts is not None else last
-                if not packet.is_discard:
+                if packet.is_discard:  # before the beginning that an edit list sets, and needed for what follows
+                    cut.append(packet.pts)
+                else:
                     stamps.append(packet.pts)
+                    lengths.append(packet.duration or 0)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
         except av.error.FFmpegError as error:
             reason = _reason(error)
         if self._counted:
-            stamps, keys = [*range(len(stamps))], [0]
+            stamps, lengths, cut, keys = [*range(len(stamps))], [0] * len(stamps), [], [0]
         every = np.unique(np.array(stamps, "i8"))
         step = int(np.median(np.diff(every))) if len(every) > 1 else 0
         start = every[0] if len(every) else 0
         # of streams for broadcast the length is that of the file, cut off or not
-        if not reason and container.format.name not in ("mpegts", "mpeg") and _ends_early(stream, every, packets):
-            reason = "truncated"
+        if not reason and container.format.name not in ("mpegts", "mpeg"):
+            first = max((stamp for stamp in cut if stamp < start), default=start)
+            if _ends_early(stream, np.array([stamps, lengths], "i8"), first, packets):
+                reason = "truncated"
         if reason:
-            if last is not None and not self._counted:  # later ones may be shown after some that are missing
+            # later ones may be shown after some that are missing
+            if last is not None and not self._counted and packets != stream.frames:
                 every = every[every <= last]
             whole = f" of {stream.frames}" if stream.frames > len(every) else ""
             read = f"frames 0 to {len(every) - 1} are read" if len(every) else "no frame can be read"
@@ -251,21 +257,34 @@ class VideoFrame(ImageSource):
         return self.video.digest + self.index.to_bytes(8, "big")
 
 
-def _ends_early(stream: Any, stamps: np.ndarray, packets: int) -> bool:
-    """Whether frames end before the header says that the video does, or some are missing before that."""
+def _ends_early(stream: Any, shown: np.ndarray, start: int, packets: int) -> bool:
+    """Whether frames end before the header says that the video does, or some are missing before that.
+
+    Parameters
+    ----------
+    stream
+    shown : array (2, frames)
+        When each frame is shown, and for how long where that is known, else 0.
+    start
+        When that frame is shown which the video begins with; only a part of its time may be left.
+    packets
+        How many there are, with those of frames that are not shown.
+    """
     duration = stream.duration
     text = stream.metadata.get("DURATION", "")  # of Matroska: 00:00:04.000000000
     if not duration and text:
         hours, minutes, seconds = map(float, text.split(":"))
         duration = (3600 * hours + 60 * minutes + seconds) / float(stream.time_base)
-    if not duration or not len(stamps):
+    if not duration or not shown.size:
         return bool(duration)
-    gaps = np.diff(stamps)
+    gaps = np.diff(np.unique(shown[0]))
     # a video that was trimmed without being encoded anew lacks frames on purpose, and its time is that of the others
     if len(gaps) and packets < stream.frames and duration > (stream.frames - 1) * np.median(gaps):
         return True
-    longest = gaps.max(initial=0)  # the last frame is shown for no longer, as far as one can tell
-    return bool(longest and duration - (stamps[-1] - stamps[0]) > 1.5 * longest)
+    longest = gaps.max(initial=0)
+    stamps, lengths = shown
+    end = (stamps + np.where(lengths, lengths, longest)).max()  # as far as one can tell
+    return bool(longest and duration - (end - start) > 0.5 * longest)
 
 
 def _reason(error: Exception) -> str:

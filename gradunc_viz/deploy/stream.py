@@ -26,7 +26,7 @@ from ..scores.resizing import resize_logits
 from .film import Film
 from .scored_model import ScoredModel, ScoredOutput
 
-__all__ = ["Stream", "StreamReport", "read_stream", "stream"]
+__all__ = ["Stream", "StreamReport", "stream"]
 
 
 @dataclass
@@ -97,11 +97,6 @@ class Stream:
     def images(self, chosen: range | None = None) -> Iterator[np.ndarray]:
         """Images (y, x, 3) uint8 RGB, of some numbers or all."""
         return self._read(range(self.count) if chosen is None else chosen)
-
-
-def read_stream(source: Path) -> Iterator[np.ndarray]:
-    """Images (y, x, 3) uint8 RGB of whatever `Stream` takes."""
-    return Stream(source).images()
 
 
 def _images_in(folder: Path) -> list[Path]:

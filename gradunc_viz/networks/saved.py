@@ -365,11 +365,6 @@ def _first(files: ArrayFiles) -> tuple[Path, tuple[int, ...]]:
     raise problem
 
 
-def _inside(files: ArrayFiles, first: Path) -> bool:
-    """Whether features lie beside logits in one file."""
-    return ArrayFiles(files.path, "features", ("logits",)).holds(first)
-
-
 def _checked_shape(shape: Sequence[int], file: Path, what: str) -> tuple[int, ...]:
     """(channels, h, w) of a stored map, which may have an axis of length 1 before these.
 

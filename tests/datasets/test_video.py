@@ -101,6 +101,37 @@ def test_a_truncated_video_keeps_the_frames_before(tmp_path: Path) -> None:
     assert all(np.array_equal(video[place], shown[place]) for place in range(len(video)))
 
 
+def copied(source: Path, path: Path, earlier: float = 0, held: float = 1) -> Path:
+    """A video whose frames are shown earlier, those before 0 not at all by an edit list, and the last one longer."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        last = max(packets, key=lambda packet: packet.pts)
+        last.duration = int(held * last.duration)
+        for packet in packets:
+            shift = int(earlier * packets[0].duration)
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+            new.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("earlier", "first"), [(5, 5), (5.3, 6), (8.3, 9), (0.4, 1)])
+@pytest.mark.parametrize("keyframes", ["8", "20"])
+def test_a_trimmed_video_keeps_all_frames_that_are_left(
+    tmp_path: Path, keyframes: str, earlier: float, first: int
+) -> None:
+    whole = write_video(tmp_path / "a.mp4", IMAGES, g=keyframes)
+    video = Video(copied(whole, tmp_path / "trimmed.mp4", earlier))
+    shown = list(Video(whole))[first:]
+    assert len(video) == len(shown)
+    assert all(np.array_equal(video[place], shown[place]) for place in reversed(range(len(video))))
+
+
+def test_the_last_frame_may_be_shown_for_long(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mp4", IMAGES)
+    assert len(Video(copied(whole, tmp_path / "held.mkv", held=20))) == 20
+
+
 def test_a_damaged_frame_is_named_and_what_is_made_of_it(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", scenes(24, (96, 128)), bf="0", keyint_min="8", sc_threshold="0")
     shown = list(Video(path))

@@ -16,7 +16,7 @@ from videos import scenes, write_video
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main as cli
 from gradunc_viz.deploy.film import Film
-from gradunc_viz.deploy.stream import Stream, read_stream, stream
+from gradunc_viz.deploy.stream import Stream, stream
 from gradunc_viz.networks.load import load_model
 from gradunc_viz.networks.runner import Inference
 from gradunc_viz.schema.errors import FrameError
@@ -33,48 +33,48 @@ def sequence(tmp_path):
 
 
 def test_a_folder_is_read_in_the_order_of_names(sequence):
-    np.testing.assert_array_equal(np.stack(list(read_stream(sequence))), IMAGES)
+    np.testing.assert_array_equal(np.stack(list(Stream(sequence).images())), IMAGES)
 
 
 def test_names_are_taken_as_people_count_and_foreign_files_passed_over(tmp_path):
     for name, image in zip(("1", "2", "9", "10", "11"), IMAGES, strict=True):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     litter(tmp_path)
-    np.testing.assert_array_equal(np.stack(list(read_stream(tmp_path))), IMAGES)
+    np.testing.assert_array_equal(np.stack(list(Stream(tmp_path).images())), IMAGES)
 
 
 def test_a_file_of_several_images(tmp_path):
     pages = [Image.fromarray(image) for image in IMAGES]
     pages[0].save(tmp_path / "s.tiff", save_all=True, append_images=pages[1:])
-    np.testing.assert_array_equal(np.stack(list(read_stream(tmp_path / "s.tiff"))), IMAGES)
+    np.testing.assert_array_equal(np.stack(list(Stream(tmp_path / "s.tiff").images())), IMAGES)
 
 
 def test_pages_are_decoded_as_images_of_a_folder_are(tmp_path):
     deep = [Image.fromarray(np.full((4, 6), grey, "u2")) for grey in (0, 32768, 65535)]
     deep[0].save(tmp_path / "deep.tif", save_all=True, append_images=deep[1:])
-    assert [int(page.max()) for page in read_stream(tmp_path / "deep.tif")] == [0, 128, 255]
+    assert [int(page.max()) for page in Stream(tmp_path / "deep.tif").images()] == [0, 128, 255]
     sideways = Image.Exif()
     sideways[0x0112] = 6
     Image.fromarray(IMAGES[0]).save(tmp_path / "sideways.png", exif=sideways)
-    (page,) = read_stream(tmp_path / "sideways.png")
+    (page,) = Stream(tmp_path / "sideways.png").images()
     np.testing.assert_array_equal(page, np.rot90(IMAGES[0], -1))
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FrameError, match=r"nothing: does not exist"):
-        list(read_stream(tmp_path / "nothing"))
+        list(Stream(tmp_path / "nothing").images())
     with pytest.raises(FrameError, match="no images in this folder"):
-        list(read_stream(tmp_path))
+        list(Stream(tmp_path).images())
     (tmp_path / "broken.gif").write_bytes(b"GIF89a and no more")
     with pytest.raises(FrameError, match=r"broken\.gif: cannot be decoded"):
-        list(read_stream(tmp_path / "broken.gif"))
+        list(Stream(tmp_path / "broken.gif").images())
 
 
 def test_a_video_without_a_reader_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "drive.mp4").write_bytes(b"")
     with pytest.raises(FrameError, match=r"drive\.mp4: videos need PyAV: pip install av"):
-        list(read_stream(tmp_path / "drive.mp4"))
+        list(Stream(tmp_path / "drive.mp4").images())
 
 
 def test_videos_and_patterns(tmp_path, sequence):
@@ -83,7 +83,7 @@ def test_videos_and_patterns(tmp_path, sequence):
     assert (source.count, source.rate) == (6, 10)
     assert all(abs(shown.astype(int) - image).mean() < 8 for shown, image in zip(source.images(), images, strict=True))
     assert len(list(source.images(range(1, 6, 2)))) == 3
-    np.testing.assert_array_equal(np.stack(list(read_stream(sequence / "%d.png"))), IMAGES)
+    np.testing.assert_array_equal(np.stack(list(Stream(sequence / "%d.png").images())), IMAGES)
 
 
 def test_a_film_beside_the_times(tmp_path):

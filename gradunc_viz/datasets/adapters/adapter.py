@@ -72,12 +72,23 @@ class Parts:
         Warns
         -----
         UserWarning
-            If there are such parts and none is called so.
+            As `check_unused`, of the others.
         """
         found = self.named(where, "label", names), self.named(where, "anomaly", names)
-        if names and found == (None, None):
-            warnings.warn(f"{where}: {some('part', names)} not used; say what is a mask: label=...", stacklevel=6)
+        self.check_unused(where, "part", [name for name in names if name not in found])
         return found
+
+    def check_unused(self, where: str, noun: str, names: Collection[Any], why: str = "") -> None:
+        """Tell of parts, or whatever `noun` calls them, that are not used, unless it was said what both masks are.
+
+        Warns
+        -----
+        UserWarning
+            If there are any.
+        """
+        if names and (self.label is None or self.anomaly is None):
+            told = f"{some(noun, names)} not used{why and f' ({why})'}"
+            warnings.warn(f"{where}: {told}; say what is a mask: label=..., anomaly=...", stacklevel=5)
 
     def only(self, where: str, *used: str) -> None:
         """Check that nothing is said that an adapter has no use for."""

@@ -19,10 +19,20 @@ def _find(table: Any, parts: Parts) -> Found:
     for what, name in names.items():
         if name not in table.columns and (what == "image" or name != what):
             raise FrameError(f"{where}: has no column {name!r}, expected one of {', '.join(map(str, table.columns))}")
-    columns = {what: table[name].tolist() for what, name in names.items() if name in table.columns}
+    columns = {what: _cells(table, name, where) for what, name in names.items() if name in table.columns}
+    unused = [repr(name) for name in table.columns if name not in names.values()]
+    parts.check_unused(where, "column", unused, f"those of {', '.join(COLUMNS)} are")
     if not len(table):
         raise FrameError(f"{where}: holds no row, expected at least one")
     return Found(where, table_files(columns, parts.root or Path.cwd(), where))
+
+
+def _cells(table: Any, name: Any, where: str) -> list[Any]:
+    """Cells of a column, None where nothing is known, however pandas says so."""
+    column = table[name]
+    if column.ndim > 1:
+        raise FrameError(f"{where}: has {column.shape[1]} columns {name!r}, expected one")
+    return [None if missing else cell for cell, missing in zip(column, column.isna(), strict=True)]
 
 
 ADAPTER = Adapter("pandas", lambda thing: is_a(thing, "pandas.DataFrame", "pandas.core.frame.DataFrame"), _find)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...schema.errors import FrameError
+from ..conventions import some
+from ..frames import Frame
 from .adapter import Adapter, Found, Parts, is_a
 from .items import ItemImage, Items, item_files, numbered
 
@@ -27,12 +30,10 @@ def _find(dataset: Any, parts: Parts) -> Found:
         raise FrameError(f"{where}: has no length ({error}), expected a map-style data set") from error
     if not count:
         raise FrameError(f"{where}: holds no item, expected at least one")
-    items = Items(where, lambda index: _parts(dataset[index], f"{where}, item {index}"))
+    items = _items(dataset, where)
     names = items.names(0)
     if names[0] == 0:
-        image = 0 if parts.image is None else parts.named(where, "image", names)
-        label = 1 if parts.label is None and 1 in names else parts.named(where, "label", names)
-        anomaly = parts.named(where, "anomaly", names)
+        image, label, anomaly = _places(where, parts, items, names)
     else:
         image = parts.named(where, "image", names, required=True)
         others = [name for name in names if name != image]
@@ -48,6 +49,43 @@ def _find(dataset: Any, parts: Parts) -> Found:
     known = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
     files = item_files(items, numbered(count), image, label, anomaly, parts.ignore_index)
     return Found(where, files, tuple(classes) if known and classes and label is not None else None)
+
+
+def _items(dataset: Any, where: str) -> Items:
+    """Items of a data set; one that has more than the first of them is told, as the first says what is read."""
+    known: set[Any] = set()
+
+    def read(index: int) -> Mapping[Any, Any]:
+        item = _parts(dataset[index], f"{where}, item {index}")
+        more = [name for name in item if known and name not in known]
+        if more:
+            warnings.warn(
+                f"{where}, item {index}: {some('part', more)} not used, as item 0 has none such; expected the same in "
+                "each, None where there is none",
+                stacklevel=2,
+            )
+        known.update(item)
+        return item
+
+    return Items(where, read)
+
+
+def _places(where: str, parts: Parts, items: Items, names: Sequence[int]) -> tuple[int, int | None, int | None]:
+    """Where an image, class labels and the mask of unknown objects are: in this order, if nobody says otherwise."""
+    image = 0 if parts.image is None else parts.named(where, "image", names)
+    label, anomaly = parts.named(where, "label", names), parts.named(where, "anomaly", names)
+    if label is None and 1 in names and 1 not in (image, anomaly):
+        label = 1
+    problem = ""
+    if anomaly is None and 2 in names and 2 not in (image, label):
+        try:  # it may be anything: weights, a depth, a name
+            _ = Frame(item_files(items, ["0"], image, anomaly=2)[0]).anomaly
+            anomaly = 2
+        except FrameError as error:
+            problem = f"as an anomaly mask, {error}"
+    unused = [name for name in names if name not in (image, label, anomaly)]
+    parts.check_unused(where, "part", unused, problem)
+    return image, label, anomaly
 
 
 def _parts(item: Any, where: str) -> Mapping[Any, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ __all__ = ["COLUMNS", "LAYOUT", "table_files"]
 COLUMNS = ("image", "label", "anomaly", "ignore", "region", "id")
 """What a row may hold; an image it has to."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SUFFIXES = (".csv", ".tsv")
 
 
@@ -28,7 +32,7 @@ def table_files(columns: Mapping[str, Sequence[Any]], root: Path, where: str) ->
     ----------
     columns
         Of `COLUMNS`: paths, absolute or below `root`, and ids of frames, which are otherwise what the path of the image
-        is below `root`. A cell that is empty, None or NaN means that there is none.
+        is below `root`. A cell that is empty or None means that there is none.
     root
     where
         What messages call the table.
@@ -36,13 +40,16 @@ def table_files(columns: Mapping[str, Sequence[Any]], root: Path, where: str) ->
     Raises
     ------
     FrameError
-        If a row has no image, or none of the images of the table exists.
+        If a row has no image or holds what is no text, or none of the images of the table exists.
     """
     frames = []
-    for number in range(len(columns["image"])):
-        cells = {name: _text(column[number]) for name, column in columns.items()}
+    for number, row in enumerate(zip(*columns.values(), strict=True), 1):
+        cells = {name: "" if cell is None else str(cell).strip() for name, cell in zip(columns, row, strict=True)}
         if not cells["image"]:
-            raise FrameError(f"{where}: row {number + 1} has no image, expected the path of one")
+            raise FrameError(f"{where}: row {number} has no image, expected the path of one")
+        for name, cell in cells.items():
+            if _CONTROL.search(cell):
+                raise FrameError(f"{where}: {name} of row {number} is {cell!r:.60}, expected one line of text")
         path = {name: root / cell for name, cell in cells.items() if cell and name != "id"}
         label, anomaly = path.get("label"), path.get("anomaly")
         frames.append(
@@ -55,17 +62,12 @@ def table_files(columns: Mapping[str, Sequence[Any]], root: Path, where: str) ->
                 ignore=path.get("ignore"),
             )
         )
-    if frames and not any(Path(str(frame.image)).is_file() for frame in frames):
+    if frames and not any(os.path.isfile(str(frame.image)) for frame in frames):
         raise FrameError(
             f"{where}: none of its {len(frames)} images exists, such as {frames[0].image}; expected absolute paths, or "
             f"paths below {root}"
         )
     return frames
-
-
-def _text(cell: Any) -> str:
-    """Text of a cell, empty for what tables take for nothing."""
-    return "" if cell is None or cell != cell else str(cell).strip()
 
 
 def _id(image: Path, root: Path) -> str:
@@ -79,22 +81,38 @@ def _id(image: Path, root: Path) -> str:
 def _find(root: Path, _split: str) -> list[FrameFiles]:
     if root.is_dir():
         return []
-    text = read_text(root)
-    delimiter = "\t" if root.suffix.lower() == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
-    header, *rows = [
-        row for row in csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True) if row
-    ] or [[]]
+    header, *rows = _rows(root) or [[]]
     names = [name.strip().lower() for name in header]
     if "image" not in names or len(set(names)) < len(names):
+        told = some("column", [f"{name!r:.60}" if _CONTROL.search(name) else name for name in names])
         raise FrameError(
-            f"{root}: has {some('column', names) if any(names) else 'no column'}; expected image, and if wanted "
+            f"{root}: has {told if any(names) else 'no column'}; expected image in its first line, and if wanted "
             f"{', '.join(COLUMNS[1:])}, each once"
         )
     for number, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise FrameError(f"{root}: row {number} has {len(row)} cells, expected {len(names)} as the first line has")
+    unused = [repr(name) for name in names if name and name not in COLUMNS]  # an index of pandas has no name
+    if unused:
+        warnings.warn(f"{root}: {some('column', unused)} not used; those of {', '.join(COLUMNS)} are", stacklevel=2)
     columns = {name: [row[place] for row in rows] for place, name in enumerate(names) if name in COLUMNS}
     return table_files(columns, root.parent, str(root))
+
+
+def _rows(file: Path) -> list[list[str]]:
+    """Rows that are not empty."""
+    text = read_text(file)
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in reader if row)
+    except csv.Error as error:
+        raise FrameError(
+            f"{file}: row {len(rows)}, line {reader.line_num}, cannot be read ({error}); expected values separated by "
+            f"{delimiter!r}, in quotes that end"
+        ) from error
+    return rows
 
 
 LAYOUT = Layout(

@@ -51,7 +51,6 @@ KINDS = {
     "tensors": [(tensor(image) / 255, torch.from_numpy(ids).long()) for image, ids in zip(IMAGES, IDS, strict=True)],
     "uint8": [(tensor(image), torch.from_numpy(ids)[None]) for image, ids in zip(IMAGES, IDS, strict=True)],
     "dictionaries": [{"image": image, "mask": ids[:, :, None]} for image, ids in zip(IMAGES, IDS, strict=True)],
-    "named": [(image, ids, f"name {i}") for i, (image, ids) in enumerate(zip(IMAGES, IDS, strict=True))],
 }
 
 
@@ -132,8 +131,51 @@ def test_three_parts_and_names_of_ones_own() -> None:
         assert gv.frames_from([item], image="left")[0].label is None
     (frame,) = gv.frames_from([(IMAGES[0], IDS[0], (IDS[0] == 3))], anomaly=2)
     np.testing.assert_array_equal(frame.anomaly, IDS[0] == 3)
+    with pytest.warns(UserWarning, match=r"list: parts strange, weather not used; say what"):
+        gv.frames_from([item], image="left", label="truth")
     (alone,) = gv.frames_from([IMAGES[0]])
     assert alone.label is None
+
+
+ODD = (IDS[0] == 3).astype("u1")
+
+
+def test_the_third_of_three_is_an_anomaly_mask_where_it_is_one() -> None:
+    for third in (ODD, ODD * 255, ODD > 0, torch.from_numpy(ODD)[None].long(), Image.fromarray(ODD)):
+        (frame,) = gv.frames_from([(IMAGES[0], IDS[0], third)])
+        (said,) = gv.frames_from([(IMAGES[0], IDS[0], third)], anomaly=2)
+        np.testing.assert_array_equal(frame.label, IDS[0])
+        np.testing.assert_array_equal(frame.anomaly, said.anomaly)
+    first, second = gv.frames_from([(IMAGES[0], IDS[0], None), (IMAGES[1], IDS[1], ODD)])
+    assert first.anomaly is None
+    np.testing.assert_array_equal(second.anomaly, ODD)
+    (frame,) = gv.frames_from([(ODD, IMAGES[0], IDS[0])], image=1, label=2, anomaly=0)
+    np.testing.assert_array_equal(frame.anomaly, ODD)
+    (frame,) = gv.frames_from([(IMAGES[0], ODD)], anomaly=1)
+    assert frame.label is None
+    mapped = gv.frames_from([(IMAGES[0], IDS[0], ODD * 255)], anomalies={0: 0, 255: 1})[0]
+    np.testing.assert_array_equal(mapped.anomaly, ODD)
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (("name",), "part 2 not used (as an anomaly mask, list, mask of item 0: cannot be "),
+        ((IDS[0],), "part 2 not used (as an anomaly mask, list, mask of item 0: mask holds ids 2, 3, expected"),
+        ((ODD[:8], 3), "parts 2, 3 not used (as an anomaly mask, list, mask of item 0: mask is 8 x 32"),
+        ((ODD / 2,), "part 2 not used (as an anomaly mask, list, mask of item 0: is float64, expected integers"),
+        ((ODD, {"name": 3}), "part 3 not used; say what is a mask: label=..., anomaly=..."),
+        (({"boxes": []},), "part 2 not used (as an anomaly mask, list, mask of item 0: is dict"),
+    ],
+)
+def test_parts_that_are_not_used_are_told(more: tuple, problem: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(problem)):
+        (frame,) = gv.frames_from([(IMAGES[0], IDS[0], *more)])
+    np.testing.assert_array_equal(frame.label, IDS[0])
+    assert (frame.anomaly is None) == (more[0] is not ODD)
+    frames = gv.frames_from([(IMAGES[1], IDS[1]), (IMAGES[0], IDS[0], *more)])
+    with pytest.warns(UserWarning, match=r"list, item 1: parts? 2.* not used, as item 0 has none such"):
+        assert frames[1].label is not None
 
 
 class Stream(IterableDataset):
