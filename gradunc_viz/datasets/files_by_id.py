@@ -39,6 +39,8 @@ class FilesById:
     def __init__(
         self, folder: str | os.PathLike[str], suffixes: Container[str], what: str, stores: Container[str] = ()
     ) -> None:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise FrameError(f"{folder!r} is no path; expected a folder of {what}s")
         self.path = Path(folder).absolute()  # the process may go to another folder
         self.what = what
         self.suffixes, self.stores = suffixes, stores

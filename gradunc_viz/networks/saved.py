@@ -73,6 +73,8 @@ class SavedLogits(Network):
         If a folder is missing or holds no arrays, or none that can be read.
     HeadError
         If the head makes no such logits of such features.
+    ModelError
+        If channels that are to be left out are not there, or names are not those of the classes.
 
     Warns
     -----
@@ -116,6 +118,10 @@ class SavedLogits(Network):
             threshold=threshold,
         )
         self.n_channels, self.probabilities, self.geometry = max(2, shape[0]), probabilities, geometry
+        try:
+            self.class_names(self.n_channels)
+        except ModelError as error:
+            raise ModelError(f"{first}: logits have shape {shape}, expected (C, h, w); {error}") from None
         self.logits_files, self.features_files = logits_files, features_files if known else None
         self._first_file, self._stored = first, shape[0]
         self._assumed, self._warned = known and head is None, False
@@ -409,6 +415,11 @@ def _geometry(head: Mapping[str, Any] | nn.Module | None, features: ArrayFiles, 
         return geometry
     if head is None:
         return geometry_of(nn.Conv2d(inputs, outputs, 1, device="meta"))
+    if not isinstance(head, Mapping):
+        raise HeadError(
+            f"head is {head!r}; expected a layer, or the arguments of torch.nn.Conv2d such as "
+            "{'kernel_size': 3, 'padding': 1}"
+        )
     unknown = [key for key in head if key not in _KERNEL]
     if unknown:
         raise HeadError(f"head has {', '.join(map(repr, unknown))}; expected some of {', '.join(_KERNEL)}")

@@ -102,8 +102,8 @@ def test_nothing_that_is_read_is_replaced(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"the film would replace .*in\.gif, which its frames are read from"):
             check_film(path, [other, source])
     check_film(other, [source])
+    (tmp_path / "folder.gif").mkdir()
     with pytest.raises(SettingsError, match="is a folder"):
-        (tmp_path / "folder.gif").mkdir()
         check_film(tmp_path / "folder.gif")
 
 

@@ -404,6 +404,34 @@ def test_the_first_file_may_be_the_bad_one(frames: gv.Frames, folder: Path, tmp_
         gv.SavedLogits(tmp_path / "logits")
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"drop_channels": (1.5,)}, r"drop_channels is \(1\.5,\); expected whole numbers of channels"),
+        ({"drop_channels": 3}, "drop_channels is 3; expected whole numbers"),
+        ({"drop_channels": "3"}, "drop_channels is '3'; expected whole numbers"),
+        ({"drop_channels": (99,)}, r"f00\.npy: logits have shape .* cannot drop channel 99: logits has 4 channels"),
+        ({"classes": ("a",)}, r"f00\.npy: .* 1 class names for logits: expected 4"),
+        ({"classes": "abcd"}, "classes is 'abcd'; expected a list of names"),
+        ({"threshold": "a"}, "threshold is 'a'; expected a probability"),
+        (
+            {"features": "features", "head": "3x3"},
+            r"head is '3x3'; expected a layer, or the arguments of torch\.nn\.Conv2d",
+        ),
+        ({"features": "features", "head": 3}, r"head is 3; expected a layer, or the arguments of torch\.nn\.Conv2d"),
+        ({"features": 3}, "3 is no path; expected a folder of features files"),
+        ({"logits": 3}, "3 is no path; expected a folder of logits files"),
+    ],
+)
+def test_what_is_said_of_files_is_checked_at_once(folder: Path, given: dict[str, Any], problem: str) -> None:
+    given = {"logits": folder / "logits", **given}
+    if given.get("features") == "features":
+        given["features"] = folder / "features"
+    with pytest.raises(gv.GraduncError, match=problem) as raised:
+        gv.SavedLogits(**given)
+    assert "\n" not in str(raised.value)
+
+
 def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
     for path, expected in {
         tmp_path / "nowhere": "no such folder; expected a folder of logits files",
