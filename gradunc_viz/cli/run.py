@@ -343,7 +343,7 @@ def _import(arguments: argparse.Namespace) -> int:
     report = import_maps_report(maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
         print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
-    if report.unused and arguments.limit is None:
+    if report.unused:
         print(f"{len(report.unused)} maps belong to no frame, such as {report.unused[0]}", file=sys.stderr)
     return _print_report(report, arguments.out)
 

@@ -432,6 +432,20 @@ def test_what_is_said_of_files_is_checked_at_once(folder: Path, given: dict[str,
     assert "\n" not in str(raised.value)
 
 
+def test_sizes_that_cannot_be_of_whole_images_are_told(frames: gv.Frames, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for frame in frames:
+        height, width = frame.size
+        crop = 2 if frame.id == "f02" else 0
+        np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, height // 2 - crop, width // 2)).astype("f4"))
+    with pytest.warns(UserWarning, match=r"logits of frame f02 are \d+ x \d+, of images of .*; those of others are \d"):
+        gv.SavedLogits(tmp_path).check_frames(frames)
+    for frame in frames:
+        np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, 16, 16)).astype("f4"))
+    with pytest.warns(UserWarning, match=r"logits of frames f00, .* are 16 x 16, .*; another aspect ratio"):
+        gv.SavedLogits(tmp_path).check_frames(frames)
+
+
 def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
     for path, expected in {
         tmp_path / "nowhere": "no such folder; expected a folder of logits files",
@@ -447,12 +461,18 @@ def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path
     shutil.copy(folder / "logits/f00.npy", tmp_path / "more/frame0.npy")
     with pytest.warns(UserWarning, match=r"more: 1 of 5 logits files belong to no frame \(file frame0\.npy\)"):
         gv.SavedLogits(tmp_path / "more").check_frames(frames)
-    gv.compute(gv.SavedLogits(tmp_path / "more"), frames, tmp_path / "l", scores="msp", limit=1, progress=False)
+    for part, limit in ((frames, 1), (frames[:2], None), (frames[1:][:1], 1)):
+        with pytest.warns(UserWarning, match=r"1 of 5 logits files belong to no frame \(file frame0\.npy\)"):
+            gv.compute(
+                gv.SavedLogits(tmp_path / "more"), part, tmp_path / "l", scores="msp", limit=limit, progress=False
+            )
+    gv.compute(gv.SavedLogits(tmp_path / "more"), frames[0], tmp_path / "l", scores="msp", progress=False)
     shutil.copytree(folder / "features", tmp_path / "features")
     (tmp_path / "features/f00.npy").unlink()
     half = gv.SavedLogits(tmp_path / "more", tmp_path / "features", head={"kernel_size": 1})
+    (tmp_path / "more/frame0.npy").unlink()
     gv.compute(half, frames, tmp_path / "half", scores="msp", limit=1, progress=False)  # which needs no features
-    (tmp_path / "more/frame0.npy").rename(tmp_path / "more/f00.npz")
+    np.savez(tmp_path / "more/f00.npz", np.zeros(3))
     with pytest.raises(FrameError, match=r"f00\.npy and .*f00\.npz: both are the logits file of 'f00', expected one"):
         gv.SavedLogits(tmp_path / "more")
 
