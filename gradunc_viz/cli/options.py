@@ -268,7 +268,13 @@ def film(parser: argparse.ArgumentParser, name: str) -> None:
     group = parser.add_argument_group(
         "film", f"Image, prediction and score side by side. Without {name} there is none."
     )
-    group.add_argument(name, dest="film", type=Path, metavar="FILE", help=".mp4, which needs PyAV, or .gif")
+    group.add_argument(
+        name,
+        dest="film",
+        type=Path,
+        metavar="FILE",
+        help=".mp4, which needs PyAV, or .gif; an existing one is replaced, but none of what is read",
+    )
     group.add_argument("--show", metavar="SCORE", help="the score in it (default: the first of --scores)")
     group.add_argument(
         "--range",

@@ -94,11 +94,14 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
 )
 def _compute(arguments: argparse.Namespace) -> int:
     from ..datasets.layouts import EVERY, LAYOUTS
+    from ..deploy.film import check_film
     from ..run.compute import compute_report
     from ..run.settings import Settings
 
     shown = _checked_film(arguments)
     frames = opened_frames(arguments)
+    if arguments.film is not None:
+        check_film(arguments.film, (arguments.data, *(file for frame in frames.whole for file in frame.sources)))
     settings = Settings(
         scores=arguments.scores,
         batch=arguments.batch,
@@ -229,7 +232,7 @@ def _stream_options(parser: argparse.ArgumentParser) -> None:
 def _stream(arguments: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from ..deploy.film import Film
+    from ..deploy.film import Film, check_film
     from ..deploy.stream import Stream, stream
     from ..networks.runner import Inference
     from ..run.classes import known_class_table
@@ -240,6 +243,8 @@ def _stream(arguments: argparse.Namespace) -> int:
     shown = _checked_film(arguments)
     scores = resolve_scores(arguments.scores)
     source = Stream(arguments.source)
+    if arguments.film is not None:
+        check_film(arguments.film, source.files)
     chosen = part_of(arguments, source.count, source.seconds)[: arguments.limit]
     device = resolve_device(arguments.device)
     runner = Inference(network(arguments), device, autocast=arguments.autocast, input_size=arguments.input_size)
@@ -338,7 +343,7 @@ def _import(arguments: argparse.Namespace) -> int:
     report = import_maps_report(maps, frames, arguments.out, settings, progress=not arguments.quiet)
     if report.resized:
         print(f"{len(report.resized)} maps were resized to their image (bilinear), such as {report.resized[0]}")
-    if report.unused and arguments.limit is None:
+    if report.unused:
         print(f"{len(report.unused)} maps belong to no frame, such as {report.unused[0]}", file=sys.stderr)
     return _print_report(report, arguments.out)
 

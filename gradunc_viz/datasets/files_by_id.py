@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class FilesById:
     def __init__(
         self, folder: str | os.PathLike[str], suffixes: Container[str], what: str, stores: Container[str] = ()
     ) -> None:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise FrameError(f"{folder!r} is no path; expected a folder of {what}s")
         self.path = Path(folder).absolute()  # the process may go to another folder
         self.what = what
         self.suffixes, self.stores = suffixes, stores
@@ -85,6 +88,14 @@ class FilesById:
         if len(named) > 1:
             raise FrameError(f"{named[0]} and {named[1]}: both may be the {self.what} of {frame_id!r}, expected one")
         return named[0] if named else None
+
+    def unused(self, frame_ids: Iterable[str]) -> list[Path]:
+        """Files that belong to none of some frames."""
+        used = set()
+        for frame_id in frame_ids:
+            with suppress(FrameError):  # of several, which is told of a frame that takes part
+                used.add(self.find(frame_id))
+        return [file for file in self.files.values() if file not in used]
 
 
 def content_digest(path: Path) -> str:

@@ -62,6 +62,14 @@ class Frame:
         return _path(self.files.anomaly)
 
     @property
+    def sources(self) -> tuple[Path, ...]:
+        """Every file that it is read from."""
+        masks = (mask.path for mask in (self.files.label, self.files.anomaly) if mask is not None)
+        read = (self.files.image, *masks, self.files.region, self.files.ignore)
+        files = (one.file if isinstance(one, ImageSource) else one for one in read)
+        return tuple(file for file in files if file is not None)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, upright, from the header of the image file."""
         return frame_size(self.image_path)
@@ -182,7 +190,7 @@ class Frame:
 class Frames(Sequence[Frame]):
     """An immutable sequence of frames, by position, by id and by slice. `open_frames` makes it."""
 
-    __slots__ = ("_by_id", "_classes", "_colors", "_frames", "_layout", "_path")
+    __slots__ = ("_by_id", "_classes", "_colors", "_frames", "_layout", "_path", "_whole")
 
     def __init__(
         self,
@@ -192,7 +200,9 @@ class Frames(Sequence[Frame]):
         layout: str,
         classes: tuple[str, ...] | None = None,
         colors: tuple[tuple[int, int, int], ...] | None = None,
+        whole: Frames | None = None,
     ) -> None:
+        self._whole = whole
         self._frames = tuple(frames)
         self._by_id = {frame.id: frame for frame in self._frames}
         self._path, self._layout, self._classes, self._colors = path, layout, classes, colors
@@ -201,6 +211,11 @@ class Frames(Sequence[Frame]):
     def path(self) -> Path:
         """The folder or file; a name, where the frames are from elsewhere."""
         return self._path
+
+    @property
+    def whole(self) -> Frames:
+        """The set that these are a part of."""
+        return self if self._whole is None else self._whole
 
     @property
     def layout(self) -> str:
@@ -243,6 +258,7 @@ class Frames(Sequence[Frame]):
                 layout=self.layout,
                 classes=self.classes,
                 colors=self.colors,
+                whole=self.whole,
             )
         if not isinstance(key, str):
             return self._frames[operator.index(key)]

@@ -35,6 +35,11 @@ class ImageSource(ABC):
         """What its content hash is made of: the same wherever it lies, another for another content."""
 
     @property
+    def file(self) -> Path | None:
+        """The file that it is a part of, if it is one of a file."""
+        return None
+
+    @property
     def absent(self) -> bool:
         """Whether there is nothing to be read, which may turn out as late as this."""
         return False

@@ -246,6 +246,10 @@ class VideoFrame(ImageSource):
         return f"{self.video.path.name}, frame {self.index}"
 
     @property
+    def file(self) -> Path:  # noqa: D102
+        return self.video.path
+
+    @property
     def seconds(self) -> float:
         """When it is shown."""
         return float(self.video.seconds[self.index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -29,19 +29,34 @@ _LOW, _HIGH = 0.01, 0.99  # quantiles that the palette spans
 _SAMPLE = 10_000  # pixels of a frame that its quantiles are of
 
 
-def check_film(path: Path) -> None:
+def check_film(path: Path, sources: Iterable[Path] = ()) -> None:
     """Check that a film can be written, before anything is computed for it.
+
+    Parameters
+    ----------
+    path : Path
+    sources : iterable of Path
+        Files that its frames are read from.
 
     Raises
     ------
     SettingsError
-        If it has another suffix, or there is no folder for it; where nothing can write it, how to mend that.
+        If it has another suffix, or there is no folder for it; if it is one of the sources, under whatever name; where
+        nothing can write it, how to mend that.
     """
     suffix = path.suffix.lower()
     if suffix not in FILM_SUFFIXES:
         raise SettingsError(f"{path}: a film ends in {' or '.join(FILM_SUFFIXES)}, not in {suffix or 'nothing'!r}")
     if not path.parent.is_dir():
         raise SettingsError(f"{path}: there is no folder {path.parent}; expected one")
+    if path.is_dir():
+        raise SettingsError(f"{path}: is a folder; expected the name of a file")
+    if path.exists():
+        for source in dict.fromkeys(sources):
+            if source.exists() and path.samefile(source):
+                raise SettingsError(
+                    f"{path}: the film would replace {source}, which its frames are read from; expected another name"
+                )
     if suffix == ".mp4":
         try:
             import av  # noqa: F401

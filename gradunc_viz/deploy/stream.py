@@ -63,6 +63,8 @@ class Stream:
         Images per second, where the file says so.
     seconds : array or None
         When each is shown, of a video.
+    files : list of Path
+        What they are read from.
 
     Raises
     ------
@@ -73,10 +75,11 @@ class Stream:
     def __init__(self, source: Path) -> None:
         self.rate: float | None = None
         self.seconds: np.ndarray | None = None
+        self.files = [source]
         self._read: Callable[[range], Iterator[np.ndarray]]
         if source.is_dir() or is_sequence(source):
             files = _images_in(source) if source.is_dir() else sequence_files(source)
-            self.count = len(files)
+            self.count, self.files = len(files), files
             self._read = lambda chosen: (read_image(files[place]) for place in chosen)
         elif not source.is_file():
             raise FrameError(

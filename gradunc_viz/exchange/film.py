@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.frames import Frame
-from ..deploy.film import Film
+from ..deploy.film import Film, check_film
 from ..schema.errors import CacheError
 from ..schema.scores import lookup
 from ..store.cache import Cache
@@ -53,11 +53,13 @@ def write_film(
     Raises
     ------
     GraduncError
-        If the cache holds none of the frames, or not this score; if the film cannot be written.
+        If the cache holds none of the frames, or not this score; if the film cannot be written, or is a file that the
+        frames are read from.
     """
     shown = [frame for frame in frames if frame.id in cache]
     if not shown:
         raise CacheError(f"{cache.path}: holds none of the frames, so that there is nothing to show in {out}")
+    check_film(out, (file for frame in shown for file in frame.sources))
     name = cache.scores[0] if score is None else lookup(score).name
     if limits is None:
         drawn = [frame.id for frame in shown[:: -(-len(shown) // _SAMPLE_FRAMES)]]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Unpack
 from ..datasets.frames import Frame, Frames
 from ..run.classes import ClassTable, frame_classes
 from ..run.compute import finished_cache
-from ..run.pipeline import Pipeline, chosen_frames
+from ..run.pipeline import Pipeline, chosen_frames, ids_of_set
 from ..run.report import Report
 from ..run.settings import RunChanges, RunSettings, changed
 from ..schema.errors import CacheError, CacheMismatchError, FrameError, GraduncError, SettingsError, UnknownScoreError
@@ -99,7 +99,7 @@ class ImportReport(Report):
     resized : list of str
         Ids of the frames of which a map was not of the image's size.
     unused : list of str
-        Files of maps that belong to none of the frames.
+        Files of maps that belong to no frame of the whole set, as far as that is known.
     scores : tuple of str
         Names of the scores that were imported.
     """
@@ -193,9 +193,9 @@ def import_maps_report(
     cached = _imported_cache(out)
     classes, colors = _class_table(chosen, settings, cached)
     report = ImportReport(device="cpu", scores=tuple(maps))
-    for score, files in maps.items():
-        used = {files.file(frame_id) for frame_id in given[score]}
-        report.unused += [str(file) for file in files.files.values() if file not in used]
+    known = ids_of_set(frames, chosen, settings.limit)
+    for files in maps.values():
+        report.unused += [] if known is None else map(str, files.unused(known))
     source = ImportedMaps(maps, settings, classes, report.stages, cached)
     if not source.with_predictions:  # without a prediction no pixel is right or wrong
         chosen = tuple(replace(frame, files=replace(frame.files, label=None)) for frame in chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -82,6 +82,10 @@ class MapFiles(Mapping[str, np.ndarray]):
         if file is None:
             raise KeyError(frame_id)
         return file
+
+    def unused(self, frame_ids: Iterable[str]) -> list[Path]:
+        """Files of maps that belong to none of some frames."""
+        return self._found.unused(frame_ids)
 
     def digest(self, frame_id: str) -> str:
         """Hash of the file's content."""

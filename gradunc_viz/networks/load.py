@@ -20,7 +20,7 @@ from ..schema.errors import GraduncError, ModelError, brief
 from ..schema.user_file import executed, neighbours_importable
 from .head import kind_of
 from .loaders import find_loader
-from .network import Network
+from .network import Network, channel_numbers
 from .preprocessing import Preprocessing
 from .processor import processor_preprocessing
 from .sources.torchvision import torchvision_network
@@ -126,7 +126,7 @@ def load_model(
         settings["preprocessing"] = settings.get("preprocessing", Preprocessing()).in_order(channels)
     if normalize is not None:
         settings["normalize"] = normalize
-    if drop_channels := tuple(drop_channels):
+    if drop_channels := channel_numbers(drop_channels):
         settings["drop_channels"] = drop_channels
     if head is not None:
         settings["head"] = head

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .queries import QueryHead, query_head
 from .tracing import capture
 from .traversal import evaluating, float_type, in_channels
 
-__all__ = ["IMAGENET", "Network", "Preprocessing", "capture", "logits_of", "network_input"]
+__all__ = ["IMAGENET", "Network", "Preprocessing", "capture", "channel_numbers", "logits_of", "network_input"]
 
 _PLANS = 8
 """Shapes of input whose head is remembered: for a linear layer a plan holds an integer for each of its rows."""
@@ -90,14 +91,14 @@ class Network(Wrapper):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        if threshold is not None and not 0 < threshold < 1:
-            raise ModelError(f"threshold is {threshold}; expected a probability between 0 and 1")
+        if threshold is not None and not (isinstance(threshold, Real) and 0 < threshold < 1):
+            raise ModelError(f"threshold is {threshold!r}; expected a probability between 0 and 1")
         self.net = net
         self.output, self.threshold = output, threshold
         self.name = name or type(net).__name__
-        self.classes = None if classes is None else tuple(map(str, classes))
+        self.classes = None if classes is None else _names(classes)
         self.colors = None if colors is None else tuple(colors)
-        self.drop_channels = tuple(sorted(set(drop_channels)))
+        self.drop_channels = channel_numbers(drop_channels)
         given = preprocessing or Preprocessing()
         self.preprocessing = given if normalize is None else given.normalized(normalize)
         self.head = None if head is None else find_layer(net, head)[0]
@@ -327,6 +328,28 @@ class Network(Wrapper):
             digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, one by one."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise ModelError(f"classes is {classes!r}; expected a list of names")
+    return tuple(map(str, classes))
+
+
+def channel_numbers(given: Iterable[int]) -> tuple[int, ...]:
+    """Numbers of channels, in order and each once.
+
+    Raises
+    ------
+    ModelError
+        If they are anything else.
+    """
+    listed = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
+    if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in listed):
+        what = given if listed == (None,) else listed
+        raise ModelError(f"drop_channels is {what!r}; expected whole numbers of channels, such as (19,)")
+    return tuple(sorted({int(one) for one in listed if one is not None}))
 
 
 def network_input(image: np.ndarray, network: Network, input_size: tuple[int, int] | None) -> Tensor:

@@ -73,6 +73,8 @@ class SavedLogits(Network):
         If a folder is missing or holds no arrays, or none that can be read.
     HeadError
         If the head makes no such logits of such features.
+    ModelError
+        If channels that are to be left out are not there, or names are not those of the classes.
 
     Warns
     -----
@@ -116,6 +118,10 @@ class SavedLogits(Network):
             threshold=threshold,
         )
         self.n_channels, self.probabilities, self.geometry = max(2, shape[0]), probabilities, geometry
+        try:
+            self.class_names(self.n_channels)
+        except ModelError as error:
+            raise ModelError(f"{first}: logits have shape {shape}, expected (C, h, w); {error}") from None
         self.logits_files, self.features_files = logits_files, features_files if known else None
         self._first_file, self._stored = first, shape[0]
         self._assumed, self._warned = known and head is None, False
@@ -137,9 +143,10 @@ class SavedLogits(Network):
         *,
         with_features: bool = True,
         skip: bool = False,
+        others: Iterable[str] = (),
         some: bool = False,
     ) -> None:
-        """Check before any work that frames have their files, and that the first of these is laid out as expected.
+        """Check before any work that frames have their files, and that these are laid out as expected.
 
         Parameters
         ----------
@@ -150,8 +157,10 @@ class SavedLogits(Network):
             Whether anybody needs features.
         skip : bool
             Whether a frame without files may be left out.
+        others : iterable of str
+            Ids of further frames that files may belong to.
         some : bool
-            Whether there are other frames that files may belong to.
+            Whether there may be more of these than are known.
 
         Raises
         ------
@@ -161,7 +170,8 @@ class SavedLogits(Network):
         Warns
         -----
         UserWarning
-            Naming files that belong to none of the frames.
+            Naming files that belong to no frame; frames whose logits have another aspect ratio than the image, or
+            another size than those of other images of its size.
         """
         for files in filter(None, (self.logits_files, self.features_files if with_features else None)):
             found = {frame.id: files.find(frame.id) for frame in frames}
@@ -173,22 +183,40 @@ class SavedLogits(Network):
                     f"{some_of('frame', map(repr, absent))}; expected {files.expected(absent[0])}; the first file is "
                     f"{next(iter(files.files.values())).name}{also}"
                 )
-            unused = [str(file.relative_to(files.path)) for file in files.files.values() if file not in found.values()]
-            if unused and not some:
+            unused = [] if some else [str(file.relative_to(files.path)) for file in files.unused({*found, *others})]
+            if unused:
                 warnings.warn(
                     f"{files.path}: {len(unused)} of {len(files.files)} {files.name} files belong to no frame "
                     f"({some_of('file', unused)})",
                     stacklevel=3,
                 )
+        sizes: dict[tuple[int, int], dict[tuple[int, int], list[str]]] = {}  # of images, of logits
         for frame in frames:
             with suppress(GraduncError):  # told when its turn comes
                 file, size = self.logits_files.file(frame.id), frame.size
                 shape = _checked_shape(self.logits_files.shape(file), file, "logits")
-                self.in_channels = frame_channels(frame.image_path)  # no network says how many it takes
-                break
-        else:
-            return
-        self._check_layout(shape, file, size, names)
+                if not sizes:
+                    self.in_channels = frame_channels(frame.image_path)  # no network says how many it takes
+                    first = shape, file, size
+                sizes.setdefault(size, {}).setdefault((shape[1], shape[2]), []).append(frame.id)
+        if sizes:
+            self._check_layout(*first, names)
+        for image, found in sizes.items():
+            self._warn_of_sizes(image, found)
+
+    def _warn_of_sizes(self, image: tuple[int, int], found: Mapping[tuple[int, int], list[str]]) -> None:
+        """Warn of logits that were hardly made of whole images of a size: frames by the size of their logits."""
+        usual = max(found, key=lambda size: (len(found[size]), _alike(size, image)))
+        images = f"of images of {image[0]} x {image[1]}"
+        for size, ids in found.items():
+            frames, are = some_of("frame", ids), f"{size[0]} x {size[1]}"
+            if size != usual:
+                why = f"those of others are {usual[0]} x {usual[1]}, expected one size"
+            elif not _alike(size, image):
+                why = "another aspect ratio: they are stretched, which is right if the network's input was"
+            else:
+                continue
+            warnings.warn(f"{self.logits_files.path}: logits of {frames} are {are}, {images}; {why}", stacklevel=5)
 
     def read(self, frame_id: str, image_size: tuple[int, int], with_features: bool) -> tuple[Tensor, ...]:
         """Logits (1, C, h, w), and features (1, D, h', w'), of a frame.
@@ -404,6 +432,11 @@ def _geometry(head: Mapping[str, Any] | nn.Module | None, features: ArrayFiles, 
         return geometry
     if head is None:
         return geometry_of(nn.Conv2d(inputs, outputs, 1, device="meta"))
+    if not isinstance(head, Mapping):
+        raise HeadError(
+            f"head is {head!r}; expected a layer, or the arguments of torch.nn.Conv2d such as "
+            "{'kernel_size': 3, 'padding': 1}"
+        )
     unknown = [key for key in head if key not in _KERNEL]
     if unknown:
         raise HeadError(f"head has {', '.join(map(repr, unknown))}; expected some of {', '.join(_KERNEL)}")

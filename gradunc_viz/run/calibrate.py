@@ -34,7 +34,7 @@ from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
 from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
-from .pipeline import LeftOut, Pipeline, chosen_frames
+from .pipeline import LeftOut, Pipeline, chosen_frames, ids_of_set
 from .report import Report
 from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
@@ -117,13 +117,14 @@ def calibrate(
     check_whole(settings, "logits are calibrated on")
     check_count("pixels", pixels)
     seed = settings.seed
-    labelled = _labelled(chosen_frames(frames, settings.limit))
+    chosen = chosen_frames(frames, settings.limit)
+    labelled = _labelled(chosen)
     skipped: list[LeftOut] = []
     with restored(loaded_one(model, "which is calibrated")) as network:
         size = network.preprocessing.chosen_size(settings.input_size)
         settings = replace(settings, input_size=size, scores=("msp",), fit=None, images=False)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
-        check_saved([network], labelled, settings, some=True)
+        check_saved([network], labelled, settings, ids_of_set(frames, chosen, settings.limit))
         known = known_class_table(runner, labelled, settings)
         mapped, _ = numbered_alike(labelled, known, getattr(network, "reduce_labels", False))
         source = NetworkMaps(runner, settings, known.names, Stages())

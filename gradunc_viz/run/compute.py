@@ -37,7 +37,7 @@ from ..store.writer import CacheWriter
 from .classes import known_class_table, numbered_alike
 from .decode import DecodedFrame
 from .network_maps import NetworkMaps
-from .pipeline import Pipeline, chosen_frames
+from .pipeline import Pipeline, chosen_frames, ids_of_set
 from .report import Report, cautions
 from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
@@ -140,7 +140,7 @@ def compute_report(
         settings = _possible(settings, networks)
         runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
-        check_saved(networks, chosen, settings)
+        check_saved(networks, chosen, settings, ids_of_set(frames, chosen, settings.limit))
         # one pass of one network tells its classes; members of an ensemble are to be compared
         known = known_class_table(getattr(runner, "inference", runner), chosen, settings, place)
         chosen, remark = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))

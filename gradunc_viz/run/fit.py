@@ -29,7 +29,7 @@ from ..store.progress import counted
 from .classes import known_class_table, numbered_alike
 from .compute import loaded_one
 from .network_maps import NetworkMaps, Ready
-from .pipeline import LeftOut, Pipeline, chosen_frames
+from .pipeline import LeftOut, Pipeline, chosen_frames, ids_of_set
 from .report import Report
 from .runners import check_saved, runner_of
 from .settings import Settings, SettingsChanges, changed, check_count, check_whole, resolve_device
@@ -112,7 +112,7 @@ def fit(
     with restored(loaded_one(model, "whose features are fitted on")) as network:
         check_features(entries, network)
         runner = runner_of([network], resolve_device(settings.device), replace(settings, seed=Settings.seed))
-        check_saved([network], chosen, settings)
+        check_saved([network], chosen, settings, ids_of_set(frames, chosen, settings.limit))
         settings = replace(settings, input_size=network.preprocessing.chosen_size(settings.input_size))
         known = known_class_table(runner, chosen, settings)
         mapped, _ = numbered_alike(chosen, known, getattr(network, "reduce_labels", False))

@@ -37,7 +37,7 @@ from .report import Report
 from .stages import Stages
 from .striped import StripedImage
 
-__all__ = ["LeftOut", "MapSource", "Pipeline", "Scored", "chosen_frames"]
+__all__ = ["LeftOut", "MapSource", "Pipeline", "Scored", "chosen_frames", "ids_of_set"]
 
 
 @dataclass
@@ -133,6 +133,13 @@ def chosen_frames(frames: Frames | Iterable[Frame] | Frame, limit: int | None = 
                 f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames or frames_from"
             )
     return chosen
+
+
+def ids_of_set(frames: Frames | Iterable[Frame] | Frame, chosen: Iterable[Frame], limit: int | None) -> set[str] | None:
+    """Ids of the whole set that chosen frames are of; None where nobody knows what else is in it."""
+    if isinstance(frames, Frames):
+        return set(frames.whole.ids)
+    return None if isinstance(frames, Frame) or limit is not None else {frame.id for frame in chosen}
 
 
 @dataclass

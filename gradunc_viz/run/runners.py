@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,9 @@ def _with_features(settings: Settings) -> bool:
     return any("features" in lookup(name).needs for name in settings.scores)
 
 
-def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: Settings, some: bool = False) -> None:
+def check_saved(
+    networks: Sequence[Network], frames: Sequence[Frame], settings: Settings, known: Collection[str] | None
+) -> None:
     """Check before any work that frames have what was saved of them, where anything is.
 
     Parameters
@@ -140,8 +142,8 @@ def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: 
     networks : sequence of Network
     frames : sequence of Frame
     settings : Settings
-    some : bool
-        Whether there are other frames, besides those that a limit leaves out.
+    known : collection of str, optional
+        Ids of the whole set, see `gradunc_viz.run.pipeline.ids_of_set`.
 
     Raises
     ------
@@ -155,7 +157,8 @@ def check_saved(networks: Sequence[Network], frames: Sequence[Frame], settings: 
                 settings.classes,
                 with_features=_with_features(settings),
                 skip=settings.on_error == "skip",
-                some=some or settings.limit is not None,
+                others=known or (),
+                some=known is None,
             )
 
 

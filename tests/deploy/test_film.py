@@ -93,6 +93,20 @@ def test_frames_of_other_sizes_are_resized(tmp_path: Path) -> None:
     assert len({frame.shape for frame in frames(tmp_path / "film.gif")}) == 1
 
 
+def test_nothing_that_is_read_is_replaced(tmp_path: Path) -> None:
+    source, link, other = tmp_path / "in.gif", tmp_path / "link.gif", tmp_path / "other.gif"
+    source.write_bytes(b"GIF")
+    other.write_bytes(b"GIF")
+    link.symlink_to(source)
+    for path in (source, link, tmp_path / "." / ".." / tmp_path.name / "in.gif"):
+        with pytest.raises(SettingsError, match=r"the film would replace .*in\.gif, which its frames are read from"):
+            check_film(path, [other, source])
+    check_film(other, [source])
+    (tmp_path / "folder.gif").mkdir()
+    with pytest.raises(SettingsError, match="is a folder"):
+        check_film(tmp_path / "folder.gif")
+
+
 def test_where_none_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"film\.avi: a film ends in \.mp4 or \.gif, not in '\.avi'"):
         check_film(tmp_path / "film.avi")

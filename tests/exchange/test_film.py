@@ -47,6 +47,29 @@ def test_after_compute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "3 frames with msp" in capsys.readouterr().out
 
 
+def test_a_film_never_replaces_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = write_video(tmp_path / "w.mp4", scenes(3))
+    before = video.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(video)
+    cache = ["--model", "demo", "--data", str(video), "--out", str(tmp_path / "cache"), "--quiet"]
+    for film in ("w.mp4", "link.mp4"):
+        for command in (["compute", *cache, "--film"], ["stream", str(video), "--model", "demo", "--quiet", "--out"]):
+            assert main([*command, str(tmp_path / film)]) == 1
+            error = capsys.readouterr().err
+            assert f"{film}: the film would replace {video}" in error
+            assert error.count("\n") == 1
+    assert video.read_bytes() == before
+    assert not (tmp_path / "cache").exists()
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.gif", "b.gif"):
+        Image.new("RGB", (8, 8)).save(images / name)
+    data = ["compute", "--model", "demo", "--data", str(images), "--out", str(tmp_path / "cache"), "--quiet"]
+    for part in ((), ("--stop", "1")):  # an image that is left out, too
+        assert main([*data, *part, "--film", str(images / "b.gif")]) == 1
+    assert main(["stream", str(images), "--model", "demo", "--quiet", "--out", str(images / "b.gif")]) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -404,6 +404,48 @@ def test_the_first_file_may_be_the_bad_one(frames: gv.Frames, folder: Path, tmp_
         gv.SavedLogits(tmp_path / "logits")
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"drop_channels": (1.5,)}, r"drop_channels is \(1\.5,\); expected whole numbers of channels"),
+        ({"drop_channels": 3}, "drop_channels is 3; expected whole numbers"),
+        ({"drop_channels": "3"}, "drop_channels is '3'; expected whole numbers"),
+        ({"drop_channels": (99,)}, r"f00\.npy: logits have shape .* cannot drop channel 99: logits has 4 channels"),
+        ({"classes": ("a",)}, r"f00\.npy: .* 1 class names for logits: expected 4"),
+        ({"classes": "abcd"}, "classes is 'abcd'; expected a list of names"),
+        ({"threshold": "a"}, "threshold is 'a'; expected a probability"),
+        (
+            {"features": "features", "head": "3x3"},
+            r"head is '3x3'; expected a layer, or the arguments of torch\.nn\.Conv2d",
+        ),
+        ({"features": "features", "head": 3}, r"head is 3; expected a layer, or the arguments of torch\.nn\.Conv2d"),
+        ({"features": 3}, "3 is no path; expected a folder of features files"),
+        ({"logits": 3}, "3 is no path; expected a folder of logits files"),
+    ],
+)
+def test_what_is_said_of_files_is_checked_at_once(folder: Path, given: dict[str, Any], problem: str) -> None:
+    given = {"logits": folder / "logits", **given}
+    if given.get("features") == "features":
+        given["features"] = folder / "features"
+    with pytest.raises(gv.GraduncError, match=problem) as raised:
+        gv.SavedLogits(**given)
+    assert "\n" not in str(raised.value)
+
+
+def test_sizes_that_cannot_be_of_whole_images_are_told(frames: gv.Frames, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for frame in frames:
+        height, width = frame.size
+        crop = 2 if frame.id == "f02" else 0
+        np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, height // 2 - crop, width // 2)).astype("f4"))
+    with pytest.warns(UserWarning, match=r"logits of frame f02 are \d+ x \d+, of images of .*; those of others are \d"):
+        gv.SavedLogits(tmp_path).check_frames(frames)
+    for frame in frames:
+        np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, 16, 16)).astype("f4"))
+    with pytest.warns(UserWarning, match=r"logits of frames f00, .* are 16 x 16, .*; another aspect ratio"):
+        gv.SavedLogits(tmp_path).check_frames(frames)
+
+
 def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
     for path, expected in {
         tmp_path / "nowhere": "no such folder; expected a folder of logits files",
@@ -419,12 +461,18 @@ def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path
     shutil.copy(folder / "logits/f00.npy", tmp_path / "more/frame0.npy")
     with pytest.warns(UserWarning, match=r"more: 1 of 5 logits files belong to no frame \(file frame0\.npy\)"):
         gv.SavedLogits(tmp_path / "more").check_frames(frames)
-    gv.compute(gv.SavedLogits(tmp_path / "more"), frames, tmp_path / "l", scores="msp", limit=1, progress=False)
+    for part, limit in ((frames, 1), (frames[:2], None), (frames[1:][:1], 1)):
+        with pytest.warns(UserWarning, match=r"1 of 5 logits files belong to no frame \(file frame0\.npy\)"):
+            gv.compute(
+                gv.SavedLogits(tmp_path / "more"), part, tmp_path / "l", scores="msp", limit=limit, progress=False
+            )
+    gv.compute(gv.SavedLogits(tmp_path / "more"), frames[0], tmp_path / "l", scores="msp", progress=False)
     shutil.copytree(folder / "features", tmp_path / "features")
     (tmp_path / "features/f00.npy").unlink()
     half = gv.SavedLogits(tmp_path / "more", tmp_path / "features", head={"kernel_size": 1})
+    (tmp_path / "more/frame0.npy").unlink()
     gv.compute(half, frames, tmp_path / "half", scores="msp", limit=1, progress=False)  # which needs no features
-    (tmp_path / "more/frame0.npy").rename(tmp_path / "more/f00.npz")
+    np.savez(tmp_path / "more/f00.npz", np.zeros(3))
     with pytest.raises(FrameError, match=r"f00\.npy and .*f00\.npz: both are the logits file of 'f00', expected one"):
         gv.SavedLogits(tmp_path / "more")
 
