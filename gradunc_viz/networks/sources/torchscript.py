@@ -66,9 +66,7 @@ def _check_operators(block: Any, file: str) -> None:
     for node in block.nodes():
         space, _, name = node.kind().partition("::")
         if against := objection(space, name):
-            raise ModelError(
-                f"{file} {against}: refused; load it where you trust it, and give gv.load_model the module"
-            )
+            raise ModelError(f"{file} {against}: expected operators of tensors alone")
         for inner in node.blocks():
             _check_operators(inner, file)
 
