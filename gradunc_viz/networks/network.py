@@ -23,6 +23,7 @@ from ..schema.errors import FrameError, HeadError, ModelError
 from .head import Head, Plan, Wrapper, agrees, find_layer, follow
 from .outputs import ReturnsQueries, logits_of
 from .preprocessing import IMAGENET, Normalization, Preprocessing, unit_tensor
+from .programs import program_digest, programs_of
 from .queries import QueryHead, query_head
 from .tracing import capture
 from .traversal import evaluating, float_type, in_channels
@@ -315,12 +316,14 @@ class Network(Wrapper):
     def weights_digest(self) -> str:
         """Hash of all weights and of the module tree; equal digests mean the same network.
 
-        Covers names, types, shapes and bytes of the state dict and the printed structure, not the code of
-        ``forward``.
+        Covers names, types, shapes and bytes of the state dict, the printed structure, and the graphs of programs, not
+        the code of ``forward``.
         """
         digest = hashlib.blake2b(digest_size=20)
         # Some modules print the address of a function they hold, which differs from run to run.
         digest.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self.net)).encode())
+        for name, program in programs_of(self.net):
+            digest.update(f"\n{name} {program_digest(program)}".encode())
         for name, value in type(self.net).state_dict(self.net).items():
             if not isinstance(value, Tensor) or is_lazy(value):
                 digest.update(f"\n{name} {value!r}".encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ...schema.errors import ModelError, brief
 from ..network import Network
 from ..preprocessing import Preprocessing
 from .aten import KERNEL_OPERATORS, Computed, Layers, Weight, arguments_of, warn_of_training
+from .operators import objection, touches_files
 from .pt2 import check_program_file
 
 __all__ = ["exported_network", "network_of_graph", "network_of_program", "with_layers"]
@@ -36,6 +37,7 @@ def exported_network(file: str) -> Network:
             program = torch.export.load(path)
     except Exception as error:  # of whatever version wrote it
         raise ModelError(f"{file} cannot be read as a program of torch.export: {brief(error)}") from error
+    _check_operators(program.graph_module, file, trusted=False)
     return network_of_program(program, file)
 
 
@@ -188,23 +190,39 @@ def _weight(net: nn.Module, node: Any, known: dict[fx.Node, Any]) -> Weight:
     return Weight(tensor, owners[0])
 
 
-def _check_operators(net: fx.GraphModule, name: str) -> None:
-    """Check that all that a graph calls are operators.
+def _check_operators(net: fx.GraphModule, name: str, *, trusted: bool = True) -> None:
+    """Check that all that a graph calls, or hands to what it calls, are operators of tensors; those inside it too.
 
     Raises
     ------
     ModelError
-        Where a function of Python is called, of whatever module: a file may name any.
+        Where a function of Python is called, of whatever module: a file may name any; where an operator reads or writes
+        files, or, in a program that is not trusted, is not PyTorch's own.
     """
-    graphs = [module.graph for module in net.modules() if isinstance(module, fx.GraphModule)]
-    for node in (node for graph in graphs for node in graph.nodes):
-        if node.op == "call_function" and not _is_operator(node.target):
-            raise ModelError(f"{name} calls {node.target}, which is no operator of tensors: expected those alone")
+    for part in (module for module in net.modules() if isinstance(module, fx.GraphModule)):
+        for called in _called(part.graph):
+            if against := _objection(called, trusted):
+                raise ModelError(f"{name} {against}: expected operators of tensors alone")
 
 
-def _is_operator(target: Callable[..., Any] | str) -> bool:
+def _called(graph: fx.Graph) -> list[Any]:
+    found: list[Any] = []
+    for node in graph.nodes:
+        found += [node.target] if node.op == "call_function" else []
+        fx.node.map_aggregate((node.args, node.kwargs), found.append)
+    # a device can be called, and does nothing then
+    return [one for one in found if callable(one) and not isinstance(one, torch.device)]
+
+
+def _objection(target: Any, trusted: bool) -> str:
+    """What is wrong with what a graph calls; empty if nothing is."""
     if isinstance(target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
-        return True
+        space, name = target.namespace or "", getattr(target, "overloadpacket", target).__name__
+        return "" if trusted and not touches_files(space, name) else objection(space, name)
+    return "" if _is_function(target) else f"calls {target}, which is no operator of tensors"
+
+
+def _is_function(target: Any) -> bool:
     module, plain = getattr(target, "__module__", ""), getattr(target, "__name__", "")
     return (
         module in ("_operator", "math") and plain not in ("call", "attrgetter", "itemgetter", "methodcaller", "setitem")

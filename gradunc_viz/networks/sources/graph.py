@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Block", "Step", "Unsupported", "overload_of", "run_of", "steps_of"]
+from .operators import touches_files
 
-_FILES = frozenset(("from_file", "save"))
-"""Operators that read and write files."""
+__all__ = ["Block", "Step", "Unsupported", "overload_of", "run_of", "steps_of"]
 
 
 class Unsupported(Exception):
@@ -300,7 +299,7 @@ def overload_of(node: Any) -> Any:
 
 def _operator(node: Any) -> Callable[..., Any]:
     space, _, name = node.kind().partition("::")
-    if space == "aten" and name in _FILES:
+    if touches_files(space, name):
         raise Unsupported(f"calls {node.kind()}, which reads or writes files")
     function = overload_of(node)
     arguments = function._schema.arguments

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from ...schema.errors import ModelError, brief
 from ..network import Network
+from ..programs import program_digest
 from ..traversal import evaluating, float_type
+from .archives import opened
 from .aten import KERNEL_OPERATORS, MODE, Computed, Layers, Weight, warn_of_training
 from .graph import Block, Unsupported, overload_of, run_of, steps_of
+from .operators import objection
 
 __all__ = ["Scripted", "network_of_script", "torchscript_network"]
 
@@ -37,7 +40,7 @@ def torchscript_network(file: str) -> Network:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ModelError(f"model file {file} {'is no file' if path.exists() else 'does not exist'}")
-    if not _is_script(path):
+    if not _is_script(file, path):
         raise ModelError(
             f"{file} holds no TorchScript: expected a file of torch.jit.save; weights alone are given as --weights, a "
             "program of torch.export as export:FILE"
@@ -48,13 +51,30 @@ def torchscript_network(file: str) -> Network:
             script = torch.jit.load(path, map_location="cpu")
     except Exception as error:  # of whatever version wrote it
         raise ModelError(f"{file} cannot be read as TorchScript: {brief(error)}") from error
+    _check_operators(script.inlined_graph, file)
     return network_of_script(script, file)
 
 
-def _is_script(path: Path) -> bool:
+def _check_operators(block: Any, file: str) -> None:
+    """Check that all that a graph calls are operators of tensors.
+
+    Raises
+    ------
+    ModelError
+        Where one reads or writes files, or is not PyTorch's own.
+    """
+    for node in block.nodes():
+        space, _, name = node.kind().partition("::")
+        if against := objection(space, name):
+            raise ModelError(f"{file} {against}: expected operators of tensors alone")
+        for inner in node.blocks():
+            _check_operators(inner, file)
+
+
+def _is_script(file: str, path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with opened(file) as archive:
         return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
 
 
@@ -138,6 +158,7 @@ class Scripted(nn.Module):
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         super().__init__()
+        self._digest = program_digest(script)
         _copy(script, self, {})
         graph = script.inlined_graph
         _self, *inputs = graph.inputs()
@@ -151,6 +172,10 @@ class Scripted(nn.Module):
         objects: dict[str, tuple[Any, nn.Module, str]] = {self._own: (script, self, "")}
         _complete(graph, objects)
         self._graph = Block([self._own, *self._given], *steps_of(graph, _Kernels(self, self._own, objects)))
+
+    def extra_repr(self) -> str:
+        """What tells one script from another with the same weights."""
+        return f"content {self._digest}"
 
     def forward(self, *images: Any) -> Any:
         """What the script's own ``forward`` returns."""

@@ -176,6 +176,7 @@ def _pickled(name: str, content: bytes) -> bytes:
 
 
 RUN = "__import__('os').system('touch ran')"
+FACTORY = json.dumps([1, {"type": "x", "context": json.dumps({"default_factory_module": "antigravity"})}])
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,12 @@ RUN = "__import__('os').system('touch ran')"
         (_in_json("expr_str", "Symbol('s0').__class__"), {}, "the expression"),
         (_in_json("expr_str", "eval('1')"), {}, "the expression"),
         (_in_json("range_constraints", {RUN: {"min_val": 0, "max_val": 9}}), {}, "the name .* of a size"),
+        (_in_json("guards_code", [f"{RUN} == 0"]), {}, "the condition"),
+        (_in_json("guards_code", ["L['x'].__class__ == 1"]), {}, "the condition"),
+        (_in_json("forward_arg_names", [f"x={RUN}"]), {}, "the name"),
+        (_in_json("parameter_name", f'x"){RUN}("'), {}, "the name"),
+        (_in_json("out_spec", FACTORY), {}, "a type of the module 'antigravity'"),
+        (lambda name, content: content, {"/MODELS/model.json": b"{}"}, "two members of one name"),
         (lambda name, content: content, {"/data/aotinductor/model/it.so": b""}, "compiled code"),
         (lambda name, content: content, {"/data/constants/custom_obj_0": b""}, "a pickled object"),
     ],
