@@ -260,12 +260,13 @@ def _stream(arguments: argparse.Namespace) -> int:
             colors = known_class_table(runner, (), Settings(input_size=arguments.input_size)).colors
             film = Film(arguments.film, _rate(arguments, source.rate), colors, shown or "", arguments.range)
             stack.enter_context(film)
-        more = stack.enter_context(counted(len(chosen), f"streaming on {device}", shown=not arguments.quiet))
-        report = stream(runner, images(more), scores, film=film, shown=shown, numbers=chosen)
-    scored, bare = report.rates()
-    count = len(report.with_scores)
-    print(f"{count} frames: {scored:.2f} frames/s with {len(scores)} scores, {bare:.2f} without ({scored / bare:.0%})")
-    if film is not None:
+        with counted(len(chosen), f"streaming on {device}", shown=not arguments.quiet) as more:
+            report = stream(runner, images(more), scores, film=film, shown=shown, numbers=chosen)
+        scored, bare = report.rates()
+        count, of = len(report.with_scores), f"with {len(scores)} scores"
+        # before the film ends, which may fail
+        print(f"{count} frames: {scored:.2f} frames/s {of}, {bare:.2f} without ({scored / bare:.0%})")
+    if film is not None and film.written:
         _print_film(film, shown)
     if report.stopped is not None:
         raise report.stopped

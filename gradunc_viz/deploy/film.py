@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -47,10 +49,10 @@ def check_film(path: Path, sources: Iterable[Path] = ()) -> None:
     suffix = path.suffix.lower()
     if suffix not in FILM_SUFFIXES:
         raise SettingsError(f"{path}: a film ends in {' or '.join(FILM_SUFFIXES)}, not in {suffix or 'nothing'!r}")
+    if path.is_dir():
+        raise SettingsError(f"{path}: is a folder; expected the name of a film")
     if not path.parent.is_dir():
         raise SettingsError(f"{path}: there is no folder {path.parent}; expected one")
-    if path.is_dir():
-        raise SettingsError(f"{path}: is a folder; expected the name of a file")
     if path.exists():
         for source in dict.fromkeys(sources):
             if source.exists() and path.samefile(source):
@@ -67,6 +69,8 @@ def check_film(path: Path, sources: Iterable[Path] = ()) -> None:
 class Film:
     """Writes frame by frame; what there is when it ends, by an error too, is a whole film.
 
+    Where it cannot be written, as on a full disk, nothing of it is left.
+
     Parameters
     ----------
     path
@@ -81,10 +85,19 @@ class Film:
         Values of the score that are darkest and brightest. By default the mean of the 1 % and 99 % quantiles of the
         frames so far, which settles after some frames; the numbers beside the palette are those of each frame.
 
+    Attributes
+    ----------
+    count : int
+        Frames so far; one of another size than the first is resized to that.
+    written : bool
+        Whether it lies at `path`, whole.
+
     Raises
     ------
     SettingsError
-        As `check_film`; if a frame is of another size than the first, it is resized to that.
+        As `check_film`.
+    GraduncError
+        When a frame is added, or at the end: if it cannot be written.
     """
 
     def __init__(
@@ -96,7 +109,7 @@ class Film:
         limits: tuple[float, float] | None = None,
     ) -> None:
         check_film(path)
-        self.path, self.count = path, 0
+        self.path, self.count, self.written = path, 0, False
         self.limits = limits
         self._fixed, self._ends = limits is not None, np.zeros(2)
         self._colors, self._score = np.array(colors, "u1"), score
@@ -119,9 +132,26 @@ class Film:
         if self._size is None:
             self._size = picture.size
             self._writer = (_Mp4 if suffix == ".mp4" else _Gif)(self._staged, picture.size, self._rate)
-        assert self._writer is not None
-        self._writer.add(picture if picture.size == self._size else picture.resize(self._size))
+        if self._writer is None:
+            raise GraduncError(f"{self.path}: is given up; expected no more frames")
+        with self._writing(self._writer):
+            self._writer.add(picture if picture.size == self._size else picture.resize(self._size))
         self.count += 1
+
+    @contextmanager
+    def _writing(self, writer: _Writer) -> Iterator[None]:
+        """Give up where writing fails: encoders crash when they are to go on."""
+        try:
+            yield
+        except writer.errors as error:
+            self._writer = None
+            with suppress(*writer.errors):
+                writer.give_up()
+            self._staged.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or error
+            raise GraduncError(
+                f"{self.path}: cannot be written ({reason}), after {self.count} frames; nothing is left of this film"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -131,8 +161,14 @@ class Film:
     ) -> None:
         try:
             if self._writer is not None:
-                self._writer.close()
-                os.replace(self._staged, self.path)
+                with self._writing(self._writer):
+                    self._writer.close()
+                    os.replace(self._staged, self.path)
+                    self.written = True
+        except GraduncError as problem:
+            if error is None:
+                raise
+            warnings.warn(str(problem), stacklevel=2)  # what ended the film says more
         finally:
             self._staged.unlink(missing_ok=True)
 
@@ -203,9 +239,13 @@ def side_by_side(
 
 
 class _Writer(Protocol):
+    errors: tuple[type[Exception], ...]
+
     def add(self, picture: Image.Image) -> None: ...
 
     def close(self) -> None: ...
+
+    def give_up(self) -> None: ...
 
 
 class _Mp4:
@@ -214,11 +254,12 @@ class _Mp4:
     def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
         import av
 
+        self.errors: tuple[type[Exception], ...] = (OSError, av.error.FFmpegError)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         try:
             self._container = av.open(str(path), "w", format="mp4")
             self._stream: Any = self._container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
-        except (OSError, ValueError) as error:
+        except (*self.errors, ValueError) as error:
             raise GraduncError(f"{path.parent}: no film can be written ({error})") from error
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"  # what every player shows
@@ -239,9 +280,14 @@ class _Mp4:
         self._container.mux(self._stream.encode())
         self._container.close()
 
+    def give_up(self) -> None:
+        self._container.close()
+
 
 class _Gif:
     """Frame by frame, each with colours of its own; Pillow by itself would hold all frames in memory."""
+
+    errors: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
         try:
@@ -264,4 +310,7 @@ class _Gif:
 
     def close(self) -> None:
         self._file.write(b";")
+        self._file.close()
+
+    def give_up(self) -> None:
         self._file.close()

@@ -442,14 +442,18 @@ def _geometry(head: Mapping[str, Any] | nn.Module | None, features: ArrayFiles, 
         raise HeadError(f"head has {', '.join(map(repr, unknown))}; expected some of {', '.join(_KERNEL)}")
     options = dict(head)
     kind = nn.ConvTranspose2d if options.pop("transposed", False) else nn.Conv2d
-    for key in ("kernel_size", "stride", "padding", "dilation", "groups"):
-        least = 0 if key == "padding" else 1
+    for key in ("kernel_size", "stride", "padding", "output_padding", "dilation", "groups"):
+        least = 0 if key.endswith("padding") else 1
         parts = options.get(key, least)
-        listed = parts if isinstance(parts, (tuple, list)) else [parts]
-        if not (isinstance(parts, str) and key == "padding") and not all(
-            isinstance(one, int) and one >= least for one in listed
+        pair = isinstance(parts, (tuple, list)) and key != "groups"
+        if key == "padding" and isinstance(parts, str) and kind is nn.Conv2d:
+            continue  # "same" or "valid", which a transposed convolution knows nothing of
+        if not all(isinstance(one, int) and one >= least for one in (parts if pair else [parts])) or (
+            pair and len(parts) != 2
         ):
-            raise HeadError(f"{key} of the head is {parts!r}; expected whole numbers of {least} or more")
+            expected = f"a whole number of {least} or more" + ("" if key == "groups" else ", or two of them")
+            of = "head, a transposed convolution," if kind is nn.ConvTranspose2d else "head"
+            raise HeadError(f"{key} of the {of} is {parts!r}; expected {expected}")
     try:
         layer = kind(inputs, outputs, **{"kernel_size": 1, **options}, device="meta")
     except (TypeError, ValueError, RuntimeError) as error:

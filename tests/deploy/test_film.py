@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image, ImageSequence
 
 from gradunc_viz.datasets.video import Video
 from gradunc_viz.deploy.film import Film, check_film, side_by_side
-from gradunc_viz.schema.errors import SettingsError
+from gradunc_viz.schema.errors import GraduncError, SettingsError
 
 COLORS = ((128, 64, 128), (70, 130, 180))
 IMAGE = np.full((60, 200, 3), (10, 200, 90), "u1")
@@ -86,6 +88,46 @@ def test_what_is_interrupted_is_a_film(tmp_path: Path, name: str, error: type[Ba
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write(path: Path, count: int, error: type[BaseException] | None = None) -> None:
+    with Film(path, 10, COLORS, "msp", (0, 1)) as film:
+        for _ in range(count):
+            film.add(IMAGE, PREDICTION, SCORE, "")
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [("film.mp4", 10, 3), ("film.mp4", 10, 60), ("film.mp4", 3000, 60), ("film.gif", 10, 3), ("film.gif", 9000, 60)],
+)
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, name: str, size: int, count: int) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"of before")
+    told = rf"{name}: cannot be written \([^\n]*\), after \d+ frames; nothing is left of this film$"
+    with full_disk(size), pytest.raises(GraduncError, match=told):
+        write(path, count)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert path.read_bytes() == b"of before"
+
+
+def test_what_ends_a_film_on_a_full_disk_is_told_too(tmp_path: Path) -> None:
+    with full_disk(10), pytest.warns(UserWarning, match="cannot be written"), pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "film.mp4", 1, KeyboardInterrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_frames_of_other_sizes_are_resized(tmp_path: Path) -> None:
     with Film(tmp_path / "film.gif", 10, COLORS, "msp") as film:
         for size in ((60, 200), (50, 90)):
@@ -110,6 +152,9 @@ def test_nothing_that_is_read_is_replaced(tmp_path: Path) -> None:
 def test_where_none_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"film\.avi: a film ends in \.mp4 or \.gif, not in '\.avi'"):
         check_film(tmp_path / "film.avi")
+    (tmp_path / "folder.gif").mkdir()
+    with pytest.raises(SettingsError, match="is a folder; expected the name of a film"):
+        check_film(tmp_path / "folder.gif")
     with pytest.raises(SettingsError, match="there is no folder"):
         check_film(tmp_path / "no" / "film.gif")
     monkeypatch.setitem(sys.modules, "av", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -112,6 +113,23 @@ def test_what_goes_wrong_later_keeps_what_was_before(tmp_path, capsys):
     assert "3.png: cannot be decoded" in said.err
     with Image.open(out) as gif:
         assert (gif.n_frames, gif.info["duration"]) == (3, 250)
+
+
+@pytest.mark.parametrize("step", ["add", "close"])
+def test_times_are_told_where_no_film_can_be_written(tmp_path, capsys, monkeypatch, step):
+    for i, image in enumerate(IMAGES[:2]):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"gradunc_viz.deploy.film._Gif.{step}", fail)
+    arguments = ["stream", str(tmp_path), "--model", "demo", "--input-size", "64x96", "--device", "cpu", "--quiet"]
+    assert cli([*arguments, "--scores", "msp", "--out", str(tmp_path / "film.gif")]) == 1
+    said = capsys.readouterr()
+    assert re.match(r"[12] frames: .* frames/s with 1 scores, .*\n$", said.out)
+    assert re.match(r"gradunc: .*film\.gif: cannot be written \(No space left on device\), after .*\n$", said.err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
 
 
 def runner(net: nn.Module, **options) -> Inference:

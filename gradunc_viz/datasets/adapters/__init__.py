@@ -101,6 +101,11 @@ def frames_from(
     FrameError
         If the object is of no known kind, holds nothing, or does not say what is what.
 
+    Warns
+    -----
+    UserWarning
+        Naming parts or columns that are not used, unless both `label` and `anomaly` are given.
+
     Notes
     -----
     Frames are recognised by their content, so that a cache is resumed from the same data wherever it lies. An object is
