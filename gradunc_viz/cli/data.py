@@ -83,7 +83,7 @@ def _mappings_and_patterns(arguments: argparse.Namespace) -> tuple[dict[str, Pat
 
 def _fits(folder: Path) -> Sequence[Any]:
     """Layouts that a folder is arranged like, or that a file is a set of."""
-    from ..datasets.fits import Fit, fitting_layouts
+    from ..datasets.fits import Fit, fitting_layouts, misfit
     from ..datasets.layouts import LAYOUTS
     from ..datasets.layouts.layout import entries
 
@@ -94,6 +94,8 @@ def _fits(folder: Path) -> Sequence[Any]:
         problem = "is a file" if folder.exists() else "does not exist"
         raise GraduncError(f"{folder}: {problem}, expected a folder of frames")
     fits = fitting_layouts(folder)
+    if not any(fit.masks for fit in fits) and (error := misfit(folder)) is not None:
+        raise error
     if fits:
         return fits
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):

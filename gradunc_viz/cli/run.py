@@ -34,12 +34,15 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
 def _demo(arguments: argparse.Namespace) -> int:
     from ..datasets.catalog import data_path
     from ..datasets.frames import open_frames
+    from ..explorer.origins import origin_hosts, path_prefix, usable_port
     from ..networks.load import load_model
     from ..run.compute import compute_report
     from ..run.settings import Settings
     from ..schema.frame import SCHEMA_VERSION
     from .look import explore
 
+    # told before minutes of work
+    usable_port(arguments.port), origin_hosts(arguments.allow_origin), path_prefix(arguments.prefix)
     frames = open_frames(data_path("demo"), "folder")
     arguments.cache = {}
     for name, scores in (("demo", "default"), ("demo-queries", "queries")):

@@ -12,6 +12,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -97,7 +98,12 @@ def fetch(archives: list[Archive], out: Path, told: Progress = lambda *_: None) 
         raise GraduncError(f"{out}: is there already; expected a new folder (--out DIR)")
     waiting = out.with_name(f"{out.name}.download")
     waiting.mkdir(parents=True, exist_ok=True)
-    files = [download(archive, waiting, told) for archive in archives]
+    try:
+        files = [download(archive, waiting, told) for archive in archives]
+    except BaseException:
+        with suppress(OSError):  # something came, which waits for the next try
+            waiting.rmdir()
+        raise
     found = {file.name: _sha256(file) for archive, file in zip(archives, files, strict=True) if not archive.checksum}
     unpacked = waiting / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
@@ -127,8 +133,8 @@ def download(archive: Archive, folder: Path, told: Progress = lambda *_: None) -
     Raises
     ------
     GraduncError
-        If the server does not give it, the connection breaks again and again (what came stays, and the next try goes on
-        from there), or its checksum is another than it should be (it is removed).
+        If the server cannot be reached or does not give it, the connection breaks again and again (what came stays, and
+        the next try goes on from there), or its checksum is another than it should be (it is removed).
     """
     try:
         import pooch
@@ -154,6 +160,7 @@ class _Resumed:
 
     def __init__(self, archive: Archive, part: Path, told: Progress) -> None:
         self.archive, self.part, self.told = archive, part, told
+        self._answered = False
         self._version = part.with_name(f"{part.name}.version")  # which version of the file the server called it
 
     def __call__(self, url: str, output: str, _pooch: object) -> None:
@@ -168,8 +175,13 @@ class _Resumed:
             except requests.RequestException as error:
                 fruitless = 0 if self._have > before else fruitless + 1
                 if fruitless >= _TRIES:
-                    size = "" if self.archive.size is None else f" of {self.archive.size}"
                     reason = type(error).__name__
+                    if not self._answered:
+                        also = (
+                            f"; {self._have} bytes of it are here, and wait for the same command" if self._have else ""
+                        )
+                        raise GraduncError(f"{url}: the server cannot be reached ({reason}){also}") from error
+                    size = "" if self.archive.size is None else f" of {self.archive.size}"
                     raise GraduncError(
                         f"{url}: the connection broke ({reason}) with {self._have}{size} bytes here; the same command "
                         "goes on from there"
@@ -193,6 +205,7 @@ class _Resumed:
             if version:
                 headers["If-Range"] = version
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            self._answered = True
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 if response.headers.get("Content-Range", "").endswith(f"/{have}"):
                     return None  # it was all there

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..schema.errors import FrameError
-from .layouts import EVERY, LAYOUTS
+from .layouts import EVERY, LAYOUTS, NoFramesError
 
-__all__ = ["Fit", "fitting_layouts"]
+__all__ = ["Fit", "fitting_layouts", "misfit"]
 
 _SPLITS = ("val", "validation", "test", "train", "training")
 """Tried where a layout finds nothing in the split that it takes by itself."""
@@ -60,3 +60,18 @@ def fitting_layouts(root: Path) -> list[Fit]:
     if not masked:
         return sorted(fits, key=lambda fit: fit.layout != "folder")
     return sorted(masked, key=lambda fit: (-fit.masks, fit.layout == "folder"))
+
+
+def misfit(root: Path) -> FrameError | None:
+    """What keeps a layout from reading a folder that is arranged like it: masks of other images, say."""
+    found = {}
+    for name, layout in LAYOUTS.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                layout.files(root, None)
+        except NoFramesError:
+            continue
+        except FrameError as error:
+            found[name] = error
+    return found.get("folder", next(iter(found.values()), None))

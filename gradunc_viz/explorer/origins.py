@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from ..schema.errors import SettingsError
+from ..schema.errors import GraduncError, SettingsError
 
-__all__ = ["TEMPLATE", "explained_refusals", "origin_hosts", "path_prefix"]
+__all__ = ["TEMPLATE", "explained_refusals", "origin_hosts", "path_prefix", "usable_port"]
 
 TEMPLATE = """
 {% block postamble %}
@@ -75,6 +76,24 @@ def path_prefix(prefix: str) -> str:
     if not isinstance(prefix, str) or "//" in prefix or not re.fullmatch(r"[\w.~@%/-]*", prefix, re.ASCII):
         raise SettingsError(f"prefix is {prefix!r}; expected the path that a proxy passes on, such as /user/me/gradunc")
     return f"/{prefix.strip('/')}".rstrip("/")
+
+
+def usable_port(port: int) -> int:
+    """Return `port`, or a free one for 0: the origins of websockets name it before the server binds it.
+
+    Raises
+    ------
+    GraduncError
+        If it is taken, or no port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise GraduncError(f"port {port} cannot be used ({reason}); choose another") from error
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

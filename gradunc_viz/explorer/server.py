@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,11 +16,11 @@ from bokeh.settings import settings as bokeh_settings
 from panel.io.state import set_curdoc
 from tornado.websocket import WebSocketClosedError
 
-from ..schema.errors import GraduncError, SettingsError
+from ..schema.errors import SettingsError
 from ..store.cache import Cache
 from .css import page_css
 from .jobs import LOADING
-from .origins import TEMPLATE, explained_refusals, origin_hosts, path_prefix
+from .origins import TEMPLATE, explained_refusals, origin_hosts, path_prefix, usable_port
 from .page import CacheLike, Explorer, opened_caches
 from .ready import Arguments, ReadyPage
 from .state.tabs import tabs
@@ -67,8 +66,9 @@ def serve(
     GraduncError
         If the port is taken.
     """
-    found = opened_caches(caches)
-    server, url = _server(found, port, title, origin_hosts(allow_origin), path_prefix(prefix))
+    hosts, path = origin_hosts(allow_origin), path_prefix(prefix)
+    port = usable_port(port)
+    server, url = _server(opened_caches(caches), port, title, hosts, path)
     # each session is made by the same code, whose tests build it with all checks
     bokeh_settings.perform_document_validation = False
     server.io_loop.asyncio_loop.set_exception_handler(_on_lost)  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def _server(
     caches: tuple[Cache, ...], port: int, title: str, hosts: Sequence[str] = (), prefix: str = ""
 ) -> tuple[pn.io.server.Server, str]:
     """Make a server that listens on the loopback address, not started, and its URL."""
-    port = _usable_port(port)
+    port = usable_port(port)
     pn.extension("tabulator")
     for tab in tabs().values():
         tab.load()  # before the first visitor would wait for it
@@ -150,18 +150,6 @@ def _fit(document: Document, arguments: Arguments) -> Callable[[], None] | None:
     return change
 
 
-def _usable_port(port: int) -> int:
-    """Return `port`, or a free one for 0: the origins of websockets name it before the server binds it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise GraduncError(f"port {port} cannot be used ({reason}); choose another") from error
-        return int(probe.getsockname()[1])
-
-
 def explore(
     caches: CacheLike | Iterable[CacheLike] | Mapping[str, CacheLike],
     *,
@@ -200,12 +188,12 @@ def explore(
     SettingsError
         If an origin or the prefix is none, or given without `port`.
     """
-    found = opened_caches(caches)
     if port is not None:
-        serve(found, port, open_browser, title=title, allow_origin=allow_origin, prefix=prefix)
+        serve(caches, port, open_browser, title=title, allow_origin=allow_origin, prefix=prefix)
         return None
     if allow_origin or prefix:
         raise SettingsError("allow_origin and prefix are for a page that is served; expected a port as well")
+    found = opened_caches(caches)
     if "tabulator" not in pn.extension._loaded_extensions:  # loading twice would add 8 MB to the notebook again
         pn.extension("tabulator", inline=True)
     return Explorer(found, title, view)

@@ -201,22 +201,24 @@ class SavedLogits(Network):
                 sizes.setdefault(size, {}).setdefault((shape[1], shape[2]), []).append(frame.id)
         if sizes:
             self._check_layout(*first, names)
-        for image, found in sizes.items():
-            self._warn_of_sizes(image, found)
+        self._warn_of_sizes(sizes)
 
-    def _warn_of_sizes(self, image: tuple[int, int], found: Mapping[tuple[int, int], list[str]]) -> None:
-        """Warn of logits that were hardly made of whole images of a size: frames by the size of their logits."""
-        usual = max(found, key=lambda size: (len(found[size]), _alike(size, image)))
-        images = f"of images of {image[0]} x {image[1]}"
-        for size, ids in found.items():
-            frames, are = some_of("frame", ids), f"{size[0]} x {size[1]}"
-            if size != usual:
-                why = f"those of others are {usual[0]} x {usual[1]}, expected one size"
-            elif not _alike(size, image):
-                why = "another aspect ratio: they are stretched, which is right if the network's input was"
-            else:
-                continue
-            warnings.warn(f"{self.logits_files.path}: logits of {frames} are {are}, {images}; {why}", stacklevel=5)
+    def _warn_of_sizes(self, sizes: Mapping[tuple[int, int], Mapping[tuple[int, int], list[str]]]) -> None:
+        """Warn of logits that were hardly made of whole images: frames by size of the image and of the logits."""
+        stretched: dict[str, str] = {}
+        uneven: dict[str, str] = {}
+        for image, by_size in sizes.items():
+            usual = max(by_size, key=lambda size: (len(by_size[size]), _alike(size, image)))
+            for size, ids in by_size.items():
+                if size != usual:
+                    also = f"where others of an image of {_text(image)} have {_text(usual)}; expected one size"
+                    uneven |= dict.fromkeys(ids, f"{_text(size)}, {also}")
+                elif not _alike(size, image):
+                    also = "of another aspect ratio, to which they are stretched: right if the network's input was"
+                    stretched |= dict.fromkeys(ids, f"{_text(size)} for an image of {_text(image)}, {also}")
+        for odd in filter(None, (uneven, stretched)):
+            text = f"{some_of('frame', odd)} with logits of {next(iter(odd.values()))}"
+            warnings.warn(f"{self.logits_files.path}: {text}", stacklevel=5)
 
     def read(self, frame_id: str, image_size: tuple[int, int], with_features: bool) -> tuple[Tensor, ...]:
         """Logits (1, C, h, w), and features (1, D, h', w'), of a frame.
@@ -418,6 +420,10 @@ def _alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one map may be the other in another size, rounded."""
     (height, width), (h, w) = size, other
     return abs(height * w - width * h) <= max(h, w, height, width)
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def _geometry(head: Mapping[str, Any] | nn.Module | None, features: ArrayFiles, inputs: int, outputs: int) -> Geometry:

@@ -126,13 +126,21 @@ def chosen_frames(frames: Frames | Iterable[Frame] | Frame, limit: int | None = 
     FrameError
         If it holds anything else.
     """
-    chosen = (frames,) if isinstance(frames, Frame) else tuple(islice(frames, limit))
-    for other in chosen:
-        if not isinstance(other, Frame):
-            raise FrameError(
-                f"frames hold {other!r} of type {type(other).__name__}; expected frames of open_frames or frames_from"
-            )
-    return chosen
+    if isinstance(frames, Frame):
+        return (frames,)
+    if isinstance(frames, (str, os.PathLike)):
+        raise FrameError(f"frames are the path {os.fspath(frames)!r}; expected gv.open_frames({os.fspath(frames)!r})")
+    kind, way = type(frames).__name__, "expected frames of gv.open_frames(path) or gv.frames_from(data)"
+    try:
+        items = islice(frames, limit)
+    except TypeError:
+        raise FrameError(f"frames are of type {kind}; {way}") from None
+    chosen = []
+    for item in items:
+        if not isinstance(item, Frame):
+            raise FrameError(f"frames are a {kind} of {type(item).__name__}; {way}")
+        chosen.append(item)
+    return tuple(chosen)
 
 
 def ids_of_set(frames: Frames | Iterable[Frame] | Frame, chosen: Iterable[Frame], limit: int | None) -> set[str] | None:

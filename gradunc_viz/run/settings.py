@@ -16,7 +16,7 @@ from ..networks.preprocessing import InputSize, Preprocessing
 from ..networks.runner import check_autocast, check_input_size
 from ..networks.tiled import OVERLAP, Overlap, Tile, check_overlap, check_tile
 from ..schema.entries.passes import KINDS, kind_needed
-from ..schema.errors import DeviceError, SettingsError
+from ..schema.errors import DeviceError, SettingsError, nearest
 from ..schema.frame import SCHEMA_VERSION
 from ..schema.scores import DEFAULT_SCORES, lookup, resolve_scores
 from ..scores.fit import Fit
@@ -288,12 +288,14 @@ def changed(settings: _S, changes: Mapping[str, Any]) -> _S:
     Raises
     ------
     SettingsError
-        If these are no settings.
-    TypeError
-        If there is no such field.
+        If these are no settings, or have no such field.
     """
     if not isinstance(settings, RunSettings):
         raise SettingsError(f"settings are {settings!r}; expected a Settings, or its fields as keywords")
+    known = [one.name for one in fields(settings)]
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"no setting is called {name!r}{nearest(name, known)} ({', '.join(known)})")
     return replace(settings, **changes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "CacheError",
@@ -22,6 +22,7 @@ __all__ = [
     "UnknownFrameError",
     "UnknownScoreError",
     "brief",
+    "nearest",
     "telling_line",
 ]
 
@@ -88,6 +89,12 @@ class UnknownFrameError(GraduncError, KeyError):
         near = difflib.get_close_matches(str(frame_id), ids, n=3)
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         return f"{where}: no frame {frame_id!r} among its {len(ids)} frames{hint}"
+
+
+def nearest(given: object, known: Iterable[str]) -> str:
+    """A hint at names like one that is unknown; empty where none is like it."""
+    near = difflib.get_close_matches(str(given), list(known), n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def brief(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from .entries import combined, external, fitted, gradients, logits, passes, queries
 from .entries.gradients import PAPER_NORMS
 from .entries.logits import tempered_name
-from .errors import GraduncError, UnknownScoreError
+from .errors import GraduncError, SettingsError, UnknownScoreError
 from .registry import loaded_entry_points, said_again
 from .score import (
     FittedScore,
@@ -231,8 +231,14 @@ def resolve_scores(scores: str | Iterable[str] | None = None) -> tuple[str, ...]
     ------
     UnknownScoreError
         If a name is no score, or none is left.
+    SettingsError
+        If these are no names.
     """
+    if scores is not None and not isinstance(scores, Iterable):
+        raise SettingsError(f"scores is {scores!r}; expected names of scores")
     given = split_names("default" if scores is None else scores)
+    if other := [name for name in given if not isinstance(name, str)]:
+        raise SettingsError(f"scores holds {other[0]!r}; expected names of scores")
     if not given:
         raise UnknownScoreError("no score was named: expected names such as 'msp', 'paper' or 'all'")
     unique = tuple(dict.fromkeys(name for word in given for name in (_of_set(word) if word in SETS else (word,))))

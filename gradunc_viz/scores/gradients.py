@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from ..kernels.reference import feature_sums, label_sums, row_tiles
 from ..networks.head import Head, geometry_of
 from ..networks.queries import QueryHead
 from ..networks.tail import Tail
-from ..schema.errors import HeadError
+from ..schema.errors import HeadError, SettingsError
 from ..schema.scores import LOG2_FLOOR, PAPER_NORMS, NormRequest, SoftmaxRequest
 from .behind_head import moved_log2, norms_behind_head, powered
 from .needs import ForwardPass, HeadOutput
@@ -89,7 +90,7 @@ def gradient_norms(
     ------
     HeadError
         For another kind of layer, or shapes that do not belong to it.
-    ValueError
+    SettingsError
         For a p that is not positive and finite, or an unknown label or variant.
 
     Notes
@@ -107,12 +108,13 @@ def gradient_norms(
         head = HeadOutput(logits.logits, features, logits.layer, bias=bias, tail=logits.tail, queries=found)
         head = head.only(channels)
     elif features is None or layer is None:
-        raise TypeError("gradient_norms takes logits, features and the layer between them, or a captured head")
+        raise SettingsError("gradient_norms takes logits, features and the layer between them, or a captured head")
     else:
+        _check_floating(logits, features)
         head = HeadOutput(logits, features, layer, channels, bias=bias)
     ps = tuple(p) if isinstance(p, Iterable) else (p,)
     names = (labels,) if isinstance(labels, str) else tuple(labels)
-    wanted = [NormRequest(label, float(value), variant) for label in names for value in ps]
+    wanted = [NormRequest(label, _norm(value), variant) for label in names for value in ps]
     return norms_and_softmax(head, wanted)[0]
 
 
@@ -305,7 +307,8 @@ def gradient_factors(
     HeadError
         For a layer with groups, whose norm is a sum of products and has no two factors.
     """
-    parts = [NormRequest(label, float(p), variant, part) for part in ("label", "feature")]
+    _check_floating(logits, features)
+    parts = [NormRequest(label, _norm(p), variant, part) for part in ("label", "feature")]
     found = norms_and_softmax(HeadOutput(logits, features, layer), parts)[0]
     return found[:, 0], found[:, 1]
 
@@ -350,23 +353,37 @@ def check_requests(wanted: Sequence[NormRequest], geometry: Geometry) -> None:
         )
 
 
+def _check_floating(logits: Tensor, features: Tensor) -> None:
+    for what, values in (("logits", logits), ("features", features)):
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+            raise HeadError(f"{what} are of type {kind}; expected a tensor of floating point")
+
+
+def _norm(p: float) -> float:
+    """The number of a norm; `_check_words` says which there are."""
+    if isinstance(p, bool) or not isinstance(p, Real):
+        raise SettingsError(f"p is {p!r}; expected a positive finite number")
+    return float(p)
+
+
 def _check_words(wanted: Sequence[NormRequest]) -> None:
     for label, p, variant, part, _, layer in wanted:
         if layer == 2 and (label not in ("oh", "uni") or variant != "exact" or part != "norm"):
-            raise ValueError(
+            raise SettingsError(
                 f"before the last layer, {variant} {part} of {label!r}: expected exact norms of 'oh', 'uni'"
             )
         if label not in _LABELS and part != "feature":
-            raise ValueError(f"label is {label!r}; expected 'oh', 'uni' or 'exp'")
+            raise SettingsError(f"label is {label!r}; expected 'oh', 'uni' or 'exp'")
         if variant not in ("exact", "paper"):
-            raise ValueError(f"variant is {variant!r}; expected 'exact' or 'paper'")
+            raise SettingsError(f"variant is {variant!r}; expected 'exact' or 'paper'")
         if (label, variant) == ("exp", "paper"):
-            raise ValueError(
+            raise SettingsError(
                 "variant 'paper' leaves out the class that is the label, and with 'exp' that is drawn from all; "
                 "expected 'exact'"
             )
         if not (p > 0 and math.isfinite(p)):
-            raise ValueError(f"p is {p}; expected a positive finite number")
+            raise SettingsError(f"p is {p}; expected a positive finite number")
 
 
 def _by_precision(wanted: Sequence[NormRequest], out_dtype: torch.dtype) -> dict[torch.dtype, list[NormRequest]]:

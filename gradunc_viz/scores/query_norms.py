@@ -34,7 +34,7 @@ from ..kernels.geometry import Geometry, sum_over_taps, taps
 from ..kernels.reference import feature_sums, power, row_tiles
 from ..kernels.threads import in_threads
 from ..networks.queries import Queries
-from ..schema.errors import HeadError
+from ..schema.errors import HeadError, SettingsError
 from ..schema.scores import LOG2_FLOOR, NormRequest
 from .needs import HeadOutput
 from .resized_logits import row_resizer
@@ -99,7 +99,7 @@ def _tiles(maps: Tensor) -> list[slice]:
 def _check(request: NormRequest, queries: Queries, *, bias: bool) -> None:
     label, p, variant, part, _, layer = request
     if not (p > 0 and math.isfinite(p)):
-        raise ValueError(f"p is {p}; expected a positive finite number")
+        raise SettingsError(f"p is {p}; expected a positive finite number")
     if variant != "exact" or (label not in ("oh", "uni") and part != "feature") or layer == 2:
         raise HeadError(
             f"of a query model there are exact norms for the labels oh and uni, of the mask embeddings, their last "

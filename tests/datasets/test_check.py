@@ -179,3 +179,18 @@ def test_what_data_sets_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "data", "list", "imagenet")
     assert code == 1
     assert "unknown data set 'imagenet', expected one of roadanomaly21" in err
+
+
+def test_masks_of_other_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "half/images/city_000.jpg", 6, 9)
+    mask(tmp_path / "half/labels/city_999.png", 0, 1, height=6, width=9)
+    said = []
+    for command in (["data", "check"], ["compute", "--model", "demo", "--out", str(tmp_path / "out"), "--data"]):
+        assert main([*command, str(tmp_path / "half")]) == 1
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert "labels: no mask fits any image: expected city_000.png" in said[0]
+    assert "city_999.png" in said[0]
+    picture(tmp_path / "bare/images/a.jpg", 6, 9)
+    assert main(["data", "check", str(tmp_path / "bare")]) == 0
+    assert "layout folder; 1 frames" in capsys.readouterr().out

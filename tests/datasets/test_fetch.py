@@ -171,8 +171,16 @@ def test_what_is_not_the_file_is_not_kept(server: Server, tmp_path: Path) -> Non
 
 
 def test_a_server_that_is_not_there(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(GraduncError, match=r"connection broke \(ConnectionError\) with 0 bytes here"):
-        download(Archive("http://127.0.0.1:9/set.zip"), tmp_path)
+    with pytest.raises(GraduncError, match=r"none\.zip: the server cannot be reached \(ConnectionError\)$"):
+        fetch([Archive("http://127.0.0.1:9/none.zip")], tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+    server.status = 404
+    with pytest.raises(GraduncError, match="the server answers 404"):
+        fetch([Archive(server.url())], tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "none.zip.part").write_bytes(b"12345")
+    with pytest.raises(GraduncError, match=r"cannot be reached .*; 5 bytes of it are here, and wait for the same"):
+        download(Archive("http://127.0.0.1:9/none.zip"), tmp_path)
 
 
 def test_several_files_make_one_set(server: Server, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from synthetic import write_cache
 from tornado.httpclient import AsyncHTTPClient
 
 import gradunc_viz as gv
+from gradunc_viz.cli.main import main
 from gradunc_viz.explorer import server as serving
 from gradunc_viz.explorer.origins import explained_refusals, origin_hosts, path_prefix
 from gradunc_viz.schema.errors import SettingsError
@@ -162,3 +164,25 @@ def test_no_request_imports_a_module(server: tuple[Any, str], tmp_path: Path, mo
             )
             assert answer.code == 404
     assert "module_that_a_request_names" not in sys.modules
+
+
+def test_an_address_that_cannot_be_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradunc_viz.networks.load.load_model", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr("gradunc_viz.explorer.server.opened_caches", lambda _: pytest.fail("opened"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = str(probe.getsockname()[1])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = str(other.getsockname()[1])
+        for command in (["demo", "--out", str(tmp_path / "out")], ["explore", str(tmp_path)]):
+            for options, problem in {
+                ("--port", taken): f"port {taken} cannot be used",
+                ("--port", free, "--allow-origin", "a b"): "origin 'a b' is none",
+                ("--port", free, "--prefix", "a b"): "prefix is 'a b'",
+            }.items():
+                assert main([*command, "--no-browser", *options]) == 1
+                assert problem in capsys.readouterr().err

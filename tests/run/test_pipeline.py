@@ -97,8 +97,12 @@ def test_the_first_frames_of_what_may_have_no_end(tiny_set):
 
 
 def test_what_are_no_frames(tiny_set, tmp_path):
-    with pytest.raises(FrameError, match=r"frames hold '.' of type str; expected frames of open_frames"):
+    with pytest.raises(FrameError, match=r"frames are the path '/.*'; expected gv\.open_frames"):
         gv.compute(TinyNet().eval(), str(tiny_set), tmp_path / "c")
+    for other in ([(torch.zeros(3, 4, 4), None)], torch.zeros(2, 3, 4, 4), 3):
+        with pytest.raises(FrameError, match=r"frames are .*; expected .* or gv\.frames_from\(data\)") as raised:
+            gv.compute(TinyNet().eval(), other, tmp_path / "c")
+        assert len(str(raised.value)) < 120
     assert not (tmp_path / "c").exists()
 
 

@@ -90,8 +90,11 @@ def test_a_change_leaves_the_original():
     assert first.limit is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         first.limit = 3
-    with pytest.raises(TypeError, match="'scroes'"):
+    with pytest.raises(SettingsError, match="no setting is called 'scroes'; did you mean scores"):
         changed(first, {"scroes": "msp"})
+    for scores in ([1], 1, ["msp", None, b"x"]):
+        with pytest.raises(SettingsError, match=r"scores .*; expected names of scores"):
+            changed(first, {"scores": scores})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradunc_viz.kernels import reference as gradients_reference
 from gradunc_viz.kernels import torch_cpu as gradients_cpu
-from gradunc_viz.schema.errors import HeadError
+from gradunc_viz.schema.errors import HeadError, SettingsError
 from gradunc_viz.schema.scores import LOG2_FLOOR, PAPER_NORMS, lookup
 from gradunc_viz.scores.gradients import gradient_factors, gradient_norms, norms_and_softmax
 from gradunc_viz.scores.needs import HeadOutput
@@ -549,13 +549,22 @@ def test_head_that_does_not_fit_is_refused(arguments, message):
         call(**arguments)
 
 
-@pytest.mark.parametrize("p", [0, -1, math.inf, math.nan, (1, 0.0)])
+@pytest.mark.parametrize("p", [0, -1, math.inf, math.nan, (1, 0.0), "a", (1, None)])
 def test_p_that_is_no_norm_is_refused(p):
-    with pytest.raises(ValueError, match="expected a positive finite number"):
+    with pytest.raises(SettingsError, match="expected a positive finite number"):
         call(p=p)
+
+
+def test_what_is_no_pass_is_refused():
+    with pytest.raises(HeadError, match=r"logits are of type torch\.int64; expected a tensor of floating point"):
+        gradient_norms(torch.zeros(1, 3, 4, 4, dtype=torch.int64), torch.zeros(1, 2, 4, 4), nn.Conv2d(2, 3, 1))
+    with pytest.raises(HeadError, match="features are of type list; expected a tensor"):
+        gradient_norms(torch.zeros(1, 3, 4, 4), [1], nn.Conv2d(2, 3, 1))
+    with pytest.raises(SettingsError, match="takes logits, features and the layer"):
+        gradient_norms(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4))
 
 
 @pytest.mark.parametrize(("option", "value"), [("labels", "onehot"), ("labels", ("oh", "")), ("variant", "fast")])
 def test_unknown_words_are_refused(option, value):
-    with pytest.raises(ValueError, match="expected '"):
+    with pytest.raises(SettingsError, match="expected '"):
         call(**{option: value})

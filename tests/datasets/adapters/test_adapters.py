@@ -48,5 +48,5 @@ def test_an_adapter_of_ones_own(adapter: Adapter, tmp_path: Path) -> None:
 
 
 def test_frames_as_they_are_given_elsewhere() -> None:
-    with pytest.raises(FrameError, match="expected frames of open_frames or frames_from"):
+    with pytest.raises(FrameError, match=r"expected frames of gv\.open_frames\(path\) or gv\.frames_from"):
         gv.compute(TinyNet().eval(), [np.zeros((4, 4, 3), "u1")], "nowhere", progress=False)
