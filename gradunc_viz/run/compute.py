@@ -210,9 +210,15 @@ def score_image(
         source = NetworkMaps(runner, settings, (), Stages())
         _warn_of_fit(settings)
         x = runner.prepare(frame.image, frame.id)
-        head = source.run(x.at(0, 0) if isinstance(x, TiledImage) else x, frame.id)
-        names = network.class_names(head.logits.shape[1])
-        maps = (source.score_windows(frame, x) if isinstance(x, TiledImage) else source.score(frame, head, x=x)).maps
+        if isinstance(x, TiledImage):
+            scored = source.score_windows(frame, x)
+            assert isinstance(scored.maps, StripedImage)
+            n_channels = scored.maps.logits.shape[0] + len(network.drop_channels)
+        else:
+            head = source.run(x, frame.id)
+            n_channels = head.logits.shape[1]
+            scored = source.score(frame, head, x=x)
+        names, maps = network.class_names(n_channels), scored.maps
     if isinstance(maps, StripedImage):
         oriented, prediction = maps.whole()
     else:
@@ -230,7 +236,11 @@ def score_image(
     variables["prediction"] = (("y", "x"), prediction, {"long_name": "predicted class id"})
     return xr.Dataset(
         variables,
-        attrs={"network": " + ".join(one.name for one in networks), "head": head.name, "classes": list(names)},
+        attrs={
+            "network": " + ".join(one.name for one in networks),
+            "head": scored.attrs["head"],
+            "classes": list(names),
+        },
     )
 
 

@@ -183,8 +183,6 @@ class NetworkMaps:
         GraduncError
             As of `score`.
         """
-        height, width = image.window
-        shown = frame.image[:height, :width]  # of a window, for what it costs
 
         def run(inputs: Sequence[Tensor], function: Callable[[Head, HeadOutput], _T]) -> Iterator[_T]:
             def of_window(item: Ready, head: Head, index: int) -> _T:
@@ -192,7 +190,9 @@ class NetworkMaps:
                 if self._fit is not None:
                     self._fit.check_pass(head.name, output)
                 if self.settings.profile and self.cost is None:
-                    self.cost = self._measured(replace(item, frame=DecodedFrame(frame.id, shown)), head, index)
+                    height, width = image.window
+                    shown = DecodedFrame(frame.id, frame.image[:height, :width])
+                    self.cost = self._measured(replace(item, frame=shown), head, index)
                 with (
                     self.stages("score"),
                     torch.inference_mode(),

@@ -42,6 +42,12 @@ def test_windows_cover_the_axis_and_their_weights_add_up_to_one(axis, data):
     asked = data.draw(st.integers(1, axis.size - 1))
     other = Axis.covered(axis.length, axis.size, asked)
     assert all(shared >= asked for shared in overlaps(other))
+    step = data.draw(st.integers(1, axis.size - asked))
+    stepped = Axis.covered(axis.length, axis.size, asked, step)
+    assert all(start % step == 0 for start in stepped.starts)
+    assert all(shared >= asked for shared in overlaps(stepped))
+    assert 0 <= stepped.starts[-1] + axis.size - axis.length < step
+    assert len(stepped.starts) == 1 + -(-max(0, axis.length - axis.size) // ((axis.size - asked) // step * step))
     count = len(other.starts)
     assert count == 1 or axis.length > axis.size + (count - 2) * (axis.size - asked)
 
@@ -68,7 +74,14 @@ def test_weights_where_two_windows_overlap_as_asked():
 
 @pytest.mark.parametrize(
     ("down", "across"),
-    [((40, 40, 1), (41, 12, 3)), ((57, 20, 19), (64, 32, 8)), ((33, 2, 1), (17, 16, 8)), ((90, 31, 17), (50, 7, 4))],
+    [
+        ((43, 24, 6, 8), (50, 32, 8, 16)),
+        ((20, 32, 1, 16), (50, 32, 8)),
+        ((40, 40, 1), (41, 12, 3)),
+        ((57, 20, 19), (64, 32, 8)),
+        ((33, 2, 1), (17, 16, 8)),
+        ((90, 31, 17), (50, 7, 4)),
+    ],
 )
 def test_parts_of_maps_make_the_maps(down, across):
     down, across, seed = Axis.covered(*down), Axis.covered(*across), 0
@@ -132,18 +145,21 @@ def blank(height: int, width: int) -> np.ndarray:
         ((64, 64), {}, None),
         ((3000, 2700), {}, None),
         ((3000, 2800), {}, (1024, 1024)),
-        ((300, 30000), {}, (288, 1024)),
-        ((20, 500000), {}, None),  # narrower than any window
+        ((300, 30000), {}, (320, 1024)),
+        ((20, 500000), {}, (32, 1024)),
+        ((400, 30000), {"size": (512, 512)}, (416, 512)),
+        ((30000, 490), {"size": (500, 500)}, (500, 500)),
         ((3000, 2800), {"size": (512, 768)}, (512, 768)),
         ((3000, 2800), {"size": (512, 768), "input_size": (64, 64)}, None),
-        ((3000, 2800), {"size": (4000, 500)}, None),
+        ((3000, 2800), {"size": (4000, 500)}, (3008, 500)),
+        ((3000, 2800), {"size": (4000, 2800)}, None),
         ((64, 64), {"input_size": (3000, 2800)}, (1024, 1024)),
     ],
 )
 def test_windows_that_nobody_gave_a_size(image, options, window):
     found = runner("auto", **options).prepare(blank(*image), "f")
     assert (found.window if isinstance(found, TiledImage) else None) == window
-    assert image[0] * image[1] <= LARGE or window is not None or options or image[0] < 32
+    assert image[0] * image[1] <= LARGE or window is not None or options
 
 
 def test_images_keep_their_size_where_windows_have_one():
@@ -153,6 +169,7 @@ def test_images_keep_their_size_where_windows_have_one():
     resized = runner((32, 32), size=(16, 16), input_size=(40, 40), overlap=5).prepare(blank(48, 64), "f")
     assert resized.image.shape == (40, 40, 3)
     assert resized.overlap == (5, 5)
+    assert resized.at(0, 8).shape == (1, 3, 32, 32)
     whole = runner((48, 64), size=(16, 16)).prepare(blank(48, 64), "f")
     assert whole.shape == (1, 3, 48, 64)
 
@@ -167,6 +184,35 @@ def test_beyond_the_image_its_last_row_and_column_are_repeated():
     np.testing.assert_allclose(x[:29, :31].numpy(), image[4:, 4:], atol=1e-3)
     np.testing.assert_allclose(x[31, :31].numpy(), image[32, 4:], atol=1e-3)
     np.testing.assert_allclose(x[:29, 31].numpy(), image[4:, 34], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "overlap", "stride", "step"),
+    [
+        (512, 128, 4, 32),
+        (64, 16, 1, 32),
+        (64, 40, 1, 16),
+        (1152, 288, 3, 96),
+        (518, 130, 14, 56),  # a longer one would repeat too much of the image
+        (66, 40, 33, 33),
+        (128, 1, 64, 64),
+    ],
+)
+def test_windows_begin_where_the_strides_of_a_network_do(size, overlap, stride, step):
+    assert tiled._step(stride, size, overlap) == step
+
+
+def test_images_seen_at_two_scales_are_told(monkeypatch):
+    monkeypatch.setattr(tiled, "LARGE", 64 * 64)
+    network = runner("auto", size=(32, 32))
+    for size in ((32, 32), (80, 64), (32, 32)):
+        network.prepare(blank(*size), "f")
+    with pytest.warns(UserWarning, match="beyond 4096 pixels are seen in windows.* resized to 32x32"):
+        network.prepare(blank(64, 64), "f")
+    network.prepare(blank(64, 64), "f")  # told once
+    asked = runner("auto", size=(32, 32), input_size=(80, 64))
+    for size in ((64, 64), (80, 64)):
+        assert isinstance(asked.prepare(blank(*size), "f"), TiledImage)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +239,17 @@ def test_what_is_no_window(tile, overlap, words):
 def test_windows_larger_than_the_image_are_told():
     with pytest.raises(FrameError, match=r"frame 'f': windows of 100x32 .* 64x64, too high; choose a smaller --tile"):
         runner((100, 32)).prepare(blank(64, 64), "f")
-    with pytest.raises(FrameError, match="overlap is 300 pixels, and windows are 288x1024"):
-        runner("auto", overlap=300).prepare(blank(300, 30000), "f")
+    with pytest.raises(FrameError, match="overlap is 1300 pixels, and windows are 320x1024"):
+        runner("auto", overlap=1300).prepare(blank(300, 30000), "f")
+    assert runner("auto", overlap=400).prepare(blank(300, 30000), "f").overlap == (1, 400)
 
 
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
         ((5, 8), r"32 / 5 is no whole number.* another --tile, such as 30 pixels"),
-        ((64, 64), "no whole number"),
+        ((64, 64), r"32 / 64 is no whole number.*, such as 64 pixels"),
+        ((13, 13), r"32 / 13 is no whole number.*, such as 26 pixels"),
         ((2, 2), "an overlap of 20 pixels leaves nothing of a window's height of 32.* 16 or fewer"),
     ],
 )

@@ -90,11 +90,93 @@ def test_no_seam_where_the_margin_is_what_the_network_looks_at(net, options, mon
     same(whole, in_windows)
 
 
-def test_an_image_that_is_no_whole_number_of_cells_differs_at_its_end_alone():
+class UNet(nn.Module):
+    """Logits of the image's size, made with a layer whose stride is 32; of inputs that are multiples of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.down = nn.ModuleList(nn.Conv2d(8, 8, 2, stride=2) for _ in range(5))
+            self.up = nn.ModuleList(nn.ConvTranspose2d(8, 8, 2, stride=2) for _ in range(5))
+            self.head = nn.Conv2d(8, 5, 1)
+            nn.init.normal_(self.head.weight, std=3)
+            for layer in (*self.down, *self.up):
+                nn.init.normal_(layer.weight, std=0.3)
+        self.inputs: list[tuple[int, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inputs += [tuple(x.shape[2:])] * len(x)
+        maps = [F.softplus(self.stem(x))]
+        for layer in self.down:
+            maps.append(F.softplus(layer(maps[-1])))
+        y = maps.pop()
+        for layer, skip in zip(self.up, reversed(maps), strict=True):
+            y = layer(y) + skip
+        return self.head(y)
+
+
+@pytest.mark.parametrize("step", [32, 1])
+def test_no_seam_where_a_layer_is_coarser_than_the_logits(step, monkeypatch):
+    monkeypatch.setattr("gradunc_viz.networks.tiled._STEP", step)
+    net, image, scores = UNet().eval(), picture(288, 352), ("pgn_oh_p1", "entropy")
+    whole = gv.score_image(net, image, scores=scores)
+    found = gv.score_image(net, image, scores=scores, tile=192, overlap=128)
+    if step == 32:
+        same(whole, found, atol=1e-4)
+    else:  # windows that begin every 48 pixels down, and every 53 across
+        assert np.abs(found["entropy"].values - whole["entropy"].values).max() > 1e-2
+
+
+def test_an_image_that_a_network_does_not_take_whole_differs_at_its_end_alone():
+    net, image, scores = UNet().eval(), picture(288, 352), ("pgn_oh_p1", "entropy")
+    whole = gv.score_image(net, image, scores=scores)
+    inner = {"y": slice(0, 256), "x": slice(0, 320)}  # before the last cells of 32
+    found = gv.score_image(net, image[:270, :330], scores=scores, tile=192, overlap=128)
+    assert found.sizes == {"y": 270, "x": 330}
+    same(whole.isel(inner), found.isel(inner), atol=1e-4)
+
+
+def test_windows_end_where_an_image_does_that_is_no_whole_number_of_cells():
     net = StridedNet().eval()
     whole = gv.score_image(net, picture(97, 131), scores=ALL)
-    inner = {"y": slice(0, 97 - WIDE), "x": slice(0, 131 - WIDE)}
-    same(whole.isel(inner), gv.score_image(net, picture(97, 131), scores=ALL, tile=64, overlap=48).isel(inner))
+    same(whole, gv.score_image(net, picture(97, 131), scores=ALL, tile=64, overlap=48))
+    wide = picture(45, 131)
+    whole = gv.score_image(net, wide, scores=ALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradunc_viz.networks.tiled.LARGE", 2000)
+        patch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
+        same(whole, gv.score_image(net, wide, scores=ALL, tile="auto", overlap=0.75))
+
+
+def test_every_window_is_seen_once():
+    net, image = UNet().eval(), picture(128, 192)
+    network = gv.Network(net)
+    gv.score_image(network, image, scores="msp", tile=64, batch=4)  # finds the head
+    net.inputs.clear()
+    gv.score_image(network, image, scores="msp", tile=64, batch=4)
+    assert net.inputs == [(64, 64)] * 3 * 5
+
+
+class FixedNet(StridedNet):
+    """Logits of 48 x 48, whatever the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.interpolate(self.features(x), (48, 48), mode="bilinear", align_corners=False)
+        return F.interpolate(self.head(y), x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def test_windows_are_multiples_of_an_output_that_has_one_size(monkeypatch):
+    net = FixedNet().eval()
+    with pytest.raises(ModelError, match=r"32 / 48 is no whole number.* another --tile, such as 48 pixels"):
+        gv.score_image(net, picture(), scores="msp", tile=32)
+    monkeypatch.setattr("gradunc_viz.networks.tiled.LARGE", 1000)
+    monkeypatch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
+    found = gv.score_image(net, picture(), scores=ALL, tile="auto")
+    same(found, gv.score_image(net, picture(), scores=ALL, tile=48))
+    with pytest.raises(ModelError, match="such as 48 pixels"):
+        gv.score_image(net, picture(20, 132), scores="msp", tile="auto")
 
 
 def test_fitted_scores_and_ones_own_of_windows(tmp_path):
@@ -235,7 +317,7 @@ def test_a_tiled_geotiff_from_the_command_line(geotiff, large, monkeypatch, caps
     whole, tiled = (gv.open_cache(geotiff / name) for name in ("whole", "tiled"))
     one, other = whole["a"].load(), tiled["a"].load()
     assert other.attrs["input_size"] == [64, 96]
-    assert other.attrs["windows"] == "28 of 64x96"
+    assert other.attrs["windows"] == "35 of 64x96"
     for name in ("prediction", "confusion", "label", "anomaly", "image", "thumbnail"):
         np.testing.assert_array_equal(one[name].values, other[name].values, err_msg=name)
     for name, atol in (("logits", 2e-2), ("head_score", 2**-8), ("pixel_score", 2e-3), ("score_quantile", 1e-4)):
@@ -283,12 +365,13 @@ def test_a_frame_that_is_too_small_is_skipped(tmp_path):
 def test_large_images_alone_are_seen_in_windows_automatically(tmp_path, monkeypatch):
     for module in ("gradunc_viz.networks.tiled", "gradunc_viz.run.windows"):
         monkeypatch.setattr(f"{module}.LARGE", 48 * 64)
+    monkeypatch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
     frames = gv.open_frames(write_set(tmp_path / "s", 4, ((48, 64), (80, 96))))
     net = StridedNet(classes=4).eval()
     cache = gv.compute(net, frames, tmp_path / "c", scores=ALL, tile="auto", overlap=0.7, progress=False)
     plain = gv.compute(net, frames, tmp_path / "p", scores=ALL, progress=False)
     seen = {frame_id: cache[frame_id].attrs.get("windows") for frame_id in cache.ids}
-    assert seen == {"f00": None, "f01": "2 of 64x96", "f02": None, "f03": "2 of 64x96"}
+    assert seen == {"f00": None, "f01": "6 of 64x64", "f02": None, "f03": "6 of 64x64"}
     xr.testing.assert_identical(cache["f00"].load(), plain["f00"].load())
     np.testing.assert_array_equal(cache["f01"]["prediction"].values, plain["f01"]["prediction"].values)
 
