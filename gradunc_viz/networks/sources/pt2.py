@@ -125,7 +125,7 @@ def _imported(spec: Any) -> str:
             return ""
     for key, value in _entries(spec):
         if key == "__enum__":
-            return "of an enumeration"
+            return "enum"
         if key == "default_factory_module" and value not in ("builtins", "collections"):
             return str(value)
         if key == "context" and (module := _imported(value)):
