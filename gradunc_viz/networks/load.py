@@ -225,7 +225,9 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
         source = str(local)
     elif local.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise ModelError(f"model folder {source} does not exist")
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local.is_dir()}
+    unreached = "" if local.is_dir() else _unreached_hub()
+    # without a connection what was fetched before is found at once, and else looked for again and again
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local.is_dir() or bool(unreached)}
 
     # What goes wrong is told in one line of our own, not in a table beside it.
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -264,6 +266,14 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
                 f"{kind[1] if kind else 'its configuration'} is no semantic-segmentation model with "
                 "per-pixel logits, nor one of queries such as MaskFormer and Mask2Former"
             )
+        elif weights is None and (local / "config.json").is_file():
+            _check_weights(local)
+        elif unreached and isinstance(error, OSError):
+            reason = (
+                f"no such folder, and the hub cannot be reached ({unreached}), from which nothing was fetched before"
+            )
+        elif local.parent.is_dir() and local.parent != Path() and not local.exists():
+            reason = f"no such folder, and of the hub's model of this name: {reason}"
         raise ModelError(f"hf:{source} cannot be loaded: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)
@@ -273,6 +283,36 @@ def transformers_network(source: str, weights: str | Path | None = None) -> Netw
     generic = all(name == f"LABEL_{index}" for index, name in labels.items())
     classes = None if generic else [labels[index] for index in sorted(labels)]
     return Network(net, classes=classes, preprocessing=preprocessing)
+
+
+def _unreached_hub() -> str:
+    """Why the hub of Hugging Face cannot be reached; empty if it can."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of whichever library it is asked by
+        return brief(error)
+    return ""
+
+
+def _check_weights(folder: Path) -> None:
+    """Check that a folder of transformers holds safetensors, whole."""
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+        raise ModelError(f"{folder}: holds {found}, but no weights; expected model.safetensors, of save_pretrained")
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except Exception as error:
+            raise ModelError(
+                f"{file}: cannot be read ({brief(error)}); expected whole weights in safetensors"
+            ) from error
 
 
 _serial = itertools.count()

@@ -462,9 +462,30 @@ def test_transformers_folders_that_hold_no_segmentation_model(tmp_path: Path) ->
         load_model(f"hf:{tmp_path}")
     model = segformer()
     model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for content in (b"", whole[:100], whole[:-1000]):
+        weights.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read .*; expected whole weights"):
+            load_model(f"hf:{tmp_path}")
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"holds config\.json, but no weights; expected model\.safetensors"):
+        load_model(f"hf:{tmp_path}")
     model.segformer.save_pretrained(tmp_path)  # the backbone alone
     with pytest.raises(ModelError, match=r"weights are missing .*decode_head.*not a backbone"):
         load_model(f"hf:{tmp_path}")
+
+
+def test_a_folder_that_is_not_there_beside_an_unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hf").mkdir()
+    for source in ("hf/nope", "nobody/nope", "nope"):
+        expected = f"hf:{source} cannot be loaded: no such folder, and the hub cannot be reached"
+        with pytest.raises(ModelError, match=expected) as raised:
+            load_model(f"hf:{source}")
+        assert "\n" not in str(raised.value)
 
 
 # --------------------------------------------------------------------------------------------------
