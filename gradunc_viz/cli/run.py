@@ -63,7 +63,7 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
         type=tile,
         metavar="auto|HxW|N",
         help="show the network windows of this size, which overlap, and merge what it says of them; auto: of images "
-        "beyond 8 megapixels alone",
+        "beyond 8 megapixels alone, at their own scale, while smaller ones are resized to what the network asks for",
     )
     parser.add_argument(
         "--overlap",
