@@ -64,8 +64,9 @@ def _compute_options(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=tile,
         metavar="auto|HxW|N",
-        help="show the network windows of this size, --batch at a time, and merge what it says of them; auto: of "
-        "images beyond 8 megapixels alone",
+        help="show the network windows of this size, which overlap, --batch at a time, and merge what it says of them; "
+        "auto: of images beyond 8 megapixels alone, at their own scale, while smaller ones are resized to what the "
+        "network asks for",
     )
     parser.add_argument(
         "--overlap",

@@ -352,7 +352,7 @@ class TiledInference(Inference):
     logits_of_cut: dict[tuple[int, int], tuple[int, int] | None] = field(default_factory=dict, repr=False)
     _scales: set[str] = field(default_factory=set, repr=False)
 
-    size_option = "--tile"
+    size_option = "--tile or --input-size"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -162,7 +162,8 @@ class Settings(RunSettings):
     tile : (height, width), int or "auto", optional
         The network sees windows of that size, which overlap, and their maps are merged (see
         `gradunc_viz.networks.tiled`). Images keep their own size then, unless `input_size` is given too; ``"auto"``:
-        whole images as without it, and beyond 8 megapixels windows, of the network's own size where it has one.
+        whole images as without it, resized where the network asks for a size, and beyond 8 megapixels windows of that
+        size, or 1024 x 1024, of the image at its own scale.
     overlap : int or float
         Pixels that windows share with their neighbours at least, or their share of a window, below 1.
     align_corners : bool, optional

@@ -104,6 +104,8 @@ def scored_windows(
     grid = image.grid(cells)
     image.cut = _may_be_cut(image, grid, run)
     if image.cut and grid.visible(0, 0) != tuple(cells):
+        height, width = image.image.shape[:2]
+        image.window = min(image.window[0], height), min(image.window[1], width)
         ((head_alone, kept, *first),) = run([image.at(0, 0)], of_first)
     mosaic = Mosaic(grid, [False] * n_classes + log2, kept.logits.device)
     on_disk = max(size[0] * size[1], image.image.shape[0] * image.image.shape[1]) > LARGE

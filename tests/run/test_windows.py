@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
+from gradunc_viz.networks.preprocessing import Preprocessing
 from gradunc_viz.run import striped, windows
 from gradunc_viz.run.assemble import frame_dataset
 from gradunc_viz.run.decode import DecodedFrame
@@ -148,6 +149,31 @@ def test_windows_end_where_an_image_does_that_is_no_whole_number_of_cells():
         patch.setattr("gradunc_viz.networks.tiled.LARGE", 2000)
         patch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
         same(whole, gv.score_image(net, wide, scores=ALL, tile="auto", overlap=0.75))
+
+
+def test_what_the_network_saw_of_a_narrow_image_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("gradunc_viz.networks.tiled.LARGE", 2000)
+    monkeypatch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
+    for name, net, size in (("cut", StridedNet(classes=4), [45, 64]), ("whole", UNet(), [64, 64])):
+        frames = gv.open_frames(write_set(tmp_path / name / "s", 1, ((45, 131),), labels=False))
+        frame = gv.compute(net.eval(), frames, tmp_path / name / "c", scores="msp", tile="auto", progress=False)["f00"]
+        assert frame.attrs["input_size"] == size
+        assert frame.attrs["windows"] == f"4 of {size[0]}x64"
+
+
+def test_a_network_of_one_size_does_not_see_a_narrow_image(monkeypatch):
+    class One(StridedNet):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-2:] != (64, 64):
+                raise ValueError("64 x 64 alone")
+            return super().forward(x)
+
+    monkeypatch.setattr("gradunc_viz.networks.tiled.LARGE", 2000)
+    net = gv.Network(One().eval(), preprocessing=Preprocessing(size=(64, 64)))
+    with pytest.raises(ModelError, match=r"an input of 32x64 .*see --tile or --input-size, 64x64 would do"):
+        gv.score_image(net, picture(30, 131), scores="msp", tile="auto")
+    # one that is no narrower is seen, its last rows and columns repeated
+    assert gv.score_image(net, picture(70, 131), scores="msp", tile="auto").sizes == {"y": 70, "x": 131}
 
 
 def test_every_window_is_seen_once():
