@@ -274,10 +274,12 @@ class TiledImage:
             size, count, pixels = self.window[axis], int(cells[axis]), self.image.shape[axis]
             if count > size or size % count:
                 fit = _fitting(size, count)
+                such = f", such as {fit} pixels" if fit != size else ""
+                larger = ", of a larger image (--input-size)" if fit > pixels else ""
                 raise ModelError(
                     f"frame {self.frame_id!r}: of windows of {_text(self.window)} the head's output is {_text(cells)}: "
                     f"{size} / {count} is no whole number, so that those of neighbours do not fit together; choose "
-                    f"another --tile{f', such as {fit} pixels' if fit != size else ''}"
+                    f"another --tile{such}{larger}"
                 )
             stride = size // count
             length = -(-pixels // stride)

@@ -201,7 +201,7 @@ def test_windows_are_multiples_of_an_output_that_has_one_size(monkeypatch):
     monkeypatch.setattr("gradunc_viz.networks.tiled._SIDE", 64)
     found = gv.score_image(net, picture(), scores=ALL, tile="auto")
     same(found, gv.score_image(net, picture(), scores=ALL, tile=48))
-    with pytest.raises(ModelError, match="such as 48 pixels"):
+    with pytest.raises(ModelError, match="such as 48 pixels, of a larger image"):
         gv.score_image(net, picture(20, 132), scores="msp", tile="auto")
 
 
