@@ -8,7 +8,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from ..schema.errors import FrameError
+from ..schema.errors import FrameError, SettingsError
 from ..schema.file_names import natural_key
 from .layouts.files import files_below
 
@@ -35,13 +35,15 @@ class FilesById:
     ------
     FrameError
         If the folder is missing or cannot be listed, or two files are of one id.
+    SettingsError
+        If it is no path.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], suffixes: Container[str], what: str, stores: Container[str] = ()
     ) -> None:
         if not isinstance(folder, (str, os.PathLike)):
-            raise FrameError(f"{folder!r} is no path; expected a folder of {what}s")
+            raise SettingsError(f"{folder!r} is no path; expected a folder of {what}s")
         self.path = Path(folder).absolute()  # the process may go to another folder
         self.what = what
         self.suffixes, self.stores = suffixes, stores

@@ -218,6 +218,10 @@ def import_maps_report(
 
 def _named(maps: Maps, name: str | None) -> dict[str, MapFiles]:
     """Folders of maps by the name of their score."""
+    given = list(maps.values()) if isinstance(maps, Mapping) else maps
+    listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if other := [one for one in listed if not isinstance(one, (str, os.PathLike))]:
+        raise SettingsError(f"{other[0]!r} is no path; expected folders of maps")
     if isinstance(maps, Mapping):
         folders = {_score(own): Path(folder) for own, folder in maps.items()}
     else:

@@ -132,25 +132,32 @@ def _query_pair(path: str, output: Any) -> QueryLogits | None:
                     f"the network returned {name!r} {tuple(tensors[name].shape)} without {other!r}: expected both "
                     f"of a query model{hint}"
                 )
-    if isinstance(output, tuple | list) and not hasattr(output, "_fields"):
-        _check_not_unnamed(path, tensors)
+    _check_not_unnamed(path, tensors)
     return None
+
+
+def _unnamed_pairs(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Names of what may be class and mask logits of queries, by their shapes alone."""
+    return [
+        (first, second)
+        for first, classes in tensors.items()
+        for second, masks in tensors.items()
+        if (classes.ndim, masks.ndim) == (3, 4) and classes.is_floating_point() and classes.shape[:2] == masks.shape[:2]
+    ]
 
 
 def _check_not_unnamed(path: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse to take the mask logits of queries for logits of classes, where nobody says what they are."""
-    maps = {name: one for name, one in tensors.items() if one.ndim == 4}
-    if len(maps) != 1:
+    if sum(one.ndim == 4 for one in tensors.values()) != 1:
         return
-    ((place, masks),) = maps.items()
-    for other, classes in tensors.items():
-        if classes.ndim == 3 and classes.is_floating_point() and classes.shape[:2] == masks.shape[:2]:
-            pair = ",".join(f"{path}.{name}" if path else name for name in (other, place))
-            raise ModelError(
-                f"the network returned {tuple(classes.shape)} and {tuple(masks.shape)}, which may be class and mask "
-                f"logits of queries: say so with output={pair!r}, or output={place!r} if the second are logits of the "
-                "classes"
-            )
+    for first, second in _unnamed_pairs(tensors):
+        place = f"{path}.{second}" if path else second
+        pair = f"{path}.{first},{place}" if path else f"{first},{place}"
+        shapes = f"{tuple(tensors[first].shape)} and {tuple(tensors[second].shape)}"
+        raise ModelError(
+            f"the network returned {shapes}, which may be class and mask logits of queries: say so with "
+            f"output={pair!r} (--output {pair}), or output={place!r} if the second are logits of the classes"
+        )
 
 
 def _named_map(output: Any) -> Tensor | None:
@@ -198,7 +205,8 @@ def logits_of(output: Any, which: str | int | None = None, size: tuple[int, ...]
     if queries is not None:
         raise ReturnsQueries(
             f"the network returned class logits {tuple(queries.classes.shape)} and mask logits "
-            f"{tuple(queries.masks.shape)} of queries, as MaskFormer does: it has no logits of pixels"
+            f"{tuple(queries.masks.shape)} of queries, as MaskFormer does: it has no logits of pixels; "
+            "gv.load_model(net).infer(x) finds the queries and their class scores"
         )
     found = output if which is None else _member(output, str(which))
     if not isinstance(found, Tensor):
@@ -270,9 +278,11 @@ def _pick(output: Any) -> Tensor:
     if len({id(one) for one in maps.values()}) == 1:
         return next(iter(maps.values()))
     if maps:
+        pairs = _unnamed_pairs({name: one for name, one in members.items() if isinstance(one, Tensor)})
+        queries = f"; class and mask logits of queries: --output {','.join(pairs[0])}" if pairs else ""
         raise ModelError(
             f"the network returned {len(maps)} maps, {_described(output)}: say which are its logits with output=..., "
-            f"as in output={next(iter(maps))!r} (--output {next(iter(maps))})"
+            f"as in output={next(iter(maps))!r} (--output {next(iter(maps))}){queries}"
         )
     raise ModelError(
         f"the network returned {_described(output)}: expected a tensor (N, C, h, w), or 'logits' or 'out' holding one"

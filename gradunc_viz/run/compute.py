@@ -39,7 +39,7 @@ from .decode import DecodedFrame
 from .network_maps import NetworkMaps
 from .pipeline import Pipeline, chosen_frames, ids_of_set
 from .report import Report, cautions
-from .runners import check_saved, runner_of
+from .runners import check_saved, queries_first, runner_of
 from .settings import Settings, SettingsChanges, cache_key, changed, resolve_device
 from .stages import Stages
 from .striped import StripedImage
@@ -138,7 +138,8 @@ def compute_report(
             stack.enter_context(restored(one))
         network = networks[0]
         settings = _possible(settings, networks)
-        runner = runner_of(networks, device, settings)
+        with queries_first(networks, chosen, device, settings):
+            runner = runner_of(networks, device, settings)
         settings = _sized(settings, networks)
         check_saved(networks, chosen, settings, ids_of_set(frames, chosen, settings.limit))
         # one pass of one network tells its classes; members of an ensemble are to be compared
@@ -147,9 +148,10 @@ def compute_report(
         classes, colors = known.names, known.colors
         settle = partial(torch.cuda.synchronize, device) if settings.profile and device.type == "cuda" else None
         report = Report(device=str(device), stages=Stages(settle), remarks=[remark] if remark else [])
-        source = NetworkMaps(
-            runner, settings, classes, report.stages, folder=_folder(place), large=_is_large(settings, chosen)
-        )
+        with queries_first(networks, chosen, device, settings):
+            source = NetworkMaps(
+                runner, settings, classes, report.stages, folder=_folder(place), large=_is_large(settings, chosen)
+            )
         _warn_of_fit(settings)
         with CacheWriter(place, cache_key(networks, settings, classes), classes, colors) as writer:
             Pipeline(source, report, settings.on_error).run(chosen, writer, progress)
@@ -161,10 +163,11 @@ def compute_report(
             )
             turned = [name for name in settings.scores if "_uni_" in name and lookup(name).orientation < 0]
             if turned:
+                right = [f"{name}_masks" for name in turned if name.startswith("pgn_uni_")]
+                instead = f"; the right name is {', '.join(right)}" if right else ""
                 report.remarks.append(
-                    f"{', '.join(turned)}: of queries large where every query rejects a pixel, so expect it on the "
-                    "wrong side of what its name is oriented for, small = uncertain; pgn_uni_p1_masks is oriented for "
-                    "queries"
+                    f"for query models a large uniform norm means uncertain, and {', '.join(turned)} assumes the "
+                    f"opposite{instead}"
                 )
         _warn_of_fitted(source.fitted_on)
     _ = open_cache(place).summary  # stored now, so that the first look is not the one that pays for it

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,12 @@ from ..networks.runner import Inference, Runner
 from ..networks.saved import SavedLogits, SavedRunner
 from ..networks.tiled import OVERLAP, TiledInference
 from ..schema.entries.passes import KINDS, kind_needed
-from ..schema.errors import GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
+from ..schema.errors import FitError, GraduncError, HeadError, ModelError, NonFiniteError, SettingsError
 from ..schema.scores import lookup
-from ..scores.needs import NEEDS, HeadOutput
+from ..scores.needs import NEEDS, HeadOutput, refuse_for_queries
 from .settings import PASS_SETTINGS, Settings
 
-__all__ = ["ChangedInput", "check_saved", "runner_of"]
+__all__ = ["ChangedInput", "check_saved", "queries_first", "runner_of"]
 
 
 def runner_of(networks: Sequence[Network], device: torch.device, settings: Settings) -> Runner[Any]:
@@ -160,6 +161,35 @@ def check_saved(
                 others=known or (),
                 some=known is None,
             )
+
+
+@contextmanager
+def queries_first(
+    networks: Sequence[Network], frames: Sequence[Frame], device: torch.device, settings: Settings
+) -> Iterator[None]:
+    """Where something is lacking for scores, say so only if scores of query models could be computed with it.
+
+    Raises
+    ------
+    UnknownScoreError
+        See `gradunc_viz.scores.needs.refuse_for_queries`.
+    """
+    try:
+        yield
+    except (FitError, ModelError) as error:
+        kind, entries = settings.passes_kind, [lookup(name) for name in settings.scores]
+        network = networks[0]
+        if (kind or any("fit" in entry.needs for entry in entries)) and not isinstance(network, SavedLogits):
+            with suppress(GraduncError):  # which is not what went wrong first
+                if not network.returns_queries and frames:
+                    inference = Inference(network, device, autocast=settings.autocast, input_size=settings.input_size)
+                    inference(inference.prepare(frames[0].image, frames[0].id), frames[0].id)
+            if network.returns_queries:
+                try:
+                    refuse_for_queries(entries, kind)
+                except GraduncError as refusal:
+                    raise refusal from error
+        raise
 
 
 def _warn_of_idle(settings: Settings) -> None:

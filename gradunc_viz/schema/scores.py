@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import product
 from typing import Any
 
 from .entries import combined, external, fitted, gradients, logits, passes, queries
@@ -162,11 +163,21 @@ def lookup(name: str) -> Score:
     found = SCORES.get(name) or _generated(name)
     if found is not None:
         return found
-    near = difflib.get_close_matches(name, SCORES, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, [*SCORES, *_similar(name)], n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise UnknownScoreError(
         f"unknown score {name!r}{hint} ('gradunc scores' lists them all; scores of your own come with --score-file)"
     )
+
+
+def _similar(name: str) -> Iterator[str]:
+    """Names of the patterns of norms, of the p of a name that is unknown."""
+    p = re.search(r"_p(\d+(?:\.\d+)?)", name)
+    for pattern in PATTERNS:
+        if p and "{P}" in pattern.text:
+            text = pattern.text.replace("{P}", p[1]).replace("[", "{,").replace("]", "}")
+            words = (word.split(",") for word in re.split(r"[{}]", text))
+            yield from (found for found in map("".join, product(*words)) if found not in SCORES)
 
 
 def _generated(name: str) -> Score | None:

@@ -36,6 +36,7 @@ __all__ = [
     "check_passes",
     "check_queries",
     "needs_of",
+    "refuse_for_queries",
 ]
 
 NEEDS: Mapping[str, str] = {
@@ -389,18 +390,32 @@ def check_queries(scores: Iterable[Score], head: HeadOutput) -> None:
         Naming the score, and why it has none.
     """
     if any(one.queries is not None for one in head.passes):
+        refuse_for_queries(scores, head.kind)
+    elif head.queries is not None:
+        refuse_for_queries(scores)
+    for score in scores:
+        if head.queries is None and "queries" in score.needs:
+            raise UnknownScoreError(
+                f"score {score.name!r} is made of the classes and masks of queries, as MaskFormer returns them; "
+                "this network returns logits of pixels"
+            )
+
+
+def refuse_for_queries(scores: Iterable[Score], kind: str | None = None) -> None:
+    """Refuse what has no meaning for a query model.
+
+    Raises
+    ------
+    UnknownScoreError
+        Naming the score, or the kind of passes, and why it has none.
+    """
+    if kind:
         raise UnknownScoreError(
             f"the network returns classes and masks of queries, whose scores S are no logits: passes of "
-            f"{KINDS[head.kind]} have no mean softmax; expected one pass of one network"
+            f"{KINDS[kind]} have no mean softmax; expected one pass of one network"
         )
     for score in scores:
-        if head.queries is None:
-            if "queries" in score.needs:
-                raise UnknownScoreError(
-                    f"score {score.name!r} is made of the classes and masks of queries, as MaskFormer returns them; "
-                    "this network returns logits of pixels"
-                )
-        elif why := _no_meaning(score):
+        if why := _no_meaning(score):
             raise UnknownScoreError(
                 f"score {score.name!r} has no meaning for a query model: {why}; 'queries' names scores that have"
             )

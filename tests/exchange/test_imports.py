@@ -950,3 +950,9 @@ def test_real_scores_survive_both_ways(real_data, tmp_path):
                 print(folder, name, metric, f"{kept[metric] - value:.1e} {measured[metric] - value:.1e}")
                 assert kept[metric] == pytest.approx(value, abs=1e-4)
                 assert measured[metric] == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.parametrize("maps", [3, [3], {"a": 3}, None])
+def test_what_is_no_folder_of_maps(maps, tmp_path):
+    with pytest.raises(SettingsError, match=r"(3|None) is no path; expected folders of maps"):
+        gv.import_maps(maps, [], tmp_path / "c")

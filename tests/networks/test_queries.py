@@ -85,6 +85,8 @@ def test_logits_of_pixels_stay_what_they_are(output: object) -> None:
         ({"pred_logits": CLS[:, :, :2], "pred_masks": MASKS}, None, "two classes or more, and 'no object'"),
         ([{"pred_logits": CLS, "pred_masks": MASKS}] * 2, None, r"at 2 places: .*output='0' \(--output 0\)"),
         ((CLS, MASKS), None, "may be class and mask logits of queries: say so with output='0,1'"),
+        ({"cls": CLS, "masks": MASKS}, None, r"may be class and mask .* output='cls,masks' \(--output cls,masks\)"),
+        ({"a": {"cls": CLS, "masks": MASKS}}, None, r"--output a\.cls,a\.masks"),
         ((CLS, MASKS), "0,1,2", "'2' is not among|output"),
         ((CLS, MASKS), "0", "expected logits"),
         ({"pred_logits": CLS, "pred_masks": MASKS}, "pred_logits,masks", "output 'masks' is not among"),
@@ -289,7 +291,7 @@ def test_settings_without_a_meaning(options: dict, text: str) -> None:
 
 def test_capture_says_that_there_are_no_logits() -> None:
     net = OwnQueries()
-    with pytest.raises(ModelError, match="no logits of pixels"), capture(net):
+    with pytest.raises(ModelError, match=r"no logits of pixels; gv\.load_model\(net\)\.infer\(x\) finds"), capture(net):
         net(X)
 
 

@@ -14,6 +14,7 @@ import gradunc_viz as gv
 from gradunc_viz.explorer.panes.pixel import norm_parts, probability_bars
 from gradunc_viz.explorer.state.frame_store import FrameData
 from gradunc_viz.metrics.segment_table import segment_statistics
+from gradunc_viz.run.compute import compute_report
 from gradunc_viz.schema.errors import GraduncError, ModelError
 from gradunc_viz.store.cache import Cache
 
@@ -101,6 +102,32 @@ def test_fitted_scores_read_the_pixel_embeddings(frames: gv.Frames, tmp_path: Pa
     for name in ("vim", "gradorth"):
         with pytest.raises(GraduncError, match=f"score '{name}' has no meaning for a query model: .* kernel"):
             gv.fit(OwnQueries(), frames[:3], scores=name, pixels=100, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        ("void,vim", "score 'void' has no meaning for a query model"),
+        ("msp,vim", "score 'vim' has no meaning for a query model: .* kernel"),
+        ("mcd", "classes and masks of queries, .*: passes of .* have no mean softmax"),
+    ],
+)
+def test_what_a_query_model_never_has_is_not_asked_for(
+    frames: gv.Frames, tmp_path: Path, scores: str, reason: str
+) -> None:
+    with pytest.raises(GraduncError, match=reason):
+        gv.compute(OwnQueries(), frames, tmp_path / "c", scores=scores, progress=False)
+    with pytest.raises(GraduncError, match="a fit is needed"):
+        gv.compute(OwnQueries(), frames, tmp_path / "c", scores="knn", progress=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_uniform_norm_is_told_by_its_right_name(frames: gv.Frames, tmp_path: Path) -> None:
+    report = compute_report(OwnQueries(), frames[:1], tmp_path / "c", scores="pgn_uni_p0.5,msp", progress=False)
+    assert report.remarks[-1] == (
+        "for query models a large uniform norm means uncertain, and pgn_uni_p0.5 assumes the opposite; the right name "
+        "is pgn_uni_p0.5_masks"
+    )
 
 
 def test_what_knows_nothing_of_queries_says_so() -> None:

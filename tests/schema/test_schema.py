@@ -248,3 +248,12 @@ def test_ids_leave_one_number_for_what_is_ignored(n_classes, dtype):
     assert ignore == np.iinfo(dtype).max
     ids = np.array([0, n_classes - 1, ignore], dtype)
     assert ignored(ids).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("pgn_oh_p1_decodr", "pgn_oh_p1_decoder"), ("pgn_uni_p0.5_mask", "pgn_uni_p0.5_masks"), ("mspp", "msp")],
+)
+def test_names_of_patterns_are_offered(given, near):
+    with pytest.raises(UnknownScoreError, match=f"did you mean {near}[,?]"):
+        lookup(given)
