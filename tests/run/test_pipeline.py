@@ -65,6 +65,7 @@ def earlier(cache: gv.Cache) -> gv.Cache:
     file = cache.path / "zarr.json"
     root = json.loads(file.read_text())
     root["attributes"]["key"]["frames"] = {"layout": "folder"}
+    del root["attributes"]["checksum"]
     file.write_text(json.dumps(root))
     return cache
 
