@@ -335,7 +335,7 @@ class Network(Wrapper):
 
 def _names(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of classes, one by one."""
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    if not isinstance(classes, Iterable):
         raise ModelError(f"classes is {classes!r}; expected a list of names")
     return tuple(map(str, classes))
 

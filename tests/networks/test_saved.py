@@ -412,7 +412,7 @@ def test_the_first_file_may_be_the_bad_one(frames: gv.Frames, folder: Path, tmp_
         ({"drop_channels": "3"}, "drop_channels is '3'; expected whole numbers"),
         ({"drop_channels": (99,)}, r"f00\.npy: logits have shape .* cannot drop channel 99: logits has 4 channels"),
         ({"classes": ("a",)}, r"f00\.npy: .* 1 class names for logits: expected 4"),
-        ({"classes": "abcd"}, "classes is 'abcd'; expected a list of names"),
+        ({"classes": 3}, "classes is 3; expected a list of names"),
         ({"threshold": "a"}, "threshold is 'a'; expected a probability"),
         (
             {"features": "features", "head": "3x3"},
