@@ -170,8 +170,8 @@ class SavedLogits(Network):
         Warns
         -----
         UserWarning
-            Naming files that belong to no frame; frames whose logits have another aspect ratio than the image, or
-            another size than those of other images of its size.
+            Naming files that belong to no frame, and frames whose logits have another size than those of other images
+            of its size.
         """
         for files in filter(None, (self.logits_files, self.features_files if with_features else None)):
             found = {frame.id: files.find(frame.id) for frame in frames}
@@ -204,8 +204,10 @@ class SavedLogits(Network):
         self._warn_of_sizes(sizes)
 
     def _warn_of_sizes(self, sizes: Mapping[tuple[int, int], Mapping[tuple[int, int], list[str]]]) -> None:
-        """Warn of logits that were hardly made of whole images: frames by size of the image and of the logits."""
-        stretched: dict[str, str] = {}
+        """Warn of logits of another size than others of such images: frames by size of the image and of the logits.
+
+        Another aspect ratio than the image's says nothing: networks resize their input.
+        """
         uneven: dict[str, str] = {}
         for image, by_size in sizes.items():
             usual = max(by_size, key=lambda size: (len(by_size[size]), _alike(size, image)))
@@ -213,11 +215,8 @@ class SavedLogits(Network):
                 if size != usual:
                     also = f"where others of an image of {_text(image)} have {_text(usual)}; expected one size"
                     uneven |= dict.fromkeys(ids, f"{_text(size)}, {also}")
-                elif not _alike(size, image):
-                    also = "of another aspect ratio, to which they are stretched: right if the network's input was"
-                    stretched |= dict.fromkeys(ids, f"{_text(size)} for an image of {_text(image)}, {also}")
-        for odd in filter(None, (uneven, stretched)):
-            text = f"{some_of('frame', odd)} with logits of {next(iter(odd.values()))}"
+        if uneven:
+            text = f"{some_of('frame', uneven)} with logits of {next(iter(uneven.values()))}"
             warnings.warn(f"{self.logits_files.path}: {text}", stacklevel=5)
 
     def read(self, frame_id: str, image_size: tuple[int, int], with_features: bool) -> tuple[Tensor, ...]:

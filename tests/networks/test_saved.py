@@ -372,6 +372,7 @@ SKIPPED = ("absent features", "smaller features")
 """Of which it is also tried that the other frames are computed."""
 
 
+@pytest.mark.filterwarnings("ignore:.*expected one size")  # told before, of all frames together
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_told_in_one_line_and_left_out_if_asked(
     name: str, frames: gv.Frames, folder: Path, tmp_path: Path
@@ -432,7 +433,7 @@ def test_what_is_said_of_files_is_checked_at_once(folder: Path, given: dict[str,
     assert "\n" not in str(raised.value)
 
 
-def test_sizes_that_cannot_be_of_whole_images_are_told(frames: gv.Frames, tmp_path: Path) -> None:
+def test_sizes_unlike_those_of_other_frames_are_told(frames: gv.Frames, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for frame in frames:
         height, width = frame.size
@@ -440,10 +441,9 @@ def test_sizes_that_cannot_be_of_whole_images_are_told(frames: gv.Frames, tmp_pa
         np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, height // 2 - crop, width // 2)).astype("f4"))
     with pytest.warns(UserWarning, match=r"frame f02 with logits of 22 x 32, where others .*48 x 64 have 24 x 32"):
         gv.SavedLogits(tmp_path).check_frames(frames)
-    for frame in frames:
+    for frame in frames:  # as of a network whose input is resized
         np.save(tmp_path / f"{frame.id}.npy", random.normal(size=(4, 16, 16)).astype("f4"))
-    with pytest.warns(UserWarning, match=r"frames f00, .* with logits of 16 x 16 for an image of 48 x 64"):
-        gv.SavedLogits(tmp_path).check_frames(frames)
+    gv.SavedLogits(tmp_path).check_frames(frames)
 
 
 def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path) -> None:
@@ -469,8 +469,8 @@ def test_folders_that_do_not_fit(frames: gv.Frames, folder: Path, tmp_path: Path
     gv.compute(gv.SavedLogits(tmp_path / "more"), frames[0], tmp_path / "l", scores="msp", progress=False)
     shutil.copytree(folder / "features", tmp_path / "features")
     (tmp_path / "features/f00.npy").unlink()
-    half = gv.SavedLogits(tmp_path / "more", tmp_path / "features", head={"kernel_size": 1})
     (tmp_path / "more/frame0.npy").unlink()
+    half = gv.SavedLogits(tmp_path / "more", tmp_path / "features", head={"kernel_size": 1})
     gv.compute(half, frames, tmp_path / "half", scores="msp", limit=1, progress=False)  # which needs no features
     np.savez(tmp_path / "more/f00.npz", np.zeros(3))
     with pytest.raises(FrameError, match=r"f00\.npy and .*f00\.npz: both are the logits file of 'f00', expected one"):
