@@ -49,9 +49,16 @@ class Runner(Protocol[_X]):
     `prepare` makes the input of one image, in threads that read ahead; a call takes a batch of them, in one thread.
     How logits and features come about is the runner's own business: one forward pass (`Inference`), many on parts of
     the image or on flipped copies that are put together, masks and classes of queries multiplied out, or files that
-    were written before, which `prepare` finds by the frame's id; such a runner names and hashes them (`files` and
-    `content`, see `gradunc_viz.networks.saved.SavedRunner`), as frames of a cache depend on them. Passes whose
-    predictions are to be compared are kept apart, in a `gradunc_viz.networks.passes.JointHead`.
+    were written before, which `prepare` finds by the frame's id. Passes whose predictions are to be compared are kept
+    apart, in a `gradunc_viz.networks.passes.JointHead`.
+
+    Where it is more than a pass of one network over an image, it may say so:
+
+    - ``kind``: what several passes are, see `gradunc_viz.schema.entries.passes.KINDS`; ``members``, the runners of an
+      ensemble, and ``inference``, what runs one pass and so tells the classes;
+    - ``largest_batch``: images that it takes at once, where not any number;
+    - ``files(frame_id)`` and ``content(frame_id)``: what it reads instead of running a network, which frames of a cache
+      then depend on, and the hash of that.
 
     Attributes
     ----------

@@ -382,7 +382,7 @@ class NetworkMaps:
         align = self.settings.align_corners
         options = replace(self.settings.options, align_corners=head.align_corners if align is None else align)
         known = {"head": head.name, "head_layer": " ".join(str(head.layer).split())}
-        if getattr(self.runner.network, "returns_queries", False):
+        if self.runner.network.returns_queries:
             known["logits_are"] = CLASS_SCORES
         return Scored(frame, maps, options, known | {"network": self.runner.network.name} | attrs)
 

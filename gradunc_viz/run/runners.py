@@ -62,28 +62,10 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
         several = f"{len(networks)} networks make" if len(networks) > 1 else f"score {score!r} needs"
         raise SettingsError(f"tile is {settings.tile!r}, and {several} several passes: expected one or the other")
     _warn_of_idle(settings)
+    how: dict[str, Any] = {name: getattr(settings, name) for name in _HOW}
     if settings.tile is not None:
-        return TiledInference(
-            networks[0],
-            device,
-            compile=settings.compile,
-            channels_last=settings.channels_last,
-            autocast=settings.autocast,
-            input_size=settings.input_size,
-            tile=settings.tile,
-            overlap=settings.overlap,
-        )
-    members = [
-        Inference(
-            network,
-            device,
-            compile=settings.compile,
-            channels_last=settings.channels_last,
-            autocast=settings.autocast,
-            input_size=settings.input_size,
-        )
-        for network in networks
-    ]
+        return TiledInference(networks[0], device, **how, tile=settings.tile, overlap=settings.overlap)
+    members = [Inference(network, device, **how) for network in networks]
     if len(members) > 1:
         return Ensemble(members)
     try:
@@ -99,8 +81,8 @@ def runner_of(networks: Sequence[Network], device: torch.device, settings: Setti
 _OF_SAVED = frozenset({"logits", "features", "void", "fit"})
 """What of a forward pass is saved, or follows from it."""
 
-_OF_INPUT = ("input_size", "autocast", "compile", "channels_last", "tile")
-"""Settings that say how a network runs on images."""
+_HOW = ("compile", "channels_last", "autocast", "input_size")
+"""Settings that say how a network runs."""
 
 
 def _saved_runner(
@@ -121,7 +103,7 @@ def _saved_runner(
         if lacking:
             what = "; ".join(NEEDS.get(need, "the output of a layer") for need in sorted(lacking))
             raise SettingsError(f"score {name!r} needs a network that can be run, not saved logits: {what}")
-    for name in _OF_INPUT:
+    for name in (*_HOW, "tile"):
         value = getattr(settings, name, None)
         if value not in (None, False):
             raise SettingsError(f"{name}={value!r} is said of a network's input; saved logits have none")
