@@ -25,7 +25,6 @@ from ..schema.scores import lookup
 from ..scores.maps import ScoredImage, ScoreOptions
 from ..store.cache import Cache
 from ..store.frame import cached_scores, read_variable
-from ..store.group import complete_attrs, frame_group
 from ..store.progress import tracked
 from .map_files import MapFiles
 from .spread import bin_edges, sample_pixels
@@ -327,7 +326,7 @@ def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 
 def _held(cache: Cache, frame_id: str) -> dict[str, str]:
-    attrs, _ = complete_attrs(cache.backend, frame_group(frame_id))
+    attrs = cache.frame_attrs(frame_id)
     # caches of a single score used to say no more than the digest of the frame
     found: dict[str, str] = attrs.get("map_digests") or dict.fromkeys(cache.scores, str(attrs.get("digest")))
     return found

@@ -26,7 +26,7 @@ from ..schema.scores import Score, lookup, recall
 from ..store.cache import Cache
 from ..store.choice import Caches, Selection, opened
 from ..store.frame import read_variable, score_values
-from ..store.group import complete_attrs, frame_group, ids_digest
+from ..store.group import ids_digest
 from ..store.progress import counted, tracked
 from ..store.writer import CacheWriter
 from .added_score import with_score
@@ -196,7 +196,7 @@ def _check_same(cache: Cache, entry: Score, plan: _Plan) -> None:
 
 def _made_by(cache: Cache, frame_id: str) -> Mapping[str, str]:
     """Digests of the plans by which combined scores of a frame were made."""
-    attrs, _ = complete_attrs(cache.backend, frame_group(frame_id))
+    attrs = cache.frame_attrs(frame_id)
     made: Mapping[str, str] = attrs.get("combined", {})
     return made
 

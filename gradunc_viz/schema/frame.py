@@ -32,6 +32,7 @@ __all__ = [
     "OUTCOMES",
     "POOLED_OUTCOMES",
     "QUANTILES",
+    "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "VARIABLES",
     "VariableSpec",
@@ -44,8 +45,11 @@ __all__ = [
     "validate",
 ]
 
-SCHEMA_VERSION = 2
-"""Version of the layout of a cached frame; a cache of another version is never mixed with this one."""
+SCHEMA_VERSION = 3
+"""Version of a cache: a frame is one file. A cache of another version is never mixed with this one."""
+
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
+"""Versions that can be read; in 2 a frame was a folder."""
 
 CLASS_SCORES = "class scores S_k of queries"
 """Attribute ``logits_are`` of a frame by a query model, whose class scores stand where others have logits."""
@@ -227,7 +231,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     frame = dataset.attrs.get("frame_id", "?")
     version = dataset.attrs.get("schema_version")
     _require(
-        version == SCHEMA_VERSION,
+        version in READABLE_VERSIONS,
         f"frame {frame!r}: schema version is {version!r}, expected {SCHEMA_VERSION}; compute the cache anew",
     )
     for name, spec in VARIABLES.items():

@@ -1,37 +1,56 @@
-"""Where a cache lies: the few things that a place for caches does, a folder or anything else.
+"""Where a cache lies: the few things that a place for caches does, a folder, an object store or anything else.
 
-Names are those of files within the cache, with slashes: ``zarr.json``, ``frames/<frame id>/prediction/zarr.json``. A
-*group* is what lies below a name: ``frames/<frame id>``, or ``summary``; the empty name is the whole cache.
+Names are those of files within the cache, with slashes: ``zarr.json``, ``frames/<frame id>.zip``. Files are put whole
+or not at all, and what was put is only ever replaced as a whole.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from ..schema.errors import CacheError
 
-__all__ = ["Backend", "Place", "Writing", "backend_of"]
+__all__ = ["Backend", "Content", "Place", "Version", "Writing", "backend_of"]
+
+Content = bytes | Callable[[BinaryIO], Any]
+"""Of a file: its bytes, or a function that writes them to a binary file."""
+
+
+class Version(NamedTuple):
+    """What tells a file from another of its name.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    tag : hashable
+        What changes whenever it is put anew: its time of modification, or an etag.
+    """
+
+    size: int
+    tag: Hashable
 
 
 class Writing(Protocol):
     """What a writer may do between the beginning and the end of `Backend.writing`; several threads at once."""
 
-    def publish(self, group: str, files: Mapping[str, bytes]) -> bool:
-        """Let a group appear whole, or not at all.
+    def put(self, name: str, content: Content, *, replace: bool = False) -> bool:
+        """Let a file appear whole, or not at all.
 
         Parameters
         ----------
-        group : str
-        files : mapping of name below the group -> content
-            The last of them makes it a group. Each is to be asked for once, in order: it may be made then.
+        name : str
+        content : bytes, or callable that writes them
+        replace : bool
+            Whether it takes the place of one that is there.
 
         Returns
         -------
         bool
-            False if the group is there already, which then stays as it is.
+            False if there is one already, which then stays as it is.
 
         Raises
         ------
@@ -40,22 +59,8 @@ class Writing(Protocol):
         """
         ...
 
-    def put(self, name: str, content: bytes) -> None:
-        """Put one file in place of what is there, whole or not at all."""
-        ...
-
-    def replace(self, group: str, files: Mapping[str, bytes]) -> None:
-        """Put a group in place of the one that is there; whatever happens, one of the two is there in the end.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
-        ...
-
-    def withdraw(self, group: str) -> None:
-        """Take a group away, if it is there."""
+    def delete(self, name: str) -> None:
+        """Take a file away, if it is there; or a folder, of which frames were made until schema version 2."""
         ...
 
     def abandon(self) -> None:
@@ -72,8 +77,8 @@ class Backend(Protocol):
         """Where it lies, for messages and as an identity."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Content of a file.
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Content of a file, or of a part of it; a negative `start` counts from its end, as in Python.
 
         Raises
         ------
@@ -82,20 +87,28 @@ class Backend(Protocol):
         """
         ...
 
-    def groups(self, name: str) -> list[str]:
-        """Names of the groups right below a name, without opening any."""
+    def names(self, folder: str) -> list[str]:
+        """Names right below a folder, whose own is left out; of what is not foreign there.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing.
+        """
         ...
 
-    def sizes(self, group: str) -> dict[str, int]:
-        """Bytes of every file of a group by its name below the group; those of the group itself may be left out."""
+    def versions(self, folder: str) -> dict[str, Version]:
+        """Versions of the files right below a folder by their names, in one go.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing.
+        """
         ...
 
-    def store(self, name: str) -> Any:
-        """What zarr reads a group or an array from: a path, or a store of its own."""
-        ...
-
-    def version(self, group: str = "") -> Hashable:
-        """What changes whenever a group is published anew; of the whole cache, whenever a frame is."""
+    def version(self, name: str = "") -> Hashable:
+        """What changes whenever a file is put anew, `Version` where it is there; of the cache, whenever a frame is."""
         ...
 
     def is_cache(self) -> bool:
@@ -109,7 +122,7 @@ class Backend(Protocol):
         ...
 
     def writing(self) -> AbstractContextManager[Writing]:
-        """Whatever is needed to publish, for as long as somebody writes."""
+        """Whatever is needed to put files, for as long as somebody writes."""
         ...
 
 

@@ -1,16 +1,16 @@
 """A cache to be read: open, list, read. No torch.
 
-A cache is one zarr v3 hierarchy::
+A cache is a folder, or the same elsewhere (`gradunc_viz.store.backend`)::
 
     CACHE/zarr.json                the key: network, settings, schema version; classes; scores of one's own
-    CACHE/frames/<frame id>/...    one group per frame, published whole
-    CACHE/summary/...              a table over frames, rebuilt from them whenever it is missing or stale
+    CACHE/frames/<frame id>.zip    one zarr v3 group per frame, in a zip whose members are stored
+    CACHE/summary.zip              a table over frames, rebuilt from them whenever it is missing or stale
 
-The one rule that everything rests on: a frame is published whole (`gradunc_viz.store.backend`; in a folder by one
-`os.rename`). A group that exists is complete; resuming means skipping what exists. A process killed at any moment
-loses at most the frames in flight. What is lost later is noticed: each group records how many files of how many
-bytes it was written with. The result stays readable by plain xarray:
-``xarray.open_datatree(path, engine="zarr", consolidated=False)``.
+The one rule that everything rests on: a frame is published whole, by one link or rename of a file that was synced, or
+by one conditional put of an object. A file that exists is complete; resuming means skipping what exists. A process
+killed at any moment, or a power cut, loses at most the frames in flight. What is damaged later is noticed: each group
+records how many files of how many bytes it was written with, and their checksums (`gradunc_viz.store.checksums`). A
+frame stays readable by plain xarray: ``xarray.open_zarr(zarr.storage.ZipStore("CACHE/frames/ID.zip", mode="r"))``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from ..schema.errors import CacheError, UnknownFrameError
 from ..schema.file_names import natural_key
@@ -31,19 +30,8 @@ from ..schema.frame import set_of, validate
 from ..schema.scores import recall
 from ..schema.tasks import TASKS
 from .backend import Place, backend_of
-from .group import (
-    SUMMARY,
-    UNREADABLE,
-    checked_store,
-    complete_attrs,
-    frame_group,
-    group_attrs,
-    open_array,
-    open_complete,
-    published,
-    read_root,
-    some_of,
-)
+from .group import SUMMARY, UNREADABLE, frame_group, open_complete, open_group, published, read_root, some_of
+from .members import ZIP
 from .summary import build_summary, publish_summary, stored_summary
 
 __all__ = ["Cache", "open_cache"]
@@ -109,7 +97,7 @@ class Cache(Mapping[str, xr.Dataset]):
         given = self.key["network"].get("head")
         name, layer = None if given in ("auto", "none") else given, None
         with suppress(CacheError, IndexError):  # a damaged frame, which says so when it is opened; no frame
-            attrs, _ = complete_attrs(self.backend, frame_group(self.ids[0]))
+            attrs = self.frame_attrs(self.ids[0])
             name, layer = attrs.get("head", name), attrs.get("head_layer")
         return f"{name}: {layer}" if name and layer else name
 
@@ -134,11 +122,11 @@ class Cache(Mapping[str, xr.Dataset]):
         """
         if isinstance(frame_id, (int, np.integer)):
             frame_id = self.ids[frame_id]
-        group = self._group(frame_id)
+        name = self._name(frame_id)
         try:
-            return validate(open_complete(self.backend, group))
+            return validate(open_complete(self.backend, name))
         except UNREADABLE as error:
-            raise CacheError(f"{self.path / group}: frame cannot be read ({error})") from error
+            raise CacheError(f"{self.backend.where}/{name}: frame cannot be read ({error})") from error
 
     def read(self, frame_id: str, names: Iterable[str], scores: Sequence[str] | None = None) -> xr.Dataset:
         """Read some small variables of one frame, without opening the others: what passes over many frames need.
@@ -158,18 +146,28 @@ class Cache(Mapping[str, xr.Dataset]):
         CacheError
             If the frame cannot be read or lacks files.
         """
-        group = self._group(frame_id)
-        attrs, known = complete_attrs(self.backend, group)
+        group = open_group(self.backend, self._name(frame_id))
         try:
-            opened = zarr.open_group(checked_store(self.backend, group, attrs), mode="r", zarr_format=3)
-            arrays = {name: opened[name] for name in names if name in known}
+            arrays = {name: group.array(name) for name in names if name in group.arrays}
             chosen: Any = slice(None)
             if scores is not None:
                 cached = [str(name) for name in arrays["score"][...]]
                 chosen = _as_slice([cached.index(name) for name in scores])
             return xr.Dataset({name: some_of(array, {"score": chosen}) for name, array in arrays.items()})
         except UNREADABLE as error:
-            raise CacheError(f"{self.path / group}: frame cannot be read ({error})") from error
+            raise CacheError(f"{group.where}: frame cannot be read ({error})") from error
+
+    def frame_attrs(self, frame_id: str) -> dict[str, Any]:
+        """Attributes of one frame, whose arrays are not opened.
+
+        Raises
+        ------
+        UnknownFrameError
+            If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
+        CacheError
+            If the frame cannot be read or lacks files.
+        """
+        return open_group(self.backend, self._name(frame_id)).attrs
 
     def thumbnail(self, frame_id: str) -> bytes:
         """A small JPEG of one frame, at most 240 pixels wide and high: one array of some twenty is read.
@@ -181,12 +179,11 @@ class Cache(Mapping[str, xr.Dataset]):
         CacheError
             If it cannot be read.
         """
-        group = self._group(frame_id)
+        group = open_group(self.backend, self._name(frame_id), partly=True)
         try:
-            store = checked_store(self.backend, group, group_attrs(self.backend, group))
-            return np.asarray(open_array(store, "thumbnail")[...]).tobytes()
+            return np.asarray(group.array("thumbnail")[...]).tobytes()
         except UNREADABLE as error:
-            raise CacheError(f"{self.path / group}/thumbnail: cannot be read ({error})") from error
+            raise CacheError(f"{group.where}/thumbnail: cannot be read ({error})") from error
 
     @property
     def version(self) -> Hashable:
@@ -201,7 +198,7 @@ class Cache(Mapping[str, xr.Dataset]):
         UnknownFrameError
             If there is no such frame; the message offers the nearest ids. It is a KeyError as well.
         """
-        return self.backend.where, frame_id, self.backend.version(self._group(frame_id))
+        return self.backend.where, frame_id, self.backend.version(self._name(frame_id) + ZIP)
 
     def reopened(self, name: str | None = None) -> Cache:
         """The same cache as it is now, under another name if one is given."""
@@ -219,7 +216,7 @@ class Cache(Mapping[str, xr.Dataset]):
             members.setdefault(set_of(frame_id) or self.name, []).append(frame_id)
         return {name: Cache(self.backend, name, members[name]) for name in sorted(members, key=natural_key)}
 
-    def _group(self, frame_id: str) -> str:
+    def _name(self, frame_id: str) -> str:
         if frame_id not in self._known:
             raise UnknownFrameError(self.path, frame_id, self.ids)
         return frame_group(frame_id)
@@ -242,7 +239,7 @@ class Cache(Mapping[str, xr.Dataset]):
             "classes": chips(self.classes, self.colors),
         }
         # the table over frames is shown if it is there; to build it takes a look at every frame
-        summary = self.summary if SUMMARY in self.backend.groups("") else None
+        summary = self.summary if SUMMARY + ZIP in self.backend.names("") else None
         items = []
         for frame_id in self.ids[:_THUMBNAILS]:
             try:

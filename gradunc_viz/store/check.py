@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..schema.errors import CacheError
+from ..schema.frame import SCHEMA_VERSION
 from .backend import Backend, Place, backend_of
 from .checksums import ALGORITHM
-from .group import SUMMARY, checked_store, complete_attrs, frame_group, published, read_root
+from .group import SUMMARY, frame_group, open_group, published, read_root, withdraw
 from .local import write_error
 from .progress import followed
 
@@ -53,7 +54,7 @@ def check_cache(path: Place, *, repair: bool = False) -> CacheCheck:
         If it is no cache, its own file is damaged, or what is damaged cannot be taken out.
     """
     backend = backend_of(path)
-    read_root(backend)
+    read_root(backend, SCHEMA_VERSION if repair else None)
     found = CacheCheck()
     for frame_id in followed(sorted(published(backend))):
         try:
@@ -70,17 +71,15 @@ def check_cache(path: Place, *, repair: bool = False) -> CacheCheck:
     return found
 
 
-def _check(backend: Backend, group: str) -> bool:
+def _check(backend: Backend, name: str) -> bool:
     """Compare all files of a group with their checksums; False where it has none."""
-    attrs, _ = complete_attrs(backend, group)
-    store = checked_store(backend, group, attrs)
-    for name in store.expected:
+    group = open_group(backend, name)
+    for file in group.store.expected:
         try:
-            content = backend.read(f"{group}/{name}")
+            group.store.read(file)
         except OSError as error:
-            raise CacheError(f"{backend.where}/{group}/{name}: cannot be read ({error})") from error
-        store.check(name, content)
-    return ALGORITHM in attrs["stored"]
+            raise CacheError(f"{group.where}/{file}: cannot be read ({error})") from error
+    return ALGORITHM in group.attrs["stored"]
 
 
 def _withdraw(backend: Backend, groups: Iterable[str]) -> None:
@@ -88,6 +87,6 @@ def _withdraw(backend: Backend, groups: Iterable[str]) -> None:
         backend.is_cache()  # says what forbids writing
         with backend.writing() as writing:
             for group in groups:
-                writing.withdraw(group)
+                withdraw(writing, group)
     except OSError as error:
         raise write_error(backend.where, error) from error

@@ -17,7 +17,7 @@ from ..schema.frame import VARIABLES
 from .backend import Backend
 from .cache import Cache
 from .choice import Caches, opened
-from .group import CHUNKS, COST, UNREADABLE, checked_store, frame_group, group_attrs, open_array
+from .group import CHUNKS, COST, ROOT, UNREADABLE, frame_group, open_group
 
 __all__ = ["cost", "measured_cost"]
 
@@ -87,20 +87,19 @@ def cost(cache: Caches) -> xr.Dataset:
 
 def _bytes(backend: Backend, frame_id: str) -> dict[str, float]:
     """Bytes of each score in a frame: its own chunks, and an even share of what belongs to all scores."""
-    group = frame_group(frame_id)
+    group = open_group(backend, frame_group(frame_id), partly=True)
     try:
-        sizes = backend.sizes(group)
-        arrays = {name.partition("/")[0] for name in sizes}
-        store = checked_store(backend, group, group_attrs(backend, group))
         names = {
-            dim: [str(score) for score in np.asarray(open_array(store, dim)[...])]
+            dim: [str(score) for score in np.asarray(group.array(dim)[...])]
             for dim in ("score", "score_head", "score_pixel")
-            if dim in arrays
+            if dim in group.arrays
         }
     except UNREADABLE as error:
-        raise CacheError(f"{backend.where}/{group}: frame cannot be read ({error})") from error
+        raise CacheError(f"{group.where}: frame cannot be read ({error})") from error
     found = dict.fromkeys(names.get("score", ()), 0.0)
-    for file, size in sizes.items():
+    for file, size in group.store.members.sizes.items():
+        if file == ROOT:
+            continue
         array, _, part = file.partition("/")
         dims = VARIABLES[array].dims if array in VARIABLES else (array,)
         dim = next((dim for dim in dims if dim in names), None)

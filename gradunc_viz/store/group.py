@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import xarray as xr
 import zarr
 
 from ..schema.errors import CacheError
-from ..schema.frame import IGNORE, SCHEMA_VERSION
-from .backend import Backend
+from ..schema.frame import IGNORE, READABLE_VERSIONS, SCHEMA_VERSION
+from .backend import Backend, Content, Writing
 from .checksums import ALGORITHM, CheckedStore, attributes_checksum
+from .members import ZIP, Members, members_of, write_members
 from .zarr_group import group_files
 
 __all__ = [
@@ -22,26 +24,31 @@ __all__ = [
     "COST",
     "FRAMES",
     "KIND",
+    "ROOT",
     "SUMMARY",
     "UNREADABLE",
-    "checked_store",
-    "complete_attrs",
+    "Group",
     "encoded",
     "frame_group",
-    "group_attrs",
+    "group_content",
     "ids_digest",
-    "open_array",
     "open_complete",
+    "open_group",
     "published",
+    "put_root",
     "read_root",
-    "root_files",
+    "root_content",
     "some_of",
+    "withdraw",
 ]
 
 KIND = "gradunc-viz cache"
 
 FRAMES, SUMMARY = "frames", "summary"
 """Names of the groups of a cache."""
+
+ROOT = "zarr.json"
+"""The file of a cache that says what it is."""
 
 COST = "cost.json"
 """The file of what scores cost, where that was measured."""
@@ -58,8 +65,8 @@ def frame_group(frame_id: str) -> str:
     return f"{FRAMES}/{frame_id}"
 
 
-def read_root(backend: Backend, version: int | None = SCHEMA_VERSION) -> dict[str, Any]:
-    """Attributes of a cache, of a schema version unless that is None.
+def read_root(backend: Backend, version: int | None = None) -> dict[str, Any]:
+    """Attributes of a cache, of a schema version, or of any that can be read.
 
     Raises
     ------
@@ -81,8 +88,13 @@ def read_root(backend: Backend, version: int | None = SCHEMA_VERSION) -> dict[st
         raise CacheError(f"{where}: not a gradunc-viz cache (no readable zarr.json with its key)") from None
     if kind != KIND:
         raise CacheError(f"{where}: kind is {kind!r}, expected {KIND!r}")
+    if found not in READABLE_VERSIONS:
+        raise CacheError(f"{where}: schema version is {found!r}, expected {SCHEMA_VERSION}; compute it anew")
     if version is not None and found != version:
-        raise CacheError(f"{where}: schema version is {found}, expected {version}; compute it anew")
+        raise CacheError(
+            f"{where}: schema version is {found}, expected {version} to write to it; 'gradunc upgrade {where}' brings "
+            "it there, and computes nothing anew"
+        )
     expected = attrs.pop(CHECKSUM, None)
     own = attributes_checksum(attrs)
     if expected not in (None, own):
@@ -93,14 +105,24 @@ def read_root(backend: Backend, version: int | None = SCHEMA_VERSION) -> dict[st
     return attrs
 
 
-def root_files(attrs: Mapping[str, Any]) -> dict[str, bytes]:
-    """Files of a cache without a frame."""
-    checked = {**attrs, CHECKSUM: attributes_checksum(attrs)}
-    return {f"{FRAMES}/zarr.json": _group_file({}), "zarr.json": _group_file(checked)}
+def root_content(attrs: Mapping[str, Any]) -> bytes:
+    """Content of the file that says what a cache is."""
+    return _group_file({**attrs, CHECKSUM: attributes_checksum(attrs)})
+
+
+def put_root(writing: Writing, attrs: Mapping[str, Any]) -> bool:
+    """Make a cache without a frame; False if there is one already."""
+    writing.put(f"{FRAMES}/{ROOT}", _group_file({}), replace=True)
+    return writing.put(ROOT, root_content(attrs))
 
 
 def _group_file(attrs: Mapping[str, Any]) -> bytes:
     return json.dumps({"attributes": attrs, "zarr_format": 3, "node_type": "group"}, indent=2).encode()
+
+
+def group_content(dataset: xr.Dataset) -> Content:
+    """Content of the file of a group; of a large one it is made while it is written."""
+    return partial(write_members, encoded(dataset).items())
 
 
 def published(backend: Backend) -> list[str]:
@@ -112,13 +134,64 @@ def published(backend: Backend) -> list[str]:
         If they cannot be listed.
     """
     try:
-        return backend.groups(FRAMES)
+        names = backend.names(FRAMES)
     except OSError as error:
-        raise CacheError(f"{backend.where}: cannot list its frames ({error.strerror})") from error
+        raise CacheError(f"{backend.where}: cannot list its frames ({error.strerror or error})") from error
+    zipped = {name.removesuffix(ZIP) for name in names if name.endswith(ZIP)}
+    others = [name for name in names if name not in zipped and not name.endswith(ZIP) and name != ROOT]
+    return [*zipped, *(name for name in others if _is_folder_group(backend, frame_group(name)))]
 
 
-def complete_attrs(backend: Backend, group: str) -> tuple[dict[str, Any], frozenset[str]]:
-    """Attributes of a group of which all files are there, and names of its arrays; no array is opened.
+def _is_folder_group(backend: Backend, group: str) -> bool:
+    """Whether a folder was a group until schema version 2; one whose own file alone was lost stays one, damaged."""
+    try:
+        names = backend.names(group)
+        return ROOT in names or any(ROOT in backend.names(f"{group}/{name}") for name in names)
+    except OSError:
+        return False
+
+
+def withdraw(writing: Writing, group: str) -> None:
+    """Take a group away, if it is there."""
+    writing.delete(group + ZIP)
+
+
+class Group:
+    """A group that is complete: all of its files are there, as large as they were written.
+
+    Attributes
+    ----------
+    where : str
+        For messages.
+    attrs : dict
+    arrays : frozenset of str
+        Names of its arrays.
+    store : CheckedStore
+        What zarr reads it from.
+    """
+
+    def __init__(self, where: str, members: Members, attrs: dict[str, Any]) -> None:
+        self.where, self.attrs = where, attrs
+        self.arrays = frozenset(name.partition("/")[0] for name in members.sizes if "/" in name)
+        self.store = CheckedStore(members, where, attrs["stored"].get(ALGORITHM, {}))
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """One array, without a look at the others."""
+        return zarr.open_array(self.store, path=name, mode="r", zarr_format=3)
+
+
+_REPAIR = "'gradunc check CACHE --repair' takes damaged frames out, to be computed again"
+
+
+def open_group(backend: Backend, name: str, *, partly: bool = False) -> Group:
+    """Read a group's own file; no array is opened.
+
+    Parameters
+    ----------
+    backend : Backend
+    name : str
+    partly : bool
+        Whether files may be missing.
 
     Raises
     ------
@@ -126,66 +199,37 @@ def complete_attrs(backend: Backend, group: str) -> tuple[dict[str, Any], frozen
         If files are missing or cut off: a lost chunk would read as its fill value. If the group's own file is not the
         one that was written, or that of another frame.
     """
-    attrs = group_attrs(backend, group)
+    where = f"{backend.where}/{name}"
     try:
-        stored, sizes = attrs["stored"], backend.sizes(group)
-        found = {"files": len(sizes), "bytes": sum(sizes.values())}
-        if all(found[name] == stored[name] for name in found):
-            return attrs, frozenset(name.partition("/")[0] for name in sizes)
-        expected = f"expected {stored['files']} of {stored['bytes']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{backend.where}/{group}: cannot be read ({error})") from error
-    raise CacheError(
-        f"{backend.where}/{group}: damaged, holds {found['files']} files of {found['bytes']} bytes, {expected}; "
-        "'gradunc check CACHE --repair' takes damaged frames out, to be computed again"
-    )
-
-
-def group_attrs(backend: Backend, group: str) -> dict[str, Any]:
-    """Attributes of a group, of which files may be missing.
-
-    Raises
-    ------
-    CacheError
-        If they cannot be read, or are not those that were written there.
-    """
-    try:
-        attrs: dict[str, Any] = json.loads(backend.read(f"{group}/zarr.json"))["attributes"]
-        expected = attrs["stored"].get("attributes")
+        members = members_of(backend, name)
+        attrs: dict[str, Any] = json.loads(members.read(ROOT))["attributes"]
+        stored = attrs["stored"]
+        expected = stored.get("attributes")
         found = attributes_checksum({name: value for name, value in attrs.items() if name != "stored"})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CacheError(
-            f"{backend.where}/{group}: damaged, its zarr.json cannot be read ({error}); 'gradunc check CACHE --repair' "
-            "takes damaged frames out, to be computed again"
-        ) from error
+        sizes = [size for name, size in members.sizes.items() if name != ROOT]
+        files, size = int(stored["files"]), int(stored["bytes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CacheError(f"{where}: damaged, its zarr.json cannot be read ({error}); {_REPAIR}") from error
     if expected is not None and found != expected:
         raise CacheError(
-            f"{backend.where}/{group}/zarr.json: damaged, its attributes have checksum {found}, expected {expected}; "
-            "'gradunc check CACHE --repair' takes damaged frames out, to be computed again"
+            f"{where}/zarr.json: damaged, its attributes have checksum {found}, expected {expected}; {_REPAIR}"
         )
-    if group.startswith(f"{FRAMES}/") and frame_group(str(attrs.get("frame_id"))) != group:
+    if name.startswith(f"{FRAMES}/") and frame_group(str(attrs.get("frame_id"))) != name:
         raise CacheError(
-            f"{backend.where}/{group}: holds frame {attrs.get('frame_id')!r}; expected the one that it is named after"
+            f"{where}: holds frame {attrs.get('frame_id')!r}; expected the one that it is named after; {_REPAIR}"
         )
-    return attrs
+    if not partly and (len(sizes), sum(sizes)) != (files, size):
+        raise CacheError(
+            f"{where}: damaged, holds {len(sizes)} files of {sum(sizes)} bytes, expected {files} of {size}; {_REPAIR}"
+        )
+    return Group(where, members, attrs)
 
 
-def checked_store(backend: Backend, group: str, attrs: Mapping[str, Any]) -> CheckedStore:
-    """What zarr reads a group of these attributes from, every file compared with its checksum."""
-    return CheckedStore(backend.store(group), f"{backend.where}/{group}", attrs["stored"].get(ALGORITHM, {}))
-
-
-def open_complete(backend: Backend, group: str) -> xr.Dataset:
+def open_complete(backend: Backend, name: str) -> xr.Dataset:
     """Open a group lazily, provided that all of its files are there."""
-    attrs, _ = complete_attrs(backend, group)
-    dataset = xr.open_zarr(checked_store(backend, group, attrs), consolidated=False, chunks=None)
+    dataset = xr.open_zarr(open_group(backend, name).store, consolidated=False, chunks=None)
     del dataset.attrs["stored"]
     return dataset
-
-
-def open_array(store: CheckedStore, name: str) -> zarr.Array[Any]:
-    """One array of a group, without a look at the others."""
-    return zarr.open_array(store, path=name, mode="r", zarr_format=3)
 
 
 def some_of(array: Any, chosen: Mapping[str, Any]) -> tuple[tuple[str, ...], np.ndarray]:

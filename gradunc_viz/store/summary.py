@@ -8,18 +8,8 @@ import xarray as xr
 from ..schema.errors import CacheError
 from ..schema.frame import QUANTILES
 from .backend import Backend
-from .checksums import CheckedStore
-from .group import (
-    SUMMARY,
-    UNREADABLE,
-    checked_store,
-    complete_attrs,
-    encoded,
-    frame_group,
-    ids_digest,
-    open_array,
-    open_complete,
-)
+from .group import SUMMARY, UNREADABLE, Group, frame_group, group_content, ids_digest, open_complete, open_group
+from .members import ZIP
 
 __all__ = ["build_summary", "publish_summary", "stored_summary"]
 
@@ -52,12 +42,10 @@ def build_summary(
     labelled = np.zeros(n, bool)
     size = np.zeros((n, 2), "i4")
     for i, frame_id in enumerate(ids):
-        group = frame_group(frame_id)
-        attrs, arrays = complete_attrs(backend, group)
-        store = checked_store(backend, group, attrs)
+        group = open_group(backend, frame_group(frame_id))
 
-        def read(name: str, store: CheckedStore = store) -> np.ndarray:
-            return np.asarray(open_array(store, name)[...])
+        def read(name: str, group: Group = group) -> np.ndarray:
+            return np.asarray(group.array(name)[...])
 
         try:
             own_mean, own_quantile = read("score_mean"), read("score_quantile")
@@ -66,13 +54,13 @@ def build_summary(
                 chosen = [held.index(name) for name in scores]
                 own_mean, own_quantile = own_mean[chosen], own_quantile[:, chosen]
             mean[i], quantile[i] = own_mean, own_quantile
-            if "confusion" in arrays:
+            if "confusion" in group.arrays:
                 confusion[i], labelled[i] = read("confusion"), True
-            if "anomaly_count" in arrays:
+            if "anomaly_count" in group.arrays:
                 anomaly[i], known[i] = read("anomaly_count"), read("known_count")
-            size[i] = open_array(store, "prediction").shape
+            size[i] = group.array("prediction").shape
         except UNREADABLE as error:
-            raise CacheError(f"{backend.where}/{group}: frame cannot be read ({error})") from error
+            raise CacheError(f"{group.where}: frame cannot be read ({error})") from error
     total = confusion.sum((1, 2))
     right = np.trace(confusion, axis1=1, axis2=2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -115,10 +103,6 @@ def build_summary(
 
 
 def publish_summary(backend: Backend, table: xr.Dataset) -> None:
-    """Put the table into a cache, in place of an earlier one.
-
-    The old one steps aside first: a reader that comes between the two finds none and builds its own.
-    """
+    """Put the table into a cache, in place of an earlier one."""
     with backend.writing() as writing:
-        writing.withdraw(SUMMARY)
-        writing.publish(SUMMARY, encoded(table))
+        writing.put(SUMMARY + ZIP, group_content(table), replace=True)

@@ -10,12 +10,26 @@ from typing import Any
 
 import xarray as xr
 
-from ..schema.errors import CacheError, CacheMismatchError
-from ..schema.frame import check_frame_id, validate
+from ..schema.errors import CacheMismatchError
+from ..schema.frame import SCHEMA_VERSION, check_frame_id, validate
 from ..schema.scores import BUILT_IN, GradientScore, lookup
 from .backend import Backend, Place, Writing, backend_of
-from .group import COST, KIND, SUMMARY, complete_attrs, encoded, frame_group, published, read_root, root_files
+from .group import (
+    COST,
+    KIND,
+    ROOT,
+    SUMMARY,
+    frame_group,
+    group_content,
+    open_group,
+    published,
+    put_root,
+    read_root,
+    root_content,
+    withdraw,
+)
 from .local import write_error
+from .members import ZIP
 
 __all__ = ["CacheWriter", "described"]
 
@@ -59,7 +73,7 @@ class CacheWriter:
             while not self._resumes():
                 with self.backend.writing() as writing:
                     # if another writer comes first, its key is looked at
-                    self._created = writing.publish("", root_files(self._root()))
+                    self._created = put_root(writing, self._root())
         except OSError as error:
             raise write_error(self.backend.where, error) from error
         self.existing = set(published(self.backend))
@@ -93,7 +107,7 @@ class CacheWriter:
         return True
 
     def _mismatch(self) -> list[str]:
-        return _differences(read_root(self.backend)["key"], self.key)
+        return _differences(read_root(self.backend, SCHEMA_VERSION)["key"], self.key)
 
     def __enter__(self) -> CacheWriter:
         self._open = self.backend.writing()
@@ -111,8 +125,7 @@ class CacheWriter:
 
     def frame_digest(self, frame_id: str) -> str:
         """Content hash that the frame in the cache was computed from."""
-        attrs, _ = complete_attrs(self.backend, frame_group(frame_id))
-        return str(attrs.get("digest"))
+        return str(open_group(self.backend, frame_group(frame_id)).attrs.get("digest"))
 
     def put_key(self, key: Mapping[str, Any]) -> None:
         """Put another key in place of the cache's own, which says as much of its frames.
@@ -124,8 +137,8 @@ class CacheWriter:
         """
         self.key = json.loads(json.dumps(key))
         try:
-            self._writing.put("zarr.json", root_files(self._root())["zarr.json"])
-            self._writing.withdraw(SUMMARY)
+            self._writing.put(ROOT, root_content(self._root()), replace=True)
+            withdraw(self._writing, SUMMARY)
         except OSError as error:
             raise write_error(self.backend.where, error) from error
 
@@ -138,7 +151,7 @@ class CacheWriter:
             If it cannot be written.
         """
         try:
-            self._writing.put(COST, json.dumps(measured, indent=1).encode())
+            self._writing.put(COST, json.dumps(measured, indent=1).encode(), replace=True)
         except OSError as error:
             raise write_error(self.backend.where, error) from error
 
@@ -173,20 +186,17 @@ class CacheWriter:
         """
         validate(dataset)
         frame_id = check_frame_id(dataset.attrs["frame_id"])
-        group = frame_group(frame_id)
+        name = frame_group(frame_id)
         try:
             with stages("encode"):
-                files = encoded(dataset)
+                content = group_content(dataset)
             with stages("write"):
                 # the table goes before a frame comes: one of the same id may have been removed by hand
-                self._writing.withdraw(SUMMARY)
-                if frame_id in self._outdated:
-                    self._writing.replace(group, files)
-                new = frame_id in self._outdated or self._writing.publish(group, files)
+                withdraw(self._writing, SUMMARY)
+                outdated = frame_id in self._outdated
+                new = self._writing.put(name + ZIP, content, replace=outdated)
         except OSError as error:
-            raise write_error(str(self.path / group), error) from error
-        if not new and frame_id not in published(self.backend):
-            raise CacheError(f"{self.path / group}: is in the way of a frame and is none; remove this folder")
+            raise write_error(str(self.path / name), error) from error
         if new:
             self.existing.add(frame_id)
         return new

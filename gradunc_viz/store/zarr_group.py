@@ -76,7 +76,8 @@ class _Files(Mapping[str, bytes]):
         self._made: dict[str, Callable[[], bytes]] = {}
         self._sizes: dict[str, int] = {}
         self._checksums: dict[str, str] = {}
-        for key, variable in dataset.variables.items():
+        # the small ones last: whoever reads the end of their file has them all
+        for key, variable in sorted(dataset.variables.items(), key=lambda item: -item[1].nbytes):
             name = str(key)
             if variable.dtype.kind in "iufb":
                 chunks = _chunks(variable, single.get(name, ()))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from frame_copies import copy_frame
+from frame_files import copy_frame
 from playwright.sync_api import Page, sync_playwright
 from synthetic import write_cache
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import panel as pn
 import pytest
-from frame_copies import copy_frame
+from frame_files import copy_frame
 from synthetic import CLASSES, write_cache
 
 import gradunc_viz as gv

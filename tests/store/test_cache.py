@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 import zarr.storage
 from foreign import litter
-from frame_copies import copy_frame
+from frame_files import copy_frame
 from PIL import Image
 from tiny import SCORES, TinyNet
 from torch.nn import functional as F
