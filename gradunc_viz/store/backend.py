@@ -7,31 +7,14 @@ or not at all, and what was put is only ever replaced as a whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..schema.errors import CacheError
+from .file import Content, Version
 
-__all__ = ["Backend", "Content", "Place", "Version", "Writing", "backend_of"]
-
-Content = bytes | Callable[[BinaryIO], Any]
-"""Of a file: its bytes, or a function that writes them to a binary file."""
-
-
-class Version(NamedTuple):
-    """What tells a file from another of its name.
-
-    Attributes
-    ----------
-    size : int
-        Bytes.
-    tag : hashable
-        What changes whenever it is put anew: its time of modification, or an etag.
-    """
-
-    size: int
-    tag: Hashable
+__all__ = ["Backend", "Place", "Writing", "backend_of"]
 
 
 class Writing(Protocol):

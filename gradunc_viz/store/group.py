@@ -14,8 +14,9 @@ import zarr
 
 from ..schema.errors import CacheError
 from ..schema.frame import IGNORE, READABLE_VERSIONS, SCHEMA_VERSION
-from .backend import Backend, Content, Writing
+from .backend import Backend, Writing
 from .checksums import ALGORITHM, CheckedStore, attributes_checksum
+from .file import Content
 from .members import ZIP, Members, members_of, write_members
 from .zarr_group import group_files
 
@@ -206,7 +207,7 @@ def open_group(backend: Backend, name: str, *, partly: bool = False) -> Group:
         stored = attrs["stored"]
         expected = stored.get("attributes")
         found = attributes_checksum({name: value for name, value in attrs.items() if name != "stored"})
-        sizes = [size for name, size in members.sizes.items() if name != ROOT]
+        sizes = {name: size for name, size in members.sizes.items() if name != ROOT}
         files, size = int(stored["files"]), int(stored["bytes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"{where}: damaged, its zarr.json cannot be read ({error}); {_REPAIR}") from error
@@ -218,10 +219,13 @@ def open_group(backend: Backend, name: str, *, partly: bool = False) -> Group:
         raise CacheError(
             f"{where}: holds frame {attrs.get('frame_id')!r}; expected the one that it is named after; {_REPAIR}"
         )
-    if not partly and (len(sizes), sum(sizes)) != (files, size):
+    if not partly and (len(sizes), sum(sizes.values())) != (files, size):
         raise CacheError(
-            f"{where}: damaged, holds {len(sizes)} files of {sum(sizes)} bytes, expected {files} of {size}; {_REPAIR}"
+            f"{where}: damaged, holds {len(sizes)} files of {sum(sizes.values())} bytes, expected {files} of {size}; "
+            f"{_REPAIR}"
         )
+    if strange := sizes.keys() - stored.get(ALGORITHM, sizes):
+        raise CacheError(f"{where}: damaged, holds {min(strange)!r}, which was not written; {_REPAIR}")
     return Group(where, members, attrs)
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from ..schema.errors import CacheError
 from ..schema.file_names import is_foreign
-from .backend import Content, Version
+from .file import Content, Version
 
 __all__ = ["LocalBackend", "write_error"]
 
@@ -137,6 +137,8 @@ class LocalBackend:
             Path(lock.lock_file).unlink(missing_ok=True)
             with suppress(OSError):  # another writer may be at work
                 (path / _WRITERS).rmdir()
+                if made and (path / "frames").exists():  # of a cache that could not be written
+                    (path / "frames").rmdir()
                 if made or (writing.abandoned and not self.path.is_symlink()):
                     path.rmdir()
 

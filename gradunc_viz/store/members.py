@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 from ..schema.errors import CacheError
-from .backend import Backend, Version
+from .backend import Backend
+from .file import Version
 
 __all__ = ["ZIP", "Members", "members_of", "write_members"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from ..schema.errors import CacheMismatchError
+from ..schema.errors import CacheError, CacheMismatchError
 from ..schema.frame import SCHEMA_VERSION, check_frame_id, validate
 from ..schema.scores import BUILT_IN, GradientScore, lookup
 from .backend import Backend, Place, Writing, backend_of
@@ -199,7 +199,15 @@ class CacheWriter:
             raise write_error(str(self.path / name), error) from error
         if new:
             self.existing.add(frame_id)
+        elif not self._readable(name):
+            raise CacheError(f"{self.path / name}{ZIP}: is in the way of a frame and is none; remove it")
         return new
+
+    def _readable(self, name: str) -> bool:
+        try:
+            return bool(open_group(self.backend, name, partly=True).arrays)
+        except CacheError:
+            return False
 
 
 def described(scores: Sequence[str]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numcodecs
 import numpy as np
+from frame_files import members
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -154,7 +155,8 @@ def main() -> None:
             read, shown = read_latency(cache, name)
             print(f"{name}: reading the map {read:.1f} ms (target {TARGET_MS}), gv.score {shown:.1f} ms")
         for name in frame.variables:
-            size = sum(file.stat().st_size for file in (Path(folder) / "cache/frames/f" / str(name)).rglob("*"))
+            files = members(Path(folder) / "cache/frames/f").items()
+            size = sum(len(content) for file, content in files if file.startswith(f"{name}/"))
             if size > 50_000:
                 print(f"  {name:14}{size / 1e6:8.2f} MB")
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import panel as pn
 import pytest
-from frame_files import copy_frame
+from frame_files import copy_frame, unpacked
 from synthetic import CLASSES, write_cache
 
 import gradunc_viz as gv
@@ -336,9 +336,9 @@ def test_hover_and_pin_tell_every_score(explorer: app.Explorer, cache: Cache) ->
 def test_broken_frame_is_a_message_and_the_rest_works(cache: Cache, tmp_path: Path) -> None:
     copy = tmp_path / "cache"
     shutil.copytree(cache.path, copy)
-    files = (copy / "frames" / "a" / "prediction").rglob("*")
-    chunk = next(path for path in files if path.is_file() and path.name != "zarr.json")
-    chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    with unpacked(copy / "frames" / "a") as files:
+        chunk = next((files / "prediction").glob("c*"))
+        chunk.write_bytes(b"\0" * chunk.stat().st_size)
     explorer = app.Explorer([open_cache(copy)], view="tab=frames")
     click(explorer, "a")
     tab = explorer.desk.frames
@@ -632,7 +632,8 @@ def test_pixels_are_read_in_every_network_and_damage_of_one_is_told(cache: Cache
     assert "Pinned pixel, A" in shown
     assert "Pinned pixel, B" in shown
     assert shown.count(">entropy<") == 1  # B has not cached it
-    shutil.rmtree(other.path / "frames" / "b" / "pixel_score")
+    with unpacked(other.path / "frames" / "b") as files:
+        shutil.rmtree(files / "pixel_score")
     explorer.state.frame_id = "b"
     notes = [pane.note.object for pane in explorer.desk.frames.panes.shown]
     assert "damaged" not in notes[0]
@@ -644,7 +645,8 @@ def test_pixels_are_read_in_every_network_and_damage_of_one_is_told(cache: Cache
 def test_analysis_leaves_a_damaged_frame_out_and_says_so(tmp_path: Path) -> None:
     broken = write_cache(tmp_path / "broken", ["a", "b", "c"], [(48, 64)])
     _ = broken.summary
-    next((broken.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
+    with unpacked(broken.path / "frames" / "b") as files:
+        next((files / "cell").glob("c*")).write_bytes(b"")
     for tab in ("overview", "curves"):
         explorer = app.Explorer([open_cache(broken.path)], view=f"tab={tab}")
         alert = explorer.desk.built[tab].alert

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frame_files import unpacked
 from PIL import Image
 from synthetic import new_writer, write_frame
 from tiny import TinyNet, write_set
@@ -165,7 +166,8 @@ def test_what_imported_maps_lack_is_left_out_and_said(
 def test_a_damaged_cache_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with new_writer(tmp_path / "c") as writer:
         write_frame(writer, "a")
-    next((tmp_path / "c/frames/a/prediction").glob("c*")).unlink()
+    with unpacked(tmp_path / "c/frames/a") as files:
+        next((files / "prediction").glob("c*")).unlink()
     assert cli(["figures", str(tmp_path / "c"), "--out", str(tmp_path / "out"), "--quiet"]) == 1
     assert "damaged" in capsys.readouterr().err
 

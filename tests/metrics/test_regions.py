@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frame_files import unpacked
 from PIL import Image, ImageColor
 from synthetic import write_cache
 
@@ -161,7 +162,8 @@ def test_classes_of_a_failure(cache: Cache) -> None:
 def test_a_damaged_frame_is_named_and_passed_over(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a", "b"])
     cache.summary.load()
-    (tmp_path / "cache" / "frames" / "a" / "prediction" / "zarr.json").unlink()
+    with unpacked(tmp_path / "cache" / "frames" / "a") as files:
+        (files / "prediction" / "zarr.json").unlink()
     last = list(
         failures.search_failures(cache, failures.FailureQuery("needless_doubt", "entropy", "error", THRESHOLD))
     )[-1]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from frame_files import unpacked
 from synthetic import write_cache
 
 from gradunc_viz.metrics.worst import WORST, worst_frames
@@ -23,7 +24,8 @@ def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path, definition: str, 
     cache.summary.load()
     whole = worst_frames(cache, definition, "entropy", "error").set_index("frame")
     assert whole.attrs["damaged"] == {}
-    shutil.rmtree(path / "frames" / "b" / damage)
+    with unpacked(path / "frames" / "b") as files:
+        shutil.rmtree(files / damage)
     table = worst_frames(open_cache(path), definition, "entropy", "error").set_index("frame")
     damaged = table.attrs["damaged"]
     assert set(damaged) <= {"b"}
@@ -38,14 +40,16 @@ def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path, definition: str, 
 def test_what_is_read_of_a_damaged_frame_matters(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     write_cache(path, ["a", "b", "c"]).summary.load()
-    shutil.rmtree(path / "frames" / "b" / "bin_min")
-    shutil.rmtree(path / "frames" / "b" / "cell_counts")
+    with unpacked(path / "frames" / "b") as files:
+        shutil.rmtree(files / "bin_min")
+        shutil.rmtree(files / "cell_counts")
     for definition in ("confident_mistakes", "lowest_auroc"):
         table = worst_frames(open_cache(path), definition, "entropy", "error")
         assert list(table.attrs["damaged"]) == ["b"], definition
         assert sorted(table["frame"]) == ["a", "c"], definition
     for frame in "ac":
-        shutil.rmtree(path / "frames" / frame / "cell_counts")
-        shutil.rmtree(path / "frames" / frame / "bin_min")
+        with unpacked(path / "frames" / frame) as files:
+            shutil.rmtree(files / "cell_counts")
+            shutil.rmtree(files / "bin_min")
     with pytest.raises(CacheError):
         worst_frames(open_cache(path), "lowest_auroc", "entropy", "error")

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from frame_files import unpacked
 from synthetic import new_writer, write_frame
 from tiny import TinyNet
 
@@ -40,7 +41,8 @@ def test_damaged_cache_still_shows_itself(tmp_path) -> None:
     with new_writer(tmp_path / "c") as writer:
         write_frame(writer, "a")
         write_frame(writer, "b")
-    (tmp_path / "c/frames/a/thumbnail/zarr.json").write_text("no")
+    with unpacked(tmp_path / "c/frames/a") as files:
+        (files / "thumbnail/zarr.json").write_text("no")
     assert open_cache(tmp_path / "c")._repr_html_().count("data:image") == 1
 
 

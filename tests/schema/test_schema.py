@@ -224,7 +224,7 @@ def test_wrong_dtype_is_named(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.assign_attrs(schema_version=7), "schema version is 7, expected 2"),
+        (lambda d: d.assign_attrs(schema_version=7), "schema version is 7, expected 3"),
         (lambda d: d.drop_attrs(), "schema version is None"),
         (lambda d: d.assign(extra=0), r"unknown variables \['extra'\]"),
         (lambda d: d.drop_vars("class"), "coordinate 'class' is missing"),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+import io
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import xarray as xr
 from tiny import SCORES
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
 
 import gradunc_viz as gv
 from gradunc_viz.schema.errors import CacheError
 from gradunc_viz.store.backend import Backend
+from gradunc_viz.store.file import Content, Version
 
 
 class InMemory:
@@ -24,29 +24,25 @@ class InMemory:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.published = 0
+        self.puts: list[str] = []
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         if name not in self.files:
             raise FileNotFoundError(name)
-        return self.files[name]
+        return self.files[name][start:stop]
 
-    def below(self, group: str) -> dict[str, bytes]:
-        start = f"{group}/" if group else ""
-        return {name[len(start) :]: content for name, content in self.files.items() if name.startswith(start)}
+    def names(self, folder: str) -> list[str]:
+        start = f"{folder}/" if folder else ""
+        return sorted({name[len(start) :].partition("/")[0] for name in self.files if name.startswith(start)})
 
-    def groups(self, name: str) -> list[str]:
-        return sorted({file.partition("/")[0] for file in self.below(name) if "/" in file})
+    def versions(self, folder: str) -> dict[str, Version]:
+        return {name: self.version(f"{folder}/{name}") for name in self.names(folder)}
 
-    def sizes(self, group: str) -> dict[str, int]:
-        return {name: len(content) for name, content in self.below(group).items() if "/" in name}
-
-    def store(self, name: str) -> MemoryStore:
-        buffer = default_buffer_prototype().buffer
-        return MemoryStore({file: buffer.from_bytes(content) for file, content in self.below(name).items()})
-
-    def version(self, group: str = "") -> Hashable:
-        return self.published
+    def version(self, name: str = "") -> Hashable:
+        if not name:
+            return len(self.puts)
+        content = self.files.get(name)
+        return None if content is None else Version(len(content), self.puts.count(name))
 
     def is_cache(self) -> bool:
         return "zarr.json" in self.files
@@ -55,23 +51,19 @@ class InMemory:
     def writing(self) -> Iterator[InMemory]:
         yield self
 
-    def publish(self, group: str, files: Mapping[str, bytes]) -> bool:
-        if self.below(group):
+    def put(self, name: str, content: Content, *, replace: bool = False) -> bool:
+        if name in self.files and not replace:
             return False
-        self.files |= {f"{group}/{name}" if group else name: content for name, content in files.items()}
-        self.published += 1
+        if callable(content):
+            file = io.BytesIO()
+            content(file)
+            content = file.getvalue()
+        self.files[name] = content
+        self.puts.append(name)
         return True
 
-    def put(self, name: str, content: bytes) -> None:
-        self.files[name] = content
-
-    def replace(self, group: str, files: Mapping[str, bytes]) -> None:
-        self.withdraw(group)
-        self.publish(group, files)
-
-    def withdraw(self, group: str) -> None:
-        for name in self.below(group):
-            del self.files[f"{group}/{name}"]
+    def delete(self, name: str) -> None:
+        self.files.pop(name, None)
 
     def abandon(self) -> None:
         self.files.clear()
@@ -104,15 +96,15 @@ def test_a_place_from_outside_holds_what_a_folder_would(memory: InMemory, tiny_c
 def test_a_place_from_outside_is_resumed_and_its_damage_noticed(memory: InMemory, tiny_net: Any, tiny_set: Any) -> None:
     place = InMemory()
     place.files = dict(memory.files)
-    place.withdraw("frames/f02")
+    place.delete("frames/f02.zip")
     assert gv.open_cache(place).ids == ("f00", "f01", "f03")
     cache = gv.compute(tiny_net, gv.open_frames(tiny_set), place, scores=SCORES, progress=False)
     assert len(cache) == 4
-    assert place.published == 2  # one frame, and the table
+    assert place.puts == ["frames/f02.zip", "summary.zip"]
     with pytest.raises(CacheError, match=r"memory: was computed differently: settings\.scores"):
         gv.compute(tiny_net, gv.open_frames(tiny_set), place, scores="msp", progress=False)
-    del place.files["frames/f01/counts/zarr.json"]
-    with pytest.raises(CacheError, match="memory/frames/f01: damaged, holds"):
+    place.files["frames/f01.zip"] = place.files["frames/f01.zip"][1:]
+    with pytest.raises(CacheError, match=r"memory/frames/f01.*: damaged"):
         cache["f01"]
 
 
@@ -120,7 +112,7 @@ def test_a_cache_says_when_it_has_changed(memory: InMemory) -> None:
     cache = gv.open_cache(memory)
     before = cache.version, cache.frame_version("f00")
     assert (cache.version, cache.frame_version("f00")) == before
-    memory.published += 1
+    memory.put("frames/f00.zip", memory.files["frames/f00.zip"], replace=True)
     assert cache.version != before[0]
     assert cache.frame_version("f00") != before[1]
     assert cache.reopened().ids == cache.ids

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 import zarr.storage
 from foreign import litter
-from frame_files import copy_frame
+from frame_files import as_folders, copy_frame, unpacked
 from PIL import Image
 from tiny import SCORES, TinyNet
 from torch.nn import functional as F
@@ -28,7 +28,9 @@ from gradunc_viz.schema.scores import lookup
 from gradunc_viz.scores.gradients import gradient_norms
 from gradunc_viz.store import cache as cache_module
 from gradunc_viz.store.cache import open_cache
+from gradunc_viz.store.checksums import CheckedStore
 from gradunc_viz.store.frame import class_probabilities, decode_image
+from gradunc_viz.store.group import open_complete
 from gradunc_viz.store.local import LocalBackend
 from gradunc_viz.store.summary import build_summary, publish_summary
 from gradunc_viz.store.writer import CacheWriter
@@ -48,13 +50,9 @@ def in_memory(cache: gv.Cache, frame: int | str = 0, frame_id: str | None = None
     return dataset if frame_id is None else dataset.assign_attrs(frame_id=frame_id)
 
 
-def staging_of(path: Path) -> Path:
-    return path.parent / f".{path.name}.staging"
-
-
 def staged(path: Path) -> list[Path]:
-    """What is written and not published, beside the locks of writers."""
-    return [entry for entry in staging_of(path).glob("*/*") if entry.name != ".lock"]
+    """What is being written."""
+    return list(path.rglob("*.part"))
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -97,24 +95,20 @@ def test_a_cache_holds_its_images(tiny_cache, tiny_set, tmp_path):
         np.testing.assert_array_equal(decode_image(dataset), frame.image)
 
 
-def test_plain_xarray_reads_a_cache(tiny_cache):
-    tree = xr.open_datatree(tiny_cache.path, engine="zarr", consolidated=False)
-    assert sorted(tree["frames"].children) == list(tiny_cache.ids)
+def test_plain_xarray_reads_a_frame(tiny_cache):
     for frame_id in tiny_cache.ids:
-        read = tree[f"frames/{frame_id}"].to_dataset().load()
+        with zarr.storage.ZipStore(str(tiny_cache.path / f"frames/{frame_id}.zip"), mode="r") as store:
+            read = xr.open_zarr(store, consolidated=False, chunks=None).load()
         del read.attrs["stored"]
         xr.testing.assert_identical(read, tiny_cache[frame_id].load())
-    xr.testing.assert_equal(tree["summary"].to_dataset().load(), tiny_cache.summary)
-    tree.close()
 
 
-def test_a_frame_is_lazy(tiny_cache, opened_files):
-    frame = tiny_cache[0]
-    opened_files.clear()
+def test_a_frame_is_lazy(tiny_cache, monkeypatch):
+    frame, read = tiny_cache[0], []
+    whole = CheckedStore.read
+    monkeypatch.setattr(CheckedStore, "read", lambda self, name: [read.append(name), whole(self, name)][1])
     frame["head_score"].isel(score_head=1).load()
-    assert [name for name in opened_files if "/c." in name] == [
-        str(tiny_cache.path / "frames" / "f00" / "head_score" / "c.1.0.0")
-    ]
+    assert read == ["head_score/c.1.0.0"]
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -165,7 +159,7 @@ def test_a_hostile_id_is_not_written(tiny_cache, tmp_path, frame_id):
 @pytest.mark.slow
 def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, opened_files):
     path = copy_of(tiny_cache, tmp_path / "many")
-    shutil.rmtree(path / "summary")
+    (path / "summary.zip").unlink()
     for i in range(1000):
         copy_frame(tiny_cache.path / "frames" / "f00", path / "frames" / f"g{i:04}")
     opened_files.clear()
@@ -176,7 +170,7 @@ def test_opening_a_thousand_frames_opens_none_of_them(tiny_cache, tmp_path, open
     assert cache["g0500"].attrs["frame_id"] == "g0500"
     assert cache[4 + 7].attrs["frame_id"] == "g0007"
     touched = {name[len(str(path)) :].split("/")[2] for name in opened_files if name.startswith(str(path))}
-    assert touched == {"g0500", "g0007"}
+    assert touched == {"g0500.zip", "g0007.zip"}
 
 
 def test_a_cache_names_the_head_that_was_found(tiny_cache, tiny_set, tmp_path):
@@ -190,7 +184,8 @@ def test_a_cache_names_the_head_that_was_found(tiny_cache, tiny_set, tmp_path):
         del older.attrs["head_layer"]
         writer.commit(older)
     assert open_cache(tmp_path / "older").head == "classifier"
-    (tmp_path / "older/frames/f00/prediction/zarr.json").unlink()
+    with unpacked(tmp_path / "older/frames/f00") as files:
+        (files / "prediction/zarr.json").unlink()
     assert open_cache(tmp_path / "older").head is None
     for frame in tiny_cache:
         np.save(tmp_path / f"{frame}.npy", np.random.default_rng(0).random(tiny_cache[frame]["prediction"].shape))
@@ -333,17 +328,18 @@ def lose_chunk(folder: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_nothing, damage_metadata, damage_chunk, lose_chunk])
 def test_a_missing_or_damaged_summary_is_built_again(tiny_cache, tmp_path, damage):
     path = copy_of(tiny_cache, tmp_path / "c")
-    damage(path / "summary")
+    with unpacked(path / "summary") as files:
+        damage(files)
     check_summary(open_cache(path))
     xr.testing.assert_identical(
-        xr.open_zarr(path / "summary", consolidated=False, chunks=None).load().drop_attrs(deep=False),
+        open_complete(LocalBackend(path), "summary").load().drop_attrs(deep=False),
         tiny_cache.summary.drop_attrs(deep=False),
     )
 
 
 def test_a_stale_summary_is_built_again(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    shutil.rmtree(path / "frames" / "f02")
+    (path / "frames" / "f02.zip").unlink()
     cache = open_cache(path)
     check_summary(cache)
     assert cache.ids == ("f00", "f01", "f03")
@@ -351,7 +347,7 @@ def test_a_stale_summary_is_built_again(tiny_cache, tmp_path):
 
 def test_a_frame_replaced_by_hand_makes_the_summary_stale(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    shutil.rmtree(path / "frames" / "f02")
+    (path / "frames" / "f02.zip").unlink()
     with writer_like(tiny_cache, path) as writer:
         writer.commit(in_memory(tiny_cache, "f00", "f02"))
     check_summary(open_cache(path))
@@ -359,16 +355,16 @@ def test_a_frame_replaced_by_hand_makes_the_summary_stale(tiny_cache, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_read_all_the_same(tiny_cache, tmp_path, monkeypatch):
     path = copy_of(tiny_cache, tmp_path / "c")
-    shutil.rmtree(path / "summary")
+    (path / "summary.zip").unlink()
 
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     check_summary(open_cache(path))
     monkeypatch.setattr(Path, "mkdir", refuse)
     check_summary(open_cache(path))
-    assert not (path / "summary").exists()
+    assert not (path / "summary.zip").exists()
 
 
 def test_an_empty_cache_has_an_empty_summary(tiny_cache, tmp_path):
@@ -411,9 +407,9 @@ def set_version(path: Path, version: int) -> None:
 def test_another_schema_version_is_refused(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
     set_version(path, 7)
-    with pytest.raises(CacheError, match="schema version is 7, expected 2"):
+    with pytest.raises(CacheError, match="schema version is 7, expected 3"):
         open_cache(path)
-    with pytest.raises(CacheError, match="schema version is 7, expected 2"):
+    with pytest.raises(CacheError, match="schema version is 7, expected 3"):
         writer_like(tiny_cache, path)
 
 
@@ -473,11 +469,11 @@ def test_a_cache_without_frames_is_taken_over(tiny_cache, tmp_path):
 
 def test_a_folder_in_the_way_of_a_frame_is_named(tiny_cache, tmp_path):
     with writer_like(tiny_cache, tmp_path / "c") as writer:
-        (tmp_path / "c/frames/f00").mkdir()
-        (tmp_path / "c/frames/f00/notes.txt").write_text("mine")
-        with pytest.raises(CacheError, match="f00: is in the way"):
+        (tmp_path / "c/frames/f00.zip").mkdir()
+        (tmp_path / "c/frames/f00.zip/notes.txt").write_text("mine")
+        with pytest.raises(CacheError, match=r"f00\.zip: is in the way"):
             writer.commit(in_memory(tiny_cache, "f00"))
-    assert open_cache(tmp_path / "c").ids == ()
+    assert (tmp_path / "c/frames/f00.zip/notes.txt").read_text() == "mine"
 
 
 def test_foreign_files_in_every_folder_change_nothing(tiny_cache, tmp_path):
@@ -489,7 +485,7 @@ def test_foreign_files_in_every_folder_change_nothing(tiny_cache, tmp_path):
         xr.testing.assert_identical(cache[frame].load(), tiny_cache[frame].load())
         assert cache.thumbnail(frame) == tiny_cache.thumbnail(frame)
     xr.testing.assert_identical(cache.summary, tiny_cache.summary)
-    shutil.rmtree(path / "summary")
+    (path / "summary.zip").unlink()
     xr.testing.assert_identical(open_cache(path).summary, tiny_cache.summary)
     writer_like(tiny_cache, path)
     assert open_cache(path).ids == tiny_cache.ids
@@ -515,29 +511,20 @@ def test_frames_sort_as_people_count(tiny_cache, tmp_path):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk whose writes may fail: ``disk(error, after)`` lets so many files pass."""
-    files = zarr.storage._local
-    group, array = files._put, Path.write_bytes
+    """A disk whose writes may fail: ``disk(error, call)``, by one of the calls that put a file in place."""
 
-    def arm(number: int | None, after: int = 0) -> None:
-        left = [after]
+    def arm(number: int | None, call: str = "fsync") -> None:
+        def fail(*_args, **_kwargs):
+            raise OSError(number, os.strerror(number))
 
-        def failing(write):
-            def put(path, *args, **kwargs):
-                left[0] -= 1
-                if number is not None and left[0] < 0:
-                    raise OSError(number, os.strerror(number), str(path))
-                return write(path, *args, **kwargs)
+        for name, own in calls.items():
+            monkeypatch.setattr(os, name, own if number is None or name != call else fail)
 
-            return put
-
-        monkeypatch.setattr(files, "_put", failing(group))
-        monkeypatch.setattr(Path, "write_bytes", failing(array))
-
+    calls = {name: getattr(os, name) for name in ("fsync", "link", "replace")}
     return arm
 
 
-@pytest.mark.parametrize("after", [0, 3, 40])
+@pytest.mark.parametrize("after", ["fsync", "link"])
 @pytest.mark.parametrize(
     ("number", "text"),
     [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "cannot be written")],
@@ -553,7 +540,7 @@ def test_a_write_that_fails_loses_only_its_frame(tiny_cache, tmp_path, disk, num
         assert not staged(path)
         disk(None)
         assert writer.commit(in_memory(tiny_cache, "f02"))
-    assert not staging_of(path).exists()
+    assert not (path / ".writers").exists()
     cache = open_cache(path)
     assert cache.ids == ("f00", "f02")
     xr.testing.assert_identical(cache["f00"].load(), tiny_cache["f00"].load())
@@ -581,13 +568,26 @@ def test_no_permission_beside_a_cache(tiny_cache, tmp_path, monkeypatch):
         writer_like(tiny_cache, tmp_path / "new")
 
 
-def test_a_cache_on_a_mount_point_is_explained(tiny_cache, tmp_path, monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+def test_nothing_is_written_beside_a_cache(tiny_cache, tmp_path, monkeypatch):
+    """It may be a mount point, or lie in a folder of somebody else; its frames may lie on another disk."""
+    (tmp_path / "disk").mkdir()
+    path = tmp_path / "c"
+    path.mkdir()
+    (path / "frames").symlink_to(tmp_path / "disk")
+    folders = set()
+    for name in ("link", "replace"):
+        own = getattr(os, name)
 
-    monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(CacheError, match="choose a folder inside it"):
-        writer_like(tiny_cache, tmp_path / "c")
+        def put(source, target, own=own, **options):
+            assert Path(source).parent == Path(target).parent
+            folders.add(Path(target).parent)
+            return own(source, target, **options)
+
+        monkeypatch.setattr(os, name, put)
+    with writer_like(tiny_cache, path) as writer:
+        assert writer.commit(in_memory(tiny_cache, "f00"))
+    assert folders == {path, path / "frames"}
+    assert open_cache(path).ids == ("f00",)
 
 
 def test_a_frame_that_does_not_fit_the_schema_is_not_written(tiny_cache, tmp_path):
@@ -611,7 +611,7 @@ def test_the_second_writer_of_a_frame_learns_that_it_lost(tiny_cache, tmp_path):
         assert not two.commit(other)
         assert two.commit(in_memory(tiny_cache, "f01"))
         assert not staged(path)
-    assert not staging_of(path).exists()
+    assert not (path / ".writers").exists()
     xr.testing.assert_identical(open_cache(path)["f00"].load(), tiny_cache["f00"].load())
 
 
@@ -629,9 +629,10 @@ def test_leftovers_are_not_frames(tiny_cache, tmp_path):
 @pytest.mark.parametrize("lost", ["counts/c.0.0.2.0", "score/c.0", "logits/zarr.json", "anomaly_count/c", "image"])
 def test_a_lost_file_is_noticed(tiny_cache, tmp_path, lost):
     path = copy_of(tiny_cache, tmp_path / "c")
-    shutil.rmtree(path / "summary")
-    victim = path / "frames" / "f01" / lost
-    shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
+    (path / "summary.zip").unlink()
+    with unpacked(path / "frames" / "f01") as files:
+        victim = files / lost
+        shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     cache = open_cache(path)
     cache["f00"].load()
     with pytest.raises(CacheError, match=r"f01: damaged, holds \d+ files"):
@@ -644,14 +645,20 @@ def test_a_lost_file_is_noticed(tiny_cache, tmp_path, lost):
 
 def test_a_truncated_file_is_noticed(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
-    chunk = path / "frames" / "f01" / "prediction" / "c.0.0"
-    os.truncate(chunk, chunk.stat().st_size - 1)
+    with unpacked(path / "frames" / "f01") as files:
+        chunk = files / "prediction" / "c.0.0"
+        os.truncate(chunk, chunk.stat().st_size - 1)
     with pytest.raises(CacheError, match="damaged, holds"):
         open_cache(path)["f01"]
+    for size in (0, 10, 5000):
+        os.truncate(path / "frames/f01.zip", size)
+        with pytest.raises(CacheError, match=r"frames/f01.*: damaged"):
+            open_cache(path)["f01"]
 
 
 def test_files_of_others_are_no_damage(tiny_cache, tmp_path):
     path = copy_of(tiny_cache, tmp_path / "c")
+    as_folders(path)
     for name in ("prediction/.DS_Store", "prediction/._c.0.0"):
         (path / "frames" / "f01" / name).write_text("x")
     xr.testing.assert_identical(open_cache(path)["f01"].load(), tiny_cache["f01"].load())
@@ -660,7 +667,8 @@ def test_files_of_others_are_no_damage(tiny_cache, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"zarr_format": 3, "node_type": "group"}'])
 def test_a_frame_with_damaged_metadata_is_named(tiny_cache, tmp_path, text):
     path = copy_of(tiny_cache, tmp_path / "c")
-    (path / "frames" / "f01" / "zarr.json").write_text(text)
+    with unpacked(path / "frames" / "f01") as files:
+        (files / "zarr.json").write_text(text)
     with pytest.raises(CacheError, match="f01"):
         open_cache(path)["f01"]
 
@@ -727,6 +735,7 @@ def test_reading_tells_of_damage(tiny_cache: gv.Cache, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_cache.path, copy)
     frame = tiny_cache.ids[0]
-    next((copy / "frames" / frame / "counts").glob("c*")).write_bytes(b"")
+    with unpacked(copy / "frames" / frame) as files:
+        next((files / "counts").glob("c*")).write_bytes(b"")
     with pytest.raises(CacheError, match=frame):
         gv.open_cache(copy).read(frame, ("counts",))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frame_files import unpacked
 from synthetic import write_cache
 
 import gradunc_viz as gv
@@ -192,7 +193,8 @@ def test_a_damaged_frame_is_an_error_that_names_it(caches: dict[str, gv.Cache], 
     import shutil
 
     path = Path(shutil.copytree(caches["one"].path, tmp_path / "copy"))
-    (path / "frames/b/cell_counts/zarr.json").write_text("")
+    with unpacked(path / "frames/b") as files:
+        (files / "cell_counts/zarr.json").write_text("")
     for name, function in FUNCTIONS.items():
         if name != "segmentation":  # reads the table, which is there
             with pytest.raises(GraduncError, match="frames/b: damaged"):

@@ -13,6 +13,8 @@ import xarray as xr
 from tiny import SCORES, TinyNet, write_set
 
 import gradunc_viz as gv
+from gradunc_viz.store.group import open_complete
+from gradunc_viz.store.local import LocalBackend
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,10 +90,9 @@ def runner(tmp_path):
     running.close()
 
 
-def files(cache: gv.Cache, frame_id: str) -> dict[str, bytes]:
+def files(cache: gv.Cache, frame_id: str) -> bytes:
     """Everything that a frame has on disk."""
-    folder = cache.path / "frames" / frame_id
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return (cache.path / "frames" / f"{frame_id}.zip").read_bytes()
 
 
 def test_no_kill_damages_a_frame(runner, tmp_path):
@@ -133,9 +134,11 @@ def test_no_kill_damages_a_frame(runner, tmp_path):
             xr.testing.assert_identical(frame.load(), whole[frame_id].load())
         xr.testing.assert_identical(gv.open_cache(out).summary, whole.summary)
         xr.testing.assert_identical(
-            xr.open_zarr(out / "summary", consolidated=False, chunks=None).load().drop_attrs(deep=False),
+            open_complete(LocalBackend(out), "summary").load().drop_attrs(deep=False),
             whole.summary.drop_attrs(deep=False),
         )
-        assert sorted(entry.name for entry in out.iterdir()) == ["frames", "summary", "zarr.json"]
-        assert sorted(entry.name for entry in (out / "frames").iterdir()) == sorted([*reference, "zarr.json"])
+        assert sorted(entry.name for entry in out.iterdir()) == ["frames", "summary.zip", "zarr.json"]
+        assert sorted(entry.name for entry in (out / "frames").iterdir()) == sorted(
+            [*(f"{name}.zip" for name in reference), "zarr.json"]
+        )
     assert not list(tmp_path.glob(".*"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from frame_files import as_folders, members
 
 import gradunc_viz as gv
 from gradunc_viz.cli.main import main
@@ -121,13 +122,13 @@ def test_an_older_cache_opens_as_it_is(tiny_cache: gv.Cache, tmp_path: Path) -> 
     assert gv.upgrade_cache(path) == ()
 
 
-@pytest.mark.parametrize("version", [1, 3, "two", None])
+@pytest.mark.parametrize("version", [1, 4, "two", None])
 def test_unknown_versions_are_refused_in_one_line(tiny_cache: gv.Cache, tmp_path: Path, version: object) -> None:
     path = older(tiny_cache.path, tmp_path / "old")
     attrs = root(path)
     attrs["attributes"]["key"]["schema_version"] = version
     (path / "zarr.json").write_text(json.dumps(attrs))
-    with pytest.raises(CacheError, match=f"schema version is {version!r}, expected 2; this version") as raised:
+    with pytest.raises(CacheError, match=f"schema version is {version!r}, expected 3") as raised:
         gv.upgrade_cache(path)
     assert "\n" not in str(raised.value)
     assert root(path) == attrs
@@ -136,3 +137,39 @@ def test_unknown_versions_are_refused_in_one_line(tiny_cache: gv.Cache, tmp_path
 def test_what_is_no_cache_is_not_upgraded(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="no such folder"):
         gv.upgrade_cache(tmp_path / "absent")
+
+
+def test_frames_that_are_folders_are_read_and_packed(
+    tiny_cache: gv.Cache, tiny_net: torch.nn.Module, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c"
+    shutil.copytree(tiny_cache.path, path)
+    as_folders(path)
+    assert gv.check_cache(path).damaged == {}
+    for frame in tiny_cache:
+        xr.testing.assert_identical(gv.open_cache(path)[frame].load(), tiny_cache[frame].load())
+    with pytest.raises(CacheError, match="schema version is 2, expected 3 to write to it; 'gradunc upgrade"):
+        gv.compute(tiny_net, gv.open_frames(tiny_set), path, scores=tiny_cache.scores, progress=False)
+    shutil.copy(tiny_cache.path / "frames/f02.zip", path / "frames/f02.zip")  # as where an upgrade was interrupted
+    assert len(gv.open_cache(path)) == 4
+    assert main(["upgrade", str(path)]) == 0
+    assert "holds each of its 4 frames in one file" in capsys.readouterr().out
+    assert sorted(file.name for file in (path / "frames").iterdir()) == [*(f"{f}.zip" for f in tiny_cache), "zarr.json"]
+    for frame in tiny_cache:
+        assert sorted(members(path / "frames" / frame).items()) == sorted(
+            members(tiny_cache.path / "frames" / frame).items()
+        )
+    xr.testing.assert_identical(gv.open_cache(path).summary, tiny_cache.summary)
+    gv.compute(tiny_net, gv.open_frames(tiny_set), path, scores=tiny_cache.scores, progress=False)
+
+
+def test_a_damaged_folder_is_not_packed(tiny_cache: gv.Cache, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    shutil.copytree(tiny_cache.path, path)
+    as_folders(path)
+    chunk = next((path / "frames/f01/prediction").glob("c*"))
+    chunk.write_bytes(b"x" * chunk.stat().st_size)
+    with pytest.raises(CacheError, match=r"f01/prediction/c.*: damaged"):
+        gv.upgrade_cache(path)
+    assert gv.open_cache(path).key["schema_version"] == 2
+    assert len(gv.open_cache(path)) == 4

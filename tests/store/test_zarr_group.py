@@ -9,14 +9,15 @@ import pytest
 import xarray as xr
 import zarr
 
-from gradunc_viz.store.local import put_files
 from gradunc_viz.store.zarr_group import group_files
 
 DTYPES = ("u1", "u2", "u4", "i4", "i8", "f2", "f4", "f8", "?")
 
 
 def stored(dataset, folder, **options):
-    put_files(group_files(dataset, **{"single": {}, "plain": frozenset(), "fill": {}, **options}), folder)
+    for name, content in group_files(dataset, **{"single": {}, "plain": frozenset(), "fill": {}, **options}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return xr.open_zarr(folder, consolidated=False, chunks=None)
 
 

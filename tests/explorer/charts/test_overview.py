@@ -9,6 +9,7 @@ import holoviews as hv
 import numpy as np
 import pytest
 from charting import exact_cache, pixels, words
+from frame_files import unpacked
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import CLASSES, SCORES, write_cache
@@ -193,7 +194,8 @@ def test_thumbnails_are_the_cached_ones(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(GraduncError, match=r"no frame '\.\./a'"):
         overview.thumbnails(cache, ["../a"])
     broken = write_cache(tmp_path / "broken", ["a"])
-    (broken.path / "frames" / "a" / "thumbnail" / "zarr.json").unlink()
+    with unpacked(broken.path / "frames" / "a") as files:
+        (files / "thumbnail" / "zarr.json").unlink()
     with pytest.raises(CacheError, match=r"frames/a/thumbnail/zarr.json: damaged, is missing"):
         overview.thumbnails(broken, ["a"])
 

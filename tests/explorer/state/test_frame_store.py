@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frame_files import unpacked
 from PIL import Image
 from synthetic import SCORES, write_cache
 from tiny import TinyNet, write_set
@@ -84,10 +85,11 @@ def test_the_target_is_the_tasks(cache: Cache, task: str) -> None:
 
 def test_what_cannot_be_read_names_frame_and_variable(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a"])
+    with unpacked(cache.path / "frames" / "a") as files:
+        for name in ("prediction", "pixel_score", "logits"):
+            for file in (files / name).glob("c*"):
+                file.write_bytes(b"\0" * file.stat().st_size)
     frame = FrameData(cache["a"])
-    for name in ("prediction", "pixel_score", "logits"):
-        for file in (cache.path / "frames" / "a" / name).glob("c*"):
-            file.write_bytes(b"\0" * file.stat().st_size)
     with pytest.raises(CacheError, match=r"frames/a/prediction/.*: damaged"):
         _ = frame.prediction
     with pytest.raises(CacheError, match=r"frames/a/pixel_score/.*: damaged"):

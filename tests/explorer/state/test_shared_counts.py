@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frame_files import unpacked
 from synthetic import write_cache
 
 import gradunc_viz as gv
@@ -124,7 +125,8 @@ def test_what_cannot_be_read_is_told_as_a_copy(tmp_path: Path) -> None:
 def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "cache", ["a", "b", "c"], [(24, 32)])
     wanted = pooled.set_histograms(Selection.of(cache, "error", scores=["msp"], frames=["a", "c"]))["msp"]
-    next((cache.path / "frames" / "b" / "cell").glob("c*")).write_bytes(b"")
+    with unpacked(cache.path / "frames" / "b") as files:
+        next((files / "cell").glob("c*")).write_bytes(b"")
     memo.shared.clear()
     found = pooled.set_histograms(Selection.of(cache, "error", scores=["msp"]))["msp"]
     np.testing.assert_array_equal(found.weights["counts"], wanted.weights["counts"])
