@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -123,7 +124,12 @@ def _group_file(attrs: Mapping[str, Any]) -> bytes:
 
 def group_content(dataset: xr.Dataset) -> Content:
     """Content of the file of a group; of a large one it is made while it is written."""
-    return partial(write_members, encoded(dataset).items())
+    write = partial(write_members, encoded(dataset).items())
+    if dataset.nbytes > _AT_ONCE:
+        return write
+    content = io.BytesIO()
+    write(content)
+    return content.getvalue()
 
 
 def published(backend: Backend) -> list[str]:
@@ -264,10 +270,9 @@ _FILL = {"prediction": IGNORE, "label": IGNORE, "anomaly": IGNORE}
 _COMPRESSED = frozenset(("image", "thumbnail"))  # JPEG, PNG and WebP
 
 
-_AT_ONCE = 1 << 29  # bytes of a dataset whose files are made before the first of them is written
+_AT_ONCE = 1 << 29  # bytes of a dataset whose file is made before it is written
 
 
 def encoded(dataset: xr.Dataset) -> Mapping[str, bytes]:
-    """Files of a dataset by name, ``zarr.json`` of the group last; of a large one each is made when it is asked for."""
-    files = group_files(dataset, single=CHUNKS, plain=_COMPRESSED, fill=_FILL)
-    return files if dataset.nbytes > _AT_ONCE else dict(files)
+    """Files of a dataset by name, ``zarr.json`` of the group last; each is made when it is asked for."""
+    return group_files(dataset, single=CHUNKS, plain=_COMPRESSED, fill=_FILL)
