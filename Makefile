@@ -8,12 +8,13 @@ RUN := $(VENV)/.run
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench compatibility notebooks lab clean
+.PHONY: help demo test test-fast soak lint format bench compatibility notebooks lab clean
 
 help:
 	@echo "make demo       compute the embedded demo and serve the explorer on 127.0.0.1:$(PORT)"
 	@echo "make test       run all tests (browser tests where Chromium is found)"
 	@echo "make test-fast  run those that take no time: not slow, not in a browser, not on real networks"
+	@echo "make soak       what may fail while frames are written, tried ten times as often"
 	@echo "make lint       ruff, mypy and the direction of imports"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make bench      benchmarks, compared with the committed baseline"
@@ -44,6 +45,9 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(TESTS) -m "not slow and not browser and not real"
+
+soak: $(READY)
+	GRADUNC_SOAK=10 $(TESTS) tests/faults tests/store/test_crash.py --durations 15
 
 lint: $(READY)
 	$(BIN)/ruff check .

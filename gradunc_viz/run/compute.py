@@ -320,10 +320,11 @@ def _is_large(settings: Settings, frames: Sequence[Frame]) -> bool:
 
 
 def _folder(place: Backend) -> Path:
-    """Where large maps are kept until they are in the cache: beside it, or where other temporary files are."""
+    """Where large maps are kept until they are in the cache: on its disk, or where other temporary files are."""
     path = Path(place.where)
-    beside = (folder for folder in path.resolve().parents if folder.is_dir()) if path.is_absolute() else iter(())
-    return next(beside, Path(tempfile.gettempdir()))
+    near = (path.resolve(), *path.resolve().parents) if path.is_absolute() else ()
+    open_to_us = (folder for folder in near if folder.is_dir() and os.access(folder, os.W_OK))
+    return next(open_to_us, Path(tempfile.gettempdir()))
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str] | ImageSource, channels: int) -> np.ndarray:

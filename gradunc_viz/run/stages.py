@@ -19,7 +19,7 @@ STAGES = {
     "wait for writing": "the network is ahead of the disk",
     "count": "counts for evaluation, assembling the frame",
     "encode": "compress",
-    "write": "files and the rename that commits them",
+    "write": "the file, synced, and the link that commits it",
 }
 """Stages of a run, in the order in which a frame goes through them, and what each does."""
 

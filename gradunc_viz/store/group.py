@@ -159,8 +159,9 @@ def _is_folder_group(backend: Backend, group: str) -> bool:
 
 
 def withdraw(writing: Writing, group: str) -> None:
-    """Take a group away, if it is there."""
+    """Take a group away, if it is there; also one of an earlier version, which is a folder."""
     writing.delete(group + ZIP)
+    writing.delete(group)
 
 
 class Group:

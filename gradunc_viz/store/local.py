@@ -68,11 +68,10 @@ class LocalBackend:
             If the whole folder is missing.
         """
         try:
-            with open(self.path / name, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                first, last, _ = slice(start, stop).indices(size)
+            with open(self.path / name, "rb") as file:
+                first, last, _ = slice(start, stop).indices(os.fstat(file.fileno()).st_size)
                 file.seek(first)
-                return _whole(file.read, max(0, last - first))
+                return file.read(max(0, last - first))
         except FileNotFoundError:
             if not self.path.exists():
                 raise CacheError(f"{self.path}: no such folder; expected a cache made by 'gradunc compute'") from None
@@ -116,7 +115,7 @@ class LocalBackend:
                 )
             return False
         for folder in (self.path, self.path / "frames"):
-            if not os.access(folder, os.W_OK):
+            if folder.exists() and not os.access(folder, os.W_OK):
                 raise CacheError(f"{self.path}: no permission to write there")
         return True
 
@@ -132,7 +131,6 @@ class LocalBackend:
             _sweep(path)
             yield writing
         finally:
-            writing.sync()
             lock.release()  # before: Windows removes no open file
             Path(lock.lock_file).unlink(missing_ok=True)
             with suppress(OSError):  # another writer may be at work
@@ -151,7 +149,6 @@ class _LocalWriting:
         self.writer = writer
         self.abandoned = False
         self._numbers = count()
-        self._touched: set[Path] = set()
 
     def put(self, name: str, content: Content, *, replace: bool = False) -> bool:
         """Let a file appear whole by a link, which fails where there is one, or by a rename."""
@@ -167,11 +164,12 @@ class _LocalWriting:
                     file.write(content)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut may leave an empty file under the new name
-            self._touched.add(target.parent)
             if replace:
                 os.replace(staged, target)
-                return True
-            return _linked(staged, target)
+            elif not _linked(staged, target):
+                return False
+            _sync(target.parent)
+            return True
         finally:
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
@@ -199,18 +197,17 @@ class _LocalWriting:
                     self.delete(f"{folder}/{name}")
             with suppress(OSError):  # foreign files
                 (self.path / folder).rmdir()
-        self._touched.clear()
         self.abandoned = True
 
-    def sync(self) -> None:
-        """Let the names of files that were put outlive a power cut, as their contents do."""
-        for folder in self._touched:
-            with suppress(OSError):  # not every system syncs folders
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+
+def _sync(folder: Path) -> None:
+    """Let the names in a folder outlive a power cut, as the contents of its files do."""
+    with suppress(OSError):  # not every system syncs folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _linked(staged: Path, target: Path) -> bool:
@@ -225,17 +222,6 @@ def _linked(staged: Path, target: Path) -> bool:
             return False
         os.rename(staged, target)
     return True
-
-
-def _whole(read: object, size: int) -> bytes:
-    parts = []
-    while size:
-        part = read(min(size, 1 << 30))  # type: ignore[operator]
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts) if len(parts) != 1 else parts[0]
 
 
 def _version(stat: os.stat_result) -> Version:

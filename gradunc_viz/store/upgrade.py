@@ -9,7 +9,7 @@ from typing import Any
 from ..schema.errors import CacheError, UnknownScoreError
 from ..schema.frame import SCHEMA_VERSION
 from .backend import Backend, Place, Writing, backend_of
-from .group import ROOT, SUMMARY, Group, frame_group, open_group, published, read_root, root_content
+from .group import ROOT, SUMMARY, Group, frame_group, open_group, published, read_root, root_content, withdraw
 from .local import write_error
 from .members import ZIP, write_members
 from .progress import followed
@@ -72,7 +72,7 @@ def _pack(backend: Backend, writing: Writing) -> int:
         if backend.version(name + ZIP) is None:
             writing.put(name + ZIP, partial(write_members, _files(open_group(backend, name))))
         writing.delete(name)
-    writing.delete(SUMMARY)
+    withdraw(writing, SUMMARY)
     return len(ids)
 
 

@@ -103,19 +103,6 @@ def test_limits_of_a_process(source: gv.Cache, tmp_path: Path, limit: str, said:
     assert_right(out, source, len(source))
 
 
-def test_a_cache_of_somebody_else_is_read(source: gv.Cache, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs to become another user")
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        if not folder.stat().st_mode & 0o005:
-            pytest.skip(f"{folder} is closed to others")
-    out = tmp_path / "out"
-    shutil.copytree(source.path, out)
-    (out / "frames/f03.zip").unlink()
-    code, printed = ended(started("writing.py", out, out, "user=65534"))
-    assert (code, printed) == (1, f"{out}: no permission to write there\n") or code == 0
-
-
 @contextlib.contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[None]:
     """A file system of its own, as long as it lasts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def test_damaged_frames_are_found_taken_out_and_computed_again(
     for name, dataset in found.items():
         for variable in dataset.variables:
             np.testing.assert_array_equal(dataset[variable].values, before[name][variable].values)
+
+
+def test_a_damaged_frame_that_is_a_folder_is_taken_out_as_well(copy: Path) -> None:
+    with zipfile.ZipFile(copy / "frames/f01.zip") as archive:
+        archive.extractall(copy / "frames/f01")
+    (copy / "frames/f01.zip").unlink()
+    flip(copy / "frames/f01/head_score/c.0.0.0")
+    assert gv.check_cache(copy, repair=True).removed == ["f01"]
+    assert gv.open_cache(copy).ids == ("f00", "f02", "f03")
 
 
 def test_a_damaged_frame_is_a_missing_one_to_a_run(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from soak import SOAK
 from tiny import SCORES, TinyNet, write_set
 
 import gradunc_viz as gv
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
 
-KILLS = 20
+KILLS = 20 * SOAK
 
 # Imports once, then forks a process per line "OUT SECONDS" and kills it after so many seconds.
 RUNNER = """
